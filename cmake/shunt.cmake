@@ -1,0 +1,30 @@
+# What every target of the project shares: warnings, sanitizers, and the two functions that add a library or a test.
+
+add_library(shunt_flags INTERFACE)
+target_include_directories(shunt_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(shunt_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-missing-field-initializers
+  $<$<BOOL:${SHUNT_WERROR}>:-Werror>)
+if(SHUNT_SANITIZE)
+  target_compile_options(shunt_flags INTERFACE -fsanitize=${SHUNT_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(shunt_flags INTERFACE -fsanitize=${SHUNT_SANITIZE})
+endif()
+
+# shunt_library(NAME [libraries it stands on...]): all .cc files of the current folder as one static library.
+function(shunt_library name)
+  file(GLOB sources CONFIGURE_DEPENDS *.cc)
+  add_library(${name} STATIC ${sources})
+  target_link_libraries(${name} PUBLIC shunt_flags ${ARGN})
+endfunction()
+
+# shunt_tests(LABEL [libraries...]): every *_test.cc of the current folder, one binary, one ctest entry per test case.
+function(shunt_tests label)
+  file(GLOB sources CONFIGURE_DEPENDS *_test.cc)
+  if(NOT sources)
+    return()
+  endif()
+  set(target test_${label})
+  add_executable(${target} ${sources})
+  target_link_libraries(${target} PRIVATE shunt_flags ${ARGN} GTest::gtest GTest::gmock GTest::gtest_main)
+  gtest_discover_tests(${target} PROPERTIES LABELS ${label} TIMEOUT 120 DISCOVERY_TIMEOUT 60)
+endfunction()

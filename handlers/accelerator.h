@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Accelerator: the engine with everything that serves containers' sockets, behind four calls.
+//
+// `shunt run` serves one container with it, `shunt agent` any number. It owns the reactors, the locks and what is known of
+// the host's and the containers' networks. All calls are for one control thread; nothing here blocks for longer than a fork.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/fd.h"
+#include "net/publish.h"
+#include "net/subnet_set.h"
+
+namespace shunt {
+
+enum class Affinity : uint8_t { kPin, kFloat };
+
+struct AcceleratorOptions {
+  int reactors = 0;  // 0: one for each CPU that we may run on
+  Affinity affinity = Affinity::kPin;
+  std::string lock_socket;  // where the privileged helper hands out locks; empty: the default path
+};
+
+// One container as its operator wants it.
+struct ContainerSpec {
+  std::string name;                   // for messages
+  pid_t pid = 0;                      // a task in its network namespace, as seen from our pid namespace; 0: not known yet
+  std::vector<net::Publish> publish;  // ports that move to the host
+  net::SubnetSet ignore;              // networks that stay on the container's ordinary path
+};
+
+class Accelerator {
+ public:
+  // Starts the reactors. Fails with what is missing and how to get it.
+  static absl::StatusOr<std::unique_ptr<Accelerator>> Start(const AcceleratorOptions& options);
+  virtual ~Accelerator() = default;
+
+  // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten and `ended` is
+  // called on the control thread, from HandleEvents().
+  virtual absl::Status Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
+
+  // Becomes readable when HandleEvents() has something to do. For the control thread's poll loop.
+  virtual int event_fd() const = 0;
+  virtual void HandleEvents() = 0;
+
+  // One line for people: which locks are in force and what that means.
+  virtual std::string LocksInForce() const = 0;
+  // True if published ports move to the host; false: the network helper has to forward them.
+  virtual bool CanPublish() const = 0;
+};
+
+}  // namespace shunt
