@@ -48,10 +48,11 @@ std::string Conflict(const Publish& a, const Publish& b, absl::string_view which
 }  // namespace
 
 std::string Publish::ToString() const {
-  const std::string ports = absl::StrCat(host_port, ":", port);
-  if (!host_ip) return ports;
-  if (host_ip->IsV4()) return absl::StrCat(host_ip->ToString(), ":", ports);
-  return absl::StrCat("[", host_ip->ToString(), "]:", ports);
+  std::string host;
+  if (host_ip)
+    host = host_ip->IsV4() ? absl::StrCat(host_ip->ToString(), ":")
+                           : absl::StrCat("[", host_ip->ToString(), "]:");
+  return absl::StrCat(host, host_port, ":", port);
 }
 
 absl::StatusOr<Publish> ParsePublish(absl::string_view text) {
