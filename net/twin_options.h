@@ -24,7 +24,7 @@
 namespace shunt::net {
 
 // What a fresh twin of one family reads. Learned in the host's network at start, and again whenever somebody
-// may have changed its sysctls (about 30 us); a twin that is older than the defaults it is compared with may
+// may have changed its sysctls (about 40 us); a twin that is older than the defaults it is compared with may
 // differ from them.
 class TwinDefaults {
  public:

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -367,8 +368,16 @@ TEST_P(TwinOptions, AnOwnerForSignalsMeansTheOrdinaryPathAndIsNotReplayed) {
 }
 
 TEST_P(TwinOptions, AProcessGroupAsOwnerMeansTheOrdinaryPath) {
-  ASSERT_EQ(fcntl(container_.get(), F_SETOWN, -getpgrp()), 0);
+  const pid_t member = fork();
+  ASSERT_GE(member, 0);
+  if (member == 0) {
+    for (;;) pause();
+  }
+  ASSERT_EQ(setpgid(member, member), 0);
+  ASSERT_EQ(fcntl(container_.get(), F_SETOWN, -member), 0);
   EXPECT_STREQ(Carry().obstacle, "F_SETOWN");
+  kill(member, SIGKILL);
+  waitpid(member, nullptr, 0);
 }
 
 TEST_P(TwinOptions, ASignalNumberWithoutAnOwnerMeansTheOrdinaryPath) {
