@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // connect(2): moves a TCP socket of the container to the host's network, and its connection with it.
 //
-// The container's socket was made inside its network namespace. A twin in the host's network is locked, made the same as the
-// container's socket, put under the container's descriptor, and only then connected: if we die in between, nothing has
-// happened twice. What we do not understand, cannot carry over or cannot lock is left to the kernel, where the program
-// works as it would without us.
+// The container's socket was made inside its network namespace. A twin in the host's network is locked, made
+// the same as the container's socket, put under the container's descriptor, and only then connected: if we
+// die in between, nothing has happened twice. What we do not understand, cannot carry over or cannot lock is
+// left to the kernel, where the program works as it would without us.
 //
-// A blocking connect that is not over at once is answered with CONTINUE: the kernel then finds a socket that is connecting
-// already, waits as it always does (signals, SO_SNDTIMEO, shutdown and close by other threads), and looks at no address. So
-// nothing waits in here, and the result is the kernel's own. The one exception is SO_SNDTIMEO, where a second connect(2) says
-// EALREADY when the time is over and a first one EINPROGRESS; it waits in a task (TimedConnect).
+// A blocking connect that is not over at once is answered with CONTINUE: the kernel then finds a socket that
+// is connecting already, waits as it always does (signals, SO_SNDTIMEO, shutdown and close by other threads),
+// and looks at no address. So nothing waits in here, and the result is the kernel's own. The one exception is
+// SO_SNDTIMEO, where a second connect(2) says EALREADY when the time is over and a first one EINPROGRESS; it
+// waits in a task (TimedConnect).
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -49,8 +50,8 @@ Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
   co_return result == -ECANCELED ? Reply::Fail(EINPROGRESS) : Reply::Continue();
 }
 
-// Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked, and says what
-// the target gets. `flags` are the file status flags that the socket shall have.
+// Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked,
+// and says what the target gets. `flags` are the file status flags that the socket shall have.
 Reply StartConnection(Call& call, Fd twin, const net::SockAddr& peer, int flags) {
   const int result = connect(twin.get(), peer.data(), peer.size());
   const int error = result == 0 ? 0 : errno;
@@ -74,7 +75,8 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
                                static_cast<socklen_t>(raw.size));
     return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
   }
-  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change meanwhile).
+  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change
+  // meanwhile).
   if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
 
   if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0) {
@@ -148,6 +150,8 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   return StartConnection(call, std::move(twin->fd), *peer, twin->flags);
 }
 
-Reply Connect(Call& call) { return ConnectSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2)); }
+Reply Connect(Call& call) {
+  return ConnectSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2));
+}
 
 }  // namespace shunt

@@ -13,7 +13,9 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   Result<Fd> route_socket = net::OpenRouteSocket();
   if (!route_socket) return ToStatus(route_socket.error(), "open a route socket");
   const Result<net::TwinDefaults> defaults4 = net::TwinDefaults::Learn(AF_INET);
-  if (!defaults4) return ToStatus(defaults4.error(), "learn the defaults of socket options (Linux 5.14 or later is needed)");
+  if (!defaults4)
+    return ToStatus(defaults4.error(),
+                    "learn the defaults of socket options (Linux 5.14 or later is needed)");
   const Result<net::TwinDefaults> defaults6 = net::TwinDefaults::Learn(AF_INET6);
   std::unique_ptr<SocketBench> bench(new SocketBench(*netns, std::move(*route_socket)));
   bench->defaults4_ = *defaults4;

@@ -36,7 +36,8 @@ Result<std::optional<net::SockAddr>> SourceOf(const TargetSocket& socket) {
   if (local.port() == 0 || !BoundByProgram(socket.fd.get(), socket.facts.family)) return std::nullopt;
   if (local.ip().IsLoopback()) return Fail(EADDRNOTAVAIL);
   // Any other address of the container's means: whatever address the host takes.
-  return net::SockAddr(Anywhere(socket.facts.family), local.port(), static_cast<sa_family_t>(socket.facts.family));
+  return net::SockAddr(Anywhere(socket.facts.family), local.port(),
+                       static_cast<sa_family_t>(socket.facts.family));
 }
 
 Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to) {
@@ -59,12 +60,14 @@ Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, Bin
 Result<Twin> DescribeFor(const Call& call, int number) {
   const Result<DescriptorInfo> info = call.target().Describe(number);
   if (!info) return tl::unexpected(info.error());
-  if ((info->flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
+  if ((info->flags & O_ASYNC) != 0)
+    return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
   return Twin{.flags = info->flags & kCarriedFlags, .cloexec = (info->flags & O_CLOEXEC) != 0};
 }
 
 Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
-  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) return Swapped::kNotAtAll;
+  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec))
+    return Swapped::kNotAtAll;
   ContainerOf(call).has_twins = true;
   old_socket.reset();
   return Swapped::kAlone;
