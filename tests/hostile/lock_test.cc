@@ -12,13 +12,19 @@
 #include <gtest/gtest.h>
 #include <linux/bpf.h>
 #include <linux/filter.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <random>
+#include <sstream>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -96,6 +102,60 @@ int AsContainerRoot(const std::function<int()>& attack) {
   int status = 0;
   SHUNT_CHECK(child > 0 && ::waitpid(child, &status, 0) == child && WIFEXITED(status));
   return WEXITSTATUS(status);
+}
+
+uint16_t Checksum(const std::string& data) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < data.size(); i += 2) {
+    sum += static_cast<uint8_t>(data[i]) << 8 | (i + 1 < data.size() ? static_cast<uint8_t>(data[i + 1]) : 0);
+  }
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+  return htons(static_cast<uint16_t>(~sum));
+}
+
+// Sends a TCP segment that no socket would send.
+void Forge(const SockAddr& from, const SockAddr& to, uint8_t flags) {
+  tcphdr tcp = {};
+  tcp.source = htons(from.port());
+  tcp.dest = htons(to.port());
+  tcp.doff = sizeof(tcp) / 4;
+  tcp.th_seq = htonl(1);
+  tcp.th_ack = htonl(1);
+  tcp.th_flags = flags;
+  tcp.window = htons(1024);
+  iphdr ip = {};
+  ip.version = 4;
+  ip.ihl = sizeof(ip) / 4;
+  ip.ttl = 64;
+  ip.protocol = IPPROTO_TCP;
+  ip.saddr = from.ip().ToV4().s_addr;
+  ip.daddr = to.ip().ToV4().s_addr;
+  const auto bytes = [](const auto& value) {
+    return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
+  const uint16_t tcp_size = htons(sizeof(tcp));
+  tcp.th_sum =
+      Checksum(bytes(ip.saddr) + bytes(ip.daddr) + std::string("\0\x06", 2) + bytes(tcp_size) + bytes(tcp));
+  const std::string packet =
+      bytes(ip) + bytes(tcp);  // the kernel fills in the length and the sum of the IP header
+  const Fd raw(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW));
+  SHUNT_CHECK(::sendto(raw.get(), packet.data(), packet.size(), 0, to.data(), to.size()) ==
+              static_cast<ssize_t>(packet.size()));
+}
+
+// A counter of this network namespace, from /proc/net/netstat: a line of names, then a line of values.
+uint64_t NetCounter(const std::string& name) {
+  std::ifstream file("/proc/net/netstat");
+  std::string names_line, values_line;
+  while (std::getline(file, names_line) && std::getline(file, values_line)) {
+    std::istringstream names(names_line), values(values_line);
+    std::string column, value;
+    while (names >> column && values >> value) {
+      if (column == name) return std::stoull(value);
+    }
+  }
+  ADD_FAILURE() << "no counter " << name;
+  return 0;
 }
 
 class LockTest : public testing::Test {
@@ -257,6 +317,33 @@ TEST_F(LockTest, SynCookiesDoNotOpenADeafListener) {
   WriteFile("/proc/sys/net/ipv4/tcp_syncookies", "1");
 }
 
+TEST_F(LockTest, ABareAckDoesNotReachADeafListener) {
+  // It could carry a valid SYN cookie, got elsewhere: a network namespace of the attacker's own makes the
+  // same cookies.
+  const Fd twin = Twin(true);
+  ASSERT_EQ(::listen(twin.get(), 8), 0);
+  const uint32_t drops = Drops(twin.get());
+  Forge(Address(kHost, 1234, AF_INET), Address(kHost, LocalPort(twin.get()), AF_INET), TH_ACK);
+  EXPECT_TRUE(Eventually([&] { return Drops(twin.get()) == drops + 1; }));
+}
+
+TEST_F(LockTest, ASynAckOfADeniedNetworkIsDroppedInEveryState) {
+  // The state is read without the socket's lock, so no state may be what an answer needs to get through.
+  const Fd published = Twin(true);
+  ASSERT_TRUE(Bind(published.get(), Address("0.0.0.0", kPublished, AF_INET)));
+  ASSERT_EQ(::listen(published.get(), 8), 0);
+  const Fd client = TcpSocket();
+  const SockAddr to = Address("127.0.0.1", kPublished, AF_INET);
+  ASSERT_EQ(Connect(client.get(), to, published.get()), Outcome::kConnected);
+  const Fd child = Accept(published.get());
+  ASSERT_EQ(TcpState(child.get()), TCP_ESTABLISHED);
+  const uint32_t drops = Drops(child.get());
+  const uint64_t seen_by_tcp = NetCounter("TCPSYNChallenge");
+  Forge(Address("127.0.0.1", LocalPort(client.get()), AF_INET), to, TH_SYN | TH_ACK);
+  EXPECT_TRUE(Eventually([&] { return Drops(child.get()) == drops + 1; }));
+  EXPECT_EQ(NetCounter("TCPSYNChallenge"), seen_by_tcp);
+}
+
 TEST_F(LockTest, ASimultaneousOpenDoesNotPass) {
   // A socket that connects to itself opens simultaneously: it gets its own SYN while it waits for an answer.
   for (const bool locked : {true, false}) {
@@ -351,7 +438,8 @@ TEST_F(LockTest, AContainersRootReachesNothingByALockedSocket) {
   }
 }
 
-// Two threads pull one socket to and fro, until the secret listener gets a connection. Returns how many it got.
+// Two threads pull one socket to and fro, until the secret listener gets a connection. Returns how many it
+// got.
 int RaceForTheSecret(int twin_fd, int secret_fd, const SockAddr& allowed, const SockAddr& secret, int tries) {
   std::atomic<bool> stop = false;
   std::thread confuser([&] {
