@@ -8,10 +8,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define SHUNT_CHECK(condition)                                                                     \
-  do {                                                                                             \
-    if (!(condition)) [[unlikely]] {                                                               \
-      std::fprintf(stderr, "shunt: %s:%d: check failed: %s\n", __FILE__, __LINE__, #condition);    \
-      std::abort();                                                                                \
-    }                                                                                              \
+#define SHUNT_CHECK(condition)                                                                  \
+  do {                                                                                          \
+    if (!(condition)) [[unlikely]] {                                                            \
+      std::fprintf(stderr, "shunt: %s:%d: check failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                             \
+    }                                                                                           \
   } while (false)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fd owns one file descriptor and closes it when it goes away.
 //
-// A plain `int` parameter or member called `..._fd` borrows; an Fd owns. There is no way to close an Fd that somebody
-// else still counts on, and none to close an index instead of a descriptor.
+// A plain `int` parameter or member called `..._fd` borrows; an Fd owns. There is no way to close an Fd that
+// somebody else still counts on, and none to close an index instead of a descriptor.
 
 #pragma once
 
@@ -31,7 +31,8 @@ class Fd {
   // Gives the descriptor up without closing it.
   [[nodiscard]] int release() { return std::exchange(fd_, -1); }
 
-  // Closes what is held and takes `fd` instead. close(2) is never retried: on Linux the number is free even after EINTR.
+  // Closes what is held and takes `fd` instead. close(2) is never retried: on Linux the number is free even
+  // after EINTR.
   void reset(int fd = -1) {
     const int old = std::exchange(fd_, fd);
     if (old >= 0) ::close(old);

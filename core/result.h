@@ -13,8 +13,8 @@
 
 namespace shunt {
 
-// A failed system call as the kernel names it. Always positive: the sign flips only where the kernel wants it flipped,
-// in listener.cc and ring.cc.
+// A failed system call as the kernel names it. Always positive: the sign flips only where the kernel wants it
+// flipped, in listener.cc and ring.cc.
 struct Errno {
   int code = 0;
   friend bool operator==(Errno, Errno) = default;
@@ -23,10 +23,14 @@ struct Errno {
 template <typename T>
 using Result = tl::expected<T, Errno>;
 
-inline tl::unexpected<Errno> Fail(int code) { return tl::unexpected<Errno>(Errno{code}); }
+inline tl::unexpected<Errno> Fail(int code) {
+  return tl::unexpected<Errno>(Errno{code});
+}
 
 // The errno of the call that has just failed.
-inline tl::unexpected<Errno> FailErrno() { return Fail(errno); }
+inline tl::unexpected<Errno> FailErrno() {
+  return Fail(errno);
+}
 
 // `what` names the object and the attempt, for example "bind /run/shunt.sock".
 inline absl::Status ToStatus(Errno error, std::string_view what) {

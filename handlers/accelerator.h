@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/counters.h"
 #include "core/fd.h"
 #include "net/publish.h"
 #include "net/subnet_set.h"
@@ -28,6 +29,7 @@ struct AcceleratorOptions {
   int reactors = 0;  // 0: one for each CPU that we may run on
   Affinity affinity = Affinity::kPin;
   std::string lock_socket;  // where the privileged helper hands out locks; empty: the default path
+  std::function<void()> on_reactor_start;  // for tests: on each reactor's thread, when it is about to stop allocating
 };
 
 // One container as its operator wants it.
@@ -36,6 +38,9 @@ struct ContainerSpec {
   pid_t pid = 0;                      // a task in its network namespace, as seen from our pid namespace; 0: not known yet
   std::vector<net::Publish> publish;  // ports that move to the host
   net::SubnetSet ignore;              // networks that stay on the container's ordinary path
+  // The filter is the one that handlers/traps.h describes, so what it does not report has not happened. False: any filter
+  // that traps connect; every swap then looks at everything that could matter, which takes longer.
+  bool exact_traps = false;
 };
 
 class Accelerator {
@@ -56,6 +61,13 @@ class Accelerator {
   virtual std::string LocksInForce() const = 0;
   // True if published ports move to the host; false: the network helper has to forward them.
   virtual bool CanPublish() const = 0;
+
+  // Sums over all reactors, in the order of core/counters.h.
+  struct CounterValue {
+    CounterText text;
+    uint64_t value;
+  };
+  virtual std::vector<CounterValue> Counters() const = 0;
 };
 
 }  // namespace shunt

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/engine.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+namespace shunt {
+namespace {
+
+std::vector<int> AllowedCpus() {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  std::vector<int> allowed;
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) {
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(static_cast<size_t>(cpu), &cpus)) allowed.push_back(cpu);
+    }
+  }
+  if (allowed.empty()) allowed.push_back(0);
+  return allowed;
+}
+
+}  // namespace
+
+struct Engine::Entry {
+  Entry(Engine& its_engine, Listener listener, std::unique_ptr<Guest> guest, uint64_t owner)
+      : engine(its_engine), served(std::move(listener), std::move(guest), owner) {}
+
+  Engine& engine;
+  ServedListener served;
+  size_t reactor_index = 0;
+  std::function<void(std::unique_ptr<Guest>)> ended;
+};
+
+Engine::Engine(std::span<const Route> routes) : dispatch_(routes) {}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
+                                                      std::span<const Route> routes) {
+  const std::vector<int> cpus = AllowedCpus();
+  const size_t count = options.reactors > 0 ? static_cast<size_t>(options.reactors) : cpus.size();
+  std::unique_ptr<Engine> engine(new Engine(routes));
+  for (size_t i = 0; i < count; ++i) {
+    auto reactor = std::make_unique<Reactor>(Reactor::Config{
+        .index = static_cast<int>(i),
+        .cpu = options.pin ? cpus[i % cpus.size()] : -1,
+        .dispatch = &engine->dispatch_,
+        .control = &engine->control_,
+        .bench = options.make_bench ? options.make_bench() : std::make_unique<Workbench>(),
+        .on_thread_start = options.on_reactor_start,
+    });
+    if (absl::Status status = reactor->Start(); !status.ok()) return status;
+    engine->reactors_.push_back(std::move(reactor));
+  }
+  engine->load_.assign(count, 0);
+  return engine;
+}
+
+// Reactors first: nobody may use a listener or a guest any more when they go.
+Engine::~Engine() {
+  for (const auto& reactor : reactors_) reactor->Stop();
+}
+
+ServedListener& Engine::Serve(Listener listener, std::unique_ptr<Guest> guest,
+                              std::function<void(std::unique_ptr<Guest>)> ended) {
+  auto entry = std::make_unique<Entry>(*this, std::move(listener), std::move(guest), next_owner_++);
+  entry->ended = std::move(ended);
+  entry->reactor_index = static_cast<size_t>(std::min_element(load_.begin(), load_.end()) - load_.begin());
+  ++load_[entry->reactor_index];
+  ServedListener& served = entry->served;
+  served.gone = {.deliver = OnGone, .context = entry.get()};
+  Reactor& reactor = *reactors_[entry->reactor_index];
+  served_.insert(std::move(entry));
+  reactor.Add(served);
+  return served;
+}
+
+void Engine::OnGone(Message& message) {
+  auto& entry = message.about<Entry>();
+  Engine& engine = entry.engine;
+  --engine.load_[entry.reactor_index];
+  if (entry.ended) entry.ended(std::move(entry.served.guest));
+  const auto place = std::find_if(engine.served_.begin(), engine.served_.end(),
+                                  [&entry](const auto& candidate) { return candidate.get() == &entry; });
+  engine.served_.erase(place);
+}
+
+uint64_t Engine::Sum(Counter counter) const {
+  uint64_t sum = 0;
+  for (const auto& reactor : reactors_) sum += reactor->counters().Read(counter);
+  return sum;
+}
+
+}  // namespace shunt

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every capacity of the engine, in one place, with the reason for its size.
+
+#pragma once
+
+#include <cstddef>
+
+namespace shunt::limits {
+
+// Submissions that one turn of a reactor may queue before they are handed over early: a poll to re-arm for
+// each listener that was served in the turn (kCompletionsPerTurn at most), and as many again for tasks'
+// operations.
+inline constexpr unsigned kRingEntries = 512;
+
+// Room for one completion of each listener of a busy reactor at once. The kernel keeps what does not fit.
+inline constexpr unsigned kRingCompletions = 4096;
+
+// Completions that are acted upon before the ring is asked again: bounds how long a listener that became
+// readable waits behind those before it.
+inline constexpr size_t kCompletionsPerTurn = 256;
+
+// Calls that wait inside the engine (a timer, a socket from the container's network, a migration), per
+// reactor. When they are gone, the next one gets its handler's defined answer instead of waiting.
+inline constexpr size_t kTaskSlots = 256;
+
+// Bytes of one slot: the largest coroutine frame. Checked when a frame is made.
+inline constexpr size_t kTaskSlotBytes = 2048;
+
+// Slots that one container may hold: a quarter, so that it takes four hostile ones to make others wait.
+inline constexpr size_t kTaskSlotsPerListener = kTaskSlots / 4;
+
+// Targets whose pidfd a reactor keeps open, direct-mapped by tid.
+inline constexpr size_t kCachedTargets = 128;
+
+}  // namespace shunt::limits

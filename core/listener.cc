@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/listener.h"
+
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstddef>
+
+#include "absl/strings/str_format.h"
+#include "core/check.h"
+
+// Linux 6.6; newer than Debian 12's headers.
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
+#endif
+
+namespace shunt {
+namespace {
+
+// Room for the kernel's struct even after it has grown; the kernel wants every byte of it to be zero.
+union ReceiveBuffer {
+  seccomp_notif notif;
+  std::byte bytes[256];
+};
+
+union AnswerBuffer {
+  seccomp_notif_resp resp;
+  std::byte bytes[128];
+};
+
+bool KernelStructsFit() {
+  seccomp_notif_sizes sizes{};
+  if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0) return false;
+  return sizes.seccomp_notif <= sizeof(ReceiveBuffer) && sizes.seccomp_notif_resp <= sizeof(AnswerBuffer);
+}
+
+// Without task work deferred to us the ioctls were seen to return EINTR under contention; they have done
+// nothing then.
+int RetryingIoctl(int fd, unsigned long request, void* argument) {
+  int result;
+  do {
+    result = ioctl(fd, request, argument);
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<Listener> Listener::Adopt(Fd fd) {
+  static const bool structs_fit = KernelStructsFit();
+  if (!structs_fit) {
+    return absl::FailedPreconditionError(
+        "the kernel has no seccomp notifier that we know (SECCOMP_GET_NOTIF_SIZES)");
+  }
+  // No call has the id 0, so a listener says ENOENT and everything else something different.
+  uint64_t no_call = 0;
+  if (ioctl(fd.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &no_call) == 0 || errno != ENOENT) {
+    return absl::InvalidArgumentError(absl::StrFormat("descriptor %d is not a seccomp listener", fd.get()));
+  }
+  fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
+  const bool synchronous =
+      ioctl(fd.get(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) == 0;
+  return Listener(std::move(fd), synchronous);
+}
+
+Result<Notification> Listener::Receive() const {
+  ReceiveBuffer buffer{};
+  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_RECV, &buffer) != 0) return FailErrno();
+  const seccomp_notif& received = buffer.notif;
+  Notification notification{
+      .id = received.id,
+      .tid = static_cast<pid_t>(received.pid),
+      .arch = received.data.arch,
+      .nr = received.data.nr,
+  };
+  for (size_t i = 0; i < notification.args.size(); ++i) notification.args[i] = received.data.args[i];
+  return notification;
+}
+
+bool Listener::StillValid(uint64_t id) const {
+  return RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0;
+}
+
+Result<void> Listener::Install(uint64_t id, int source_fd, int target_fd, bool cloexec) const {
+  seccomp_notif_addfd request{
+      .id = id,
+      .flags = SECCOMP_ADDFD_FLAG_SETFD,
+      .srcfd = static_cast<uint32_t>(source_fd),
+      .newfd = static_cast<uint32_t>(target_fd),
+      .newfd_flags = cloexec ? static_cast<uint32_t>(O_CLOEXEC) : 0,
+  };
+  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0) return FailErrno();
+  return {};
+}
+
+Result<void> Listener::InstallAndAnswer(uint64_t id, int source_fd, bool cloexec) const {
+  seccomp_notif_addfd request{
+      .id = id,
+      .flags = SECCOMP_ADDFD_FLAG_SEND,
+      .srcfd = static_cast<uint32_t>(source_fd),
+      .newfd = 0,
+      .newfd_flags = cloexec ? static_cast<uint32_t>(O_CLOEXEC) : 0,
+  };
+  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0) return FailErrno();
+  return {};
+}
+
+Result<void> Listener::Send(uint64_t id, Reply reply) const {
+  AnswerBuffer buffer{};
+  buffer.resp.id = id;
+  switch (reply.kind()) {
+    case Reply::Kind::kReturn:
+      buffer.resp.val = reply.value();
+      break;
+    case Reply::Kind::kFail:
+      // The raw interface takes a negative errno; a positive one would make the call *return* it.
+      buffer.resp.error = -static_cast<int32_t>(reply.value());
+      break;
+    case Reply::Kind::kContinue:
+      buffer.resp.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+      break;
+    case Reply::Kind::kSent:
+    case Reply::Kind::kLater:
+      SHUNT_CHECK(false);
+  }
+  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SEND, &buffer) != 0) return FailErrno();
+  return {};
+}
+
+}  // namespace shunt

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/reactor.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+
+#include "absl/strings/str_format.h"
+#include "core/check.h"
+
+namespace shunt {
+namespace {
+
+// What a completion is about: a pointer whose lowest bits say to what.
+enum class Tag : uint64_t { kListener = 0, kOperation = 1, kMailbox = 2, kIdleTimer = 3, kIgnored = 4 };
+constexpr uint64_t kTagMask = 7;
+
+uint64_t Pack(const void* pointer, Tag tag) {
+  return reinterpret_cast<uint64_t>(pointer) | static_cast<uint64_t>(tag);
+}
+
+template <typename T>
+T& Unpack(uint64_t packed) {
+  return *reinterpret_cast<T*>(packed & ~kTagMask);
+}
+
+// How long nobody must have called before Workbench::Prepare() may use the time. A call that arrives
+// meanwhile waits for one small piece of it at most.
+constexpr __kernel_timespec kIdleAfter{.tv_sec = 0, .tv_nsec = 1'000'000};
+
+__kernel_timespec ToTimespec(int64_t nanoseconds) {
+  return {.tv_sec = nanoseconds / 1'000'000'000, .tv_nsec = nanoseconds % 1'000'000'000};
+}
+
+}  // namespace
+
+Reactor::Reactor(Config config) : config_(std::move(config)) {}
+
+Reactor::~Reactor() {
+  Stop();
+}
+
+absl::Status Reactor::Start() {
+  std::atomic<int> started{-1};
+  absl::Status failure = absl::OkStatus();
+  // The ring must be made on the thread that uses it (SINGLE_ISSUER); its error comes back through `failure`,
+  // which is written before `started`.
+  thread_ = std::thread([this, &started, &failure] {
+    std::array<char, 16> name;
+    std::snprintf(name.data(), name.size(), "shunt-%d", config_.index);
+    pthread_setname_np(pthread_self(), name.data());
+    if (config_.cpu >= 0) {
+      cpu_set_t cpus;
+      CPU_ZERO(&cpus);
+      CPU_SET(static_cast<size_t>(config_.cpu), &cpus);
+      sched_setaffinity(0, sizeof(cpus), &cpus);  // best effort: a CPU may have been taken away meanwhile
+    }
+    absl::StatusOr<Ring> ring = Ring::Create(limits::kRingEntries, limits::kRingCompletions);
+    if (!ring.ok()) {
+      failure = ring.status();
+      started.store(0);
+      started.notify_one();
+      return;
+    }
+    ring_ = std::make_unique<Ring>(std::move(*ring));
+    defers_task_work_ = ring_->defers_task_work();
+    if (config_.on_thread_start) config_.on_thread_start();
+    Run(&started);
+    ring_.reset();
+  });
+  started.wait(-1);
+  if (started.load() == 0) {
+    thread_.join();
+    return failure;
+  }
+  return absl::OkStatus();
+}
+
+void Reactor::Stop() {
+  if (!thread_.joinable()) return;
+  Message message{.deliver = [](Message& self) { self.about<Reactor>().stopping_ = true; }, .context = this};
+  mailbox_.Push(&message);
+  thread_.join();
+}
+
+void Reactor::Add(ServedListener& served) {
+  served.reactor = this;
+  served.add = {.deliver =
+                    [](Message& self) {
+                      auto& added = self.about<ServedListener>();
+                      added.reactor->Arm(added);
+                    },
+                .context = &served};
+  mailbox_.Push(&served.add);
+}
+
+void Reactor::Run(std::atomic<int>* started) {
+  std::array<Completion, limits::kCompletionsPerTurn> completions;
+  ring_->PollOnce(mailbox_.event_fd(), POLLIN, Pack(nullptr, Tag::kMailbox));
+  started->store(1);
+  started->notify_one();
+  while (!stopping_) {
+    const size_t count = ring_->Turn(/*wait=*/true, completions);
+    for (const Completion& completion : std::span(completions).first(count)) Complete(completion);
+    ArmIdleTimer();
+  }
+}
+
+void Reactor::Complete(const Completion& completion) {
+  switch (static_cast<Tag>(completion.tag & kTagMask)) {
+    case Tag::kListener:
+      Serve(Unpack<ServedListener>(completion.tag), completion.result);
+      break;
+    case Tag::kOperation: {
+      auto& operation = Unpack<Operation>(completion.tag);
+      if (operation.link != nullptr) {
+        *operation.link = operation.next;
+        if (operation.next != nullptr) operation.next->link = operation.link;
+      }
+      operation.result = completion.result;
+      operation.waiter.resume();
+      break;
+    }
+    case Tag::kMailbox:
+      mailbox_.Deliver();
+      ring_->PollOnce(mailbox_.event_fd(), POLLIN, Pack(nullptr, Tag::kMailbox));
+      break;
+    case Tag::kIdleTimer:
+      idle_timer_armed_ = false;
+      if (served_calls_ == served_calls_at_timer_) config_.bench->Prepare();
+      break;
+    case Tag::kIgnored:
+      break;
+  }
+}
+
+// One notification of one listener: the whole hot path but the handler.
+void Reactor::Serve(ServedListener& served, int32_t poll_result) {
+  if (served.ended) return;
+  if (poll_result < 0 || (poll_result & (POLLIN | POLLHUP)) == 0) {
+    Arm(served);  // POLLERR was seen under contention on rings without DEFER_TASKRUN: look again
+    return;
+  }
+  if ((poll_result & POLLIN) == 0) {
+    End(served);
+    return;
+  }
+  const Result<Notification> notification = served.listener.Receive();
+  if (!notification) {
+    // ENOENT: killed between the poll and us. The next poll tells what is left.
+    counters_.Add(Counter::gone);
+    Arm(served);
+    return;
+  }
+  counters_.Add(Counter::received);
+  ++served_calls_;
+  Call call{
+      .notification = *notification,
+      .reactor = *this,
+      .served = served,
+      .listener = served.listener,
+      .guest = *served.guest,
+      .bench = *config_.bench,
+      .counters = counters_,
+      .owner = served.owner,
+      .targets = targets_,
+  };
+  const Handler handler = config_.dispatch->Find(notification->arch, notification->nr);
+  const Reply reply = handler != nullptr ? handler(call) : Reply::Continue();
+  if (reply.kind() != Reply::Kind::kLater) Answer(served, notification->id, reply);
+  Arm(served);
+}
+
+// The one exit of every call.
+void Reactor::Answer(ServedListener& served, uint64_t id, Reply reply) {
+  if (reply.kind() == Reply::Kind::kContinue) counters_.Add(Counter::continued);
+  if (reply.kind() == Reply::Kind::kSent || served.listener.Send(id, reply)) {
+    counters_.Add(Counter::answered);
+  } else {
+    counters_.Add(Counter::gone);
+  }
+}
+
+void Reactor::Arm(ServedListener& served) {
+  ring_->PollOnce(served.listener.fd(), POLLIN, Pack(&served, Tag::kListener));
+}
+
+// The last task under the filter is gone. Tasks that wait on behalf of its calls are cancelled; the last of
+// them gives the listener back.
+void Reactor::End(ServedListener& served) {
+  served.ended = true;
+  targets_.Forget(served.owner);
+  config_.bench->Forget(*served.guest);
+  for (Operation* operation = served.operations; operation != nullptr; operation = operation->next) {
+    ring_->Cancel(Pack(operation, Tag::kOperation), Pack(nullptr, Tag::kIgnored));
+  }
+  GiveBackIfUnused(served);
+}
+
+void Reactor::GiveBackIfUnused(ServedListener& served) {
+  if (!served.ended || served.slots_held != 0) return;
+  config_.control->Push(&served.gone);
+}
+
+// Prepares the next calls in the time that nobody wants: looks, a while after a call, whether another one has
+// come since.
+void Reactor::ArmIdleTimer() {
+  if (idle_timer_armed_ || !config_.bench->WantsIdleTime()) return;
+  idle_timer_armed_ = true;
+  served_calls_at_timer_ = served_calls_;
+  ring_->Timer(&kIdleAfter, Pack(nullptr, Tag::kIdleTimer));
+}
+
+namespace task_internal {
+
+// The slot begins with its reactor and listener, so that a frame can be given back without being asked for
+// its call.
+struct SlotHead {
+  Reactor* reactor;
+  ServedListener* served;
+};
+constexpr size_t kHeadBytes = 16;
+static_assert(sizeof(SlotHead) <= kHeadBytes);
+
+void* TakeSlot(Call& call, size_t bytes) {
+  void* const slot = call.reactor.slots_.Take(bytes + kHeadBytes, call.served.slots_held);
+  if (slot == nullptr) {
+    call.counters.Add(Counter::no_slot);
+    return nullptr;
+  }
+  new (slot) SlotHead{.reactor = &call.reactor, .served = &call.served};
+  return static_cast<std::byte*>(slot) + kHeadBytes;
+}
+
+void GiveSlot(void* frame) {
+  void* const slot = static_cast<std::byte*>(frame) - kHeadBytes;
+  const SlotHead head = *static_cast<SlotHead*>(slot);
+  head.reactor->slots_.Give(slot);
+  head.reactor->GiveBackIfUnused(*head.served);
+}
+
+void Finish(Call& call, Reply reply) {
+  call.reactor.Answer(call.served, call.notification.id, reply);
+}
+
+}  // namespace task_internal
+
+void PollFd::await_suspend(std::coroutine_handle<> waiter) {
+  operation_.waiter = waiter;
+  operation_.next = call_.served.operations;
+  operation_.link = &call_.served.operations;
+  if (operation_.next != nullptr) operation_.next->link = &operation_.next;
+  call_.served.operations = &operation_;
+  const uint64_t tag = Pack(&operation_, Tag::kOperation);
+  if (timeout_ns_ > 0) {
+    timeout_ = ToTimespec(timeout_ns_);
+    call_.reactor.ring_->PollWithTimeout(fd_, events_, &timeout_, tag, Pack(nullptr, Tag::kIgnored));
+  } else {
+    call_.reactor.ring_->PollOnce(fd_, events_, tag);
+  }
+  if (call_.served.ended) call_.reactor.ring_->Cancel(tag, Pack(nullptr, Tag::kIgnored));
+}
+
+void OnControl::await_suspend(std::coroutine_handle<> waiter) {
+  job_.waiter = waiter;
+  job_.reactor = &call_.reactor;
+  job_.there = {.deliver =
+                    [](Message& self) {
+                      auto& job = self.about<ControlJob>();
+                      job.Run();
+                      job.reactor->Post(job.back);
+                    },
+                .context = &job_};
+  job_.back = {.deliver = [](Message& self) { self.about<ControlJob>().waiter.resume(); }, .context = &job_};
+  call_.reactor.config_.control->Push(&job_.there);
+}
+
+}  // namespace shunt

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/ring.h"
+
+#include <cerrno>
+
+#include "core/check.h"
+
+namespace shunt {
+
+absl::StatusOr<Ring> Ring::Create(unsigned entries, unsigned completions) {
+  constexpr unsigned kBest = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+  constexpr unsigned kChoices[] = {kBest, IORING_SETUP_COOP_TASKRUN, 0};
+  int error = 0;
+  for (const unsigned flags : kChoices) {
+    io_uring_params params{};
+    params.flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
+    params.cq_entries = completions;
+    io_uring ring{};
+    error = -io_uring_queue_init_params(entries, &ring, &params);
+    if (error == 0) return Ring(ring, flags == kBest);
+    if (error != EINVAL) break;
+  }
+  if (error == EPERM || error == ENOSYS) {
+    return absl::FailedPreconditionError(
+        "io_uring is not available here: set kernel.io_uring_disabled to 0 and allow io_uring_setup in the "
+        "seccomp "
+        "profile that shunt itself runs under");
+  }
+  return ToStatus({error}, "set up an io_uring (memory locking limit or open files?)");
+}
+
+Ring::Ring(Ring&& other) noexcept
+    : ring_(other.ring_),
+      open_(std::exchange(other.open_, false)),
+      defers_task_work_(other.defers_task_work_) {}
+
+Ring::~Ring() {
+  if (open_) io_uring_queue_exit(&ring_);
+}
+
+// Full submission queue: hand over what is queued without waiting; then there is room, always.
+io_uring_sqe* Ring::Next() {
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+  if (sqe == nullptr) {
+    io_uring_submit(&ring_);
+    sqe = io_uring_get_sqe(&ring_);
+  }
+  SHUNT_CHECK(sqe != nullptr);
+  return sqe;
+}
+
+void Ring::PollOnce(int fd, unsigned events, uint64_t tag) {
+  io_uring_sqe* sqe = Next();
+  io_uring_prep_poll_add(sqe, fd, events);
+  io_uring_sqe_set_data64(sqe, tag);
+}
+
+void Ring::Timer(const __kernel_timespec* timeout, uint64_t tag) {
+  io_uring_sqe* sqe = Next();
+  io_uring_prep_timeout(sqe, const_cast<__kernel_timespec*>(timeout), 0, 0);
+  io_uring_sqe_set_data64(sqe, tag);
+}
+
+void Ring::PollWithTimeout(int fd, unsigned events, const __kernel_timespec* timeout, uint64_t tag,
+                           uint64_t timeout_tag) {
+  // A linked pair must not be torn apart by a submission in between: make room for both first.
+  if (io_uring_sq_space_left(&ring_) < 2) io_uring_submit(&ring_);
+  io_uring_sqe* poll = Next();
+  io_uring_prep_poll_add(poll, fd, events);
+  io_uring_sqe_set_data64(poll, tag);
+  poll->flags |= IOSQE_IO_LINK;
+  io_uring_sqe* limit = Next();
+  io_uring_prep_link_timeout(limit, const_cast<__kernel_timespec*>(timeout), 0);
+  io_uring_sqe_set_data64(limit, timeout_tag);
+}
+
+void Ring::Cancel(uint64_t tag, uint64_t own_tag) {
+  io_uring_sqe* sqe = Next();
+  io_uring_prep_cancel64(sqe, tag, 0);
+  io_uring_sqe_set_data64(sqe, own_tag);
+}
+
+size_t Ring::Turn(bool wait, std::span<Completion> out) {
+  // EINTR and EBUSY (completions must be collected first) leave what is queued in place: the next turn
+  // submits it.
+  if (wait) {
+    io_uring_submit_and_wait(&ring_, 1);
+  } else {
+    io_uring_submit_and_get_events(&ring_);
+  }
+  size_t count = 0;
+  unsigned head = 0;
+  io_uring_cqe* cqe = nullptr;
+  io_uring_for_each_cqe(&ring_, head, cqe) {
+    if (count == out.size()) break;
+    out[count++] = {.tag = cqe->user_data, .result = cqe->res};
+  }
+  io_uring_cq_advance(&ring_, static_cast<unsigned>(count));
+  return count;
+}
+
+}  // namespace shunt

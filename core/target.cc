@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/target.h"
+
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cstring>
+#include <string_view>
+
+// Linux 6.9: a pidfd for one thread. Its value is that of O_EXCL, by definition.
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+
+namespace shunt {
+namespace {
+
+// Writes "<prefix><number><suffix>" without the heap.
+template <size_t kSize>
+const char* Path(std::array<char, kSize>& buffer, std::string_view prefix, int number,
+                 std::string_view suffix) {
+  char* at = buffer.data();
+  memcpy(at, prefix.data(), prefix.size());
+  at = std::to_chars(at + prefix.size(), buffer.data() + kSize - suffix.size() - 1, number).ptr;
+  memcpy(at, suffix.data(), suffix.size());
+  at[suffix.size()] = '\0';
+  return buffer.data();
+}
+
+// The number behind "\nKEY:" (or at the very start), in the given base; 0 if the key is missing.
+uint64_t Field(std::string_view text, std::string_view key, int base) {
+  size_t at = text.starts_with(key) ? 0 : std::string_view::npos;
+  if (at != 0) {
+    for (size_t from = 0; (at = text.find(key, from)) != std::string_view::npos; from = at + 1) {
+      if (text[at - 1] == '\n') break;
+    }
+    if (at == std::string_view::npos) return 0;
+  }
+  at += key.size();
+  while (at < text.size() && (text[at] == ' ' || text[at] == '\t')) ++at;
+  uint64_t value = 0;
+  std::from_chars(text.data() + at, text.data() + text.size(), value, base);
+  return value;
+}
+
+// Before Linux 6.9 a pidfd names a whole process. That is the thread's own descriptor table only if it shares
+// its leader's.
+Result<Fd> OpenLeader(pid_t tid) {
+  std::array<char, 64> path;
+  const Fd status(open(Path(path, "/proc/", tid, "/status"), O_RDONLY | O_CLOEXEC));
+  if (!status.valid()) return Fail(ESRCH);
+  std::array<char, 1024> text;
+  const ssize_t size = read(status.get(), text.data(), text.size());
+  if (size <= 0) return Fail(ESRCH);
+  const auto tgid = static_cast<pid_t>(Field({text.data(), static_cast<size_t>(size)}, "Tgid:", 10));
+  if (tgid <= 0) return Fail(ESRCH);
+  if (tgid != tid && syscall(SYS_kcmp, tid, tgid, KCMP_FILES, 0, 0) != 0) return Fail(EPERM);
+  Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, tgid, 0)));
+  if (!pidfd.valid()) return FailErrno();
+  return pidfd;
+}
+
+}  // namespace
+
+Result<size_t> Target::ReadMemory(uint64_t address, std::span<std::byte> into) const {
+  iovec local{.iov_base = into.data(), .iov_len = into.size()};
+  iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = into.size()};
+  const ssize_t got = process_vm_readv(tid_, &local, 1, &remote, 1, 0);
+  if (got < 0) return FailErrno();
+  return static_cast<size_t>(got);
+}
+
+Result<size_t> Target::WriteMemory(uint64_t address, std::span<const std::byte> from) const {
+  iovec local{.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
+  iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = from.size()};
+  const ssize_t put = process_vm_writev(tid_, &local, 1, &remote, 1, 0);
+  if (put < 0) return FailErrno();
+  return static_cast<size_t>(put);
+}
+
+Result<void> Target::OpenPidFd() {
+  pidfd_.reset(static_cast<int>(syscall(SYS_pidfd_open, tid_, PIDFD_THREAD)));
+  if (pidfd_.valid()) return {};
+  if (errno != EINVAL) return FailErrno();
+  Result<Fd> leader = OpenLeader(tid_);
+  if (!leader) return tl::unexpected(leader.error());
+  pidfd_ = std::move(*leader);
+  return {};
+}
+
+Result<int> Target::PidFd() {
+  if (!pidfd_.valid()) {
+    if (Result<void> opened = OpenPidFd(); !opened) return tl::unexpected(opened.error());
+  }
+  return pidfd_.get();
+}
+
+Result<Fd> Target::TakeFd(int number) {
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const Result<int> pidfd = PidFd();
+    if (!pidfd) return tl::unexpected(pidfd.error());
+    Fd taken(static_cast<int>(syscall(SYS_pidfd_getfd, *pidfd, number, 0)));
+    if (taken.valid()) return taken;
+    if (errno != ESRCH) return FailErrno();
+    pidfd_.reset();  // an earlier owner of this tid: open the present one's
+  }
+  return Fail(ESRCH);
+}
+
+Result<Fd> Target::OpenInfo(int number) {
+  std::array<char, 64> path;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    if (!info_dir_.valid()) {
+      info_dir_.reset(open(Path(path, "/proc/", tid_, "/fdinfo"), O_PATH | O_DIRECTORY | O_CLOEXEC));
+      if (!info_dir_.valid()) return FailErrno();
+    }
+    Fd info(openat(info_dir_.get(), Path(path, "", number, ""), O_RDONLY | O_CLOEXEC));
+    if (info.valid()) return info;
+    info_dir_.reset();  // no such descriptor, or an earlier owner of this tid
+  }
+  return FailErrno();
+}
+
+Result<DescriptorInfo> Target::Describe(int number) {
+  const Result<Fd> info = OpenInfo(number);
+  if (!info) return tl::unexpected(info.error());
+  std::array<char, 512> buffer;
+  const ssize_t size = read(info->get(), buffer.data(), buffer.size());
+  if (size <= 0) return Fail(size < 0 ? errno : EIO);
+  const std::string_view text(buffer.data(), static_cast<size_t>(size));
+  return DescriptorInfo{
+      .flags = static_cast<int>(Field(text, "flags:", 8)),
+      .ino = Field(text, "ino:", 10),
+  };
+}
+
+Target& TargetCache::Find(uint64_t owner, pid_t tid) {
+  Target& entry = entries_[static_cast<size_t>(tid) % entries_.size()];
+  if (entry.tid_ != tid || entry.owner_ != owner) {
+    entry = Target();
+    entry.tid_ = tid;
+    entry.owner_ = owner;
+  }
+  return entry;
+}
+
+void TargetCache::Forget(uint64_t owner) {
+  for (Target& entry : entries_) {
+    if (entry.owner_ == owner) entry = Target();
+  }
+}
+
+}  // namespace shunt

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// connect(2): moves a TCP socket of the container to the host's network, and its connection with it.
+//
+// The container's socket was made inside its network namespace. A twin in the host's network is locked, made the same as the
+// container's socket, put under the container's descriptor, and only then connected: if we die in between, nothing has
+// happened twice. What we do not understand, cannot carry over or cannot lock is left to the kernel, where the program
+// works as it would without us.
+//
+// A blocking connect that is not over at once is answered with CONTINUE: the kernel then finds a socket that is connecting
+// already, waits as it always does (signals, SO_SNDTIMEO, shutdown and close by other threads), and looks at no address. So
+// nothing waits in here, and the result is the kernel's own. The one exception is SO_SNDTIMEO, where a second connect(2) says
+// EALREADY when the time is over and a first one EINPROGRESS; it waits in a task (TimedConnect).
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "core/task.h"
+#include "handlers/container.h"
+#include "handlers/handlers.h"
+#include "handlers/homecoming.h"
+#include "handlers/socket_call.h"
+#include "handlers/swap.h"
+#include "handlers/timed_call.h"
+#include "handlers/way.h"
+
+namespace shunt {
+namespace {
+
+int64_t SendTimeoutNs(int socket_fd) {
+  timeval timeout{};
+  socklen_t size = sizeof(timeout);
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) != 0) return 0;
+  return timeout.tv_sec * 1'000'000'000 + timeout.tv_usec * 1'000;
+}
+
+bool StillConnecting(int socket_fd) {
+  pollfd writable{.fd = socket_fd, .events = POLLOUT};
+  return poll(&writable, 1, 0) == 0;
+}
+
+// A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
+Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
+  const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid);
+  const int32_t result = co_await PollFd(call, twin.get(), POLLOUT, timeout_ns);
+  twin.reset();
+  // If the connection is over, the kernel hands out its result.
+  co_return result == -ECANCELED ? Reply::Fail(EINPROGRESS) : Reply::Continue();
+}
+
+// Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked, and says what
+// the target gets. `flags` are the file status flags that the socket shall have.
+Reply StartConnection(Call& call, Fd twin, const net::SockAddr& peer, int flags) {
+  const int result = connect(twin.get(), peer.data(), peer.size());
+  const int error = result == 0 ? 0 : errno;
+  const bool blocking = (flags & O_NONBLOCK) == 0;
+  if (flags != O_NONBLOCK) fcntl(twin.get(), F_SETFL, flags);
+  if (error != EINPROGRESS) return error == 0 ? Reply::Return(0) : Reply::Fail(error);
+  if (!blocking) return Reply::Fail(EINPROGRESS);
+  const int64_t timeout_ns = SendTimeoutNs(twin.get());
+  if (timeout_ns > 0 && StillConnecting(twin.get())) {
+    return Start(TimedConnect(call, std::move(twin), timeout_ns), /*if_no_slot=*/Reply::Continue());
+  }
+  return Reply::Continue();
+}
+
+// connect(2) on a socket that was moved before.
+Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress& raw) {
+  const Container& container = ContainerOf(call);
+  if (!call.StillValid()) return Reply::Continue();
+  if (raw.family() == AF_UNSPEC) {
+    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
+                               static_cast<socklen_t>(raw.size));
+    return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
+  }
+  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change meanwhile).
+  if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
+
+  if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0) {
+    return Reply::Fail(due);
+  }
+  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw.span());
+  if (!peer || peer->family() != socket.facts.family) {
+    // Not an address for this socket: the kernel's own error, on our copy of the bytes.
+    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
+                               static_cast<socklen_t>(raw.size));
+    return Reply::Fail(result == 0 ? EINVAL : errno);
+  }
+  if (!LeadsToHost(container, *peer)) return GoHome(call, number, std::move(socket));
+  if (!LockFor(BenchOf(call), container, *peer, socket.fd.get())) {
+    call.counters.Add(Counter::kept_unlocked);
+    return GoHome(call, number, std::move(socket));
+  }
+  const int flags = fcntl(socket.fd.get(), F_GETFL);
+  if (flags < 0) return Reply::Continue();
+  fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
+  return StartConnection(call, std::move(socket.fd), *peer, flags & kCarriedFlags);
+}
+
+// A locked twin of a container's unconnected socket, ready to be installed.
+Result<Twin> MakeTwin(Call& call, int number, const TargetSocket& socket, const net::SockAddr& peer) {
+  const auto keep = [&call](Counter why) {
+    call.counters.Add(why);
+    return Fail(EOPNOTSUPP);
+  };
+  SocketBench& bench = BenchOf(call);
+  const Container& container = ContainerOf(call);
+  Result<Twin> twin = DescribeFor(call, number);
+  if (!twin) return keep(Counter::kept_error);
+  Result<Fd> made = bench.twins.Take(*container.view->lock, socket.facts.family);
+  if (!made) return keep(Counter::kept_error);
+  twin->fd = std::move(*made);
+  if (!LockFor(bench, container, peer, twin->fd.get())) return keep(Counter::kept_unlocked);
+  const Result<std::optional<net::SockAddr>> source = SourceOf(socket);
+  if (!source) return keep(Counter::kept_source);
+  BindTo bind_to{.address = *source};
+  const Counter obstacle = CarryOver(call, socket, twin->fd.get(), bind_to);
+  if (obstacle != Counter::count_) return keep(obstacle);
+  return twin;
+}
+
+}  // namespace
+
+Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
+  Container& container = ContainerOf(call);
+  if (NeedsIntroduction(container)) return IntroduceFirst(call);
+  if (container.view == nullptr || container.view->lock == nullptr) return Reply::Continue();
+  if (container.timed_calls.TakeInterrupted(call.notification.tid)) return Reply::Fail(EINTR);
+
+  const std::optional<RawAddress> raw = ReadAddress(call, address, length);
+  if (!raw) return Reply::Continue();
+  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
+  const bool to_host = peer && LeadsToHost(container, *peer);
+  if (!to_host && !container.has_twins) return Reply::Continue();
+
+  std::optional<TargetSocket> socket = TakeSocket(call, number);
+  if (!socket || socket->home == Home::kElsewhere) return Reply::Continue();
+  if (socket->home == Home::kHost) return ConnectTwin(call, number, std::move(*socket), *raw);
+  if (!to_host || peer->family() != socket->facts.family) return Reply::Continue();
+  // Connected, connecting or listening inside: the kernel's own errors.
+  if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Continue();
+
+  Result<Twin> twin = MakeTwin(call, number, *socket, *peer);
+  if (!twin) return Reply::Continue();
+  if (SwapIn(call, number, std::move(socket->fd), *twin) == Swapped::kNotAtAll) return Reply::Continue();
+  call.counters.Add(Counter::accelerated);
+  return StartConnection(call, std::move(twin->fd), *peer, twin->flags);
+}
+
+Reply Connect(Call& call) { return ConnectSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2)); }
+
+}  // namespace shunt

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/container.h"
+
+#include <netinet/in.h>
+
+#include "net/netns.h"
+
+namespace shunt {
+
+absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
+  const absl::StatusOr<uint64_t> netns = net::OwnNetnsCookie();
+  if (!netns.ok()) return netns.status();
+  Result<Fd> route_socket = net::OpenRouteSocket();
+  if (!route_socket) return ToStatus(route_socket.error(), "open a route socket");
+  const Result<net::TwinDefaults> defaults4 = net::TwinDefaults::Learn(AF_INET);
+  if (!defaults4) return ToStatus(defaults4.error(), "learn the defaults of socket options (Linux 5.14 or later is needed)");
+  const Result<net::TwinDefaults> defaults6 = net::TwinDefaults::Learn(AF_INET6);
+  std::unique_ptr<SocketBench> bench(new SocketBench(*netns, std::move(*route_socket)));
+  bench->defaults4_ = *defaults4;
+  // Without IPv6 on the host no IPv6 twin can be made, and the defaults are never looked at.
+  if (defaults6) bench->defaults6_ = *defaults6;
+  return bench;
+}
+
+}  // namespace shunt

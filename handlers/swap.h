@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The swap: what connect and bind do to get a locked twin in under the container's descriptor.
+//
+//   CarryOver   makes a twin the same as the container's socket
+//   SwapIn      installs it, carries epoll registrations over, and sees whether somebody else holds the old socket
+//
+// Whatever goes wrong before the installation leaves the container's socket as it was.
+
+#pragma once
+
+#include <fcntl.h>
+
+#include <optional>
+
+#include "core/call.h"
+#include "core/task.h"
+#include "handlers/container.h"
+#include "handlers/socket_call.h"
+
+namespace shunt {
+
+// The file status flags that a program can set and that mean something on a socket.
+inline constexpr int kCarriedFlags = O_NONBLOCK | O_APPEND;
+
+// A twin that is ready to be installed.
+struct Twin {
+  Fd fd;
+  int flags = 0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
+  bool cloexec = false;
+};
+
+// Where a twin is to be bound before the options that want it bound.
+struct BindTo {
+  std::optional<net::SockAddr> address;  // none: leave it unbound
+  int error = 0;                         // the errno of the bind, if it failed
+};
+
+// The source port that the program has bound, as the host can have it too. Nothing: none bound. Result: EADDRNOTAVAIL for a
+// port on loopback, which has no counterpart on the host.
+Result<std::optional<net::SockAddr>> SourceOf(const TargetSocket& socket);
+
+// Copies the options and binds the twin. Counter::count_ if it is now the same as the container's socket, else what to count:
+// the socket stays on its ordinary path and the twin is no longer fresh.
+Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to);
+
+// True if the program has bound the socket, rather than a port being left over from a failed connect. An unbound one may get
+// a port in the course of being asked, so ask only about sockets that have one anyway.
+bool BoundByProgram(int socket_fd, int family);
+
+// A socket's file status flags and FD_CLOEXEC as the target's own descriptor has them.
+Result<Twin> DescribeFor(const Call& call, int number);
+
+// What a swap came to.
+enum class Swapped : uint8_t {
+  kAlone,     // the twin is in place and nobody else holds the old socket
+  kShared,    // the twin is in place, but somebody (a dup, a fork, a message in flight) holds the old socket
+  kNotAtAll,  // the target has gone or the number is not open any more: nothing happened
+};
+
+// Installs `twin` as descriptor `number`; closes our duplicate of the old socket.
+Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin);
+
+// True if it is certain, and cheap to know, that no epoll of the target watches the socket. False: it may be watched, and
+// the swap has to go through WatchedSwap.
+bool KnownUnwatched(const Call& call, int number);
+
+}  // namespace shunt

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the filter of a container traps and refuses, derived from handlers/routes.h and net/socket_options.h.
+//
+// A trap costs some microseconds, so there is none for anything that a container does often: no close, fcntl,
+// exit, no common setsockopt, no ordinary send.
+
+#pragma once
+
+#include <vector>
+
+#include "core/filter.h"
+
+namespace shunt {
+
+// What depends on the container. The defaults suit a container of which nothing is known yet.
+struct TrapNeeds {
+  bool published = true;    // ports may be published: bind and listen are trapped
+  bool renumbered = false;  // one of them under another number: getsockname is trapped
+};
+
+// socketcall(2)'s first argument. The others are in memory, where a filter cannot look: a setsockopt that
+// comes this way is always trapped, a send with MSG_FASTOPEN never (it then meets the ordinary path, or the
+// lock of a twin).
+inline constexpr uint32_t kSocketCallBind = 2;
+inline constexpr uint32_t kSocketCallConnect = 3;
+inline constexpr uint32_t kSocketCallListen = 4;
+inline constexpr uint32_t kSocketCallGetSockName = 6;
+inline constexpr uint32_t kSocketCallSetSockOpt = 14;
+
+std::vector<Trap> Traps(const TrapNeeds& needs);
+
+// io_uring_setup: an operation in a ring passes no filter, so a connect in it would miss us. ENOSYS is what a
+// kernel without io_uring answers, and programs fall back.
+std::vector<Deny> Denies();
+
+}  // namespace shunt
