@@ -122,6 +122,24 @@ Result<Twin> MakeTwin(Call& call, int number, const TargetSocket& socket, const 
   return twin;
 }
 
+// Puts the twin in place and starts its connection.
+Reply Swap(Call& call, int number, Fd old_socket, Twin twin, const net::SockAddr& peer) {
+  if (SwapIn(call, number, std::move(old_socket), twin) == Swapped::kNotAtAll) return Reply::Continue();
+  call.counters.Add(Counter::accelerated);
+  return StartConnection(call, std::move(twin.fd), peer, twin.flags);
+}
+
+// The same for a socket that an epoll may watch: the twin is added to it first.
+Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, net::SockAddr peer) {
+  WatcherSearch search(call, number, old_socket.get(), twin.fd.get());
+  if (!co_await OnSide(BenchOf(call), search)) co_return Reply::Continue();
+  if (!search.Done(call)) {
+    call.counters.Add(Counter::kept_error);
+    co_return Reply::Continue();
+  }
+  co_return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+}
+
 }  // namespace
 
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
@@ -145,9 +163,10 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
 
   Result<Twin> twin = MakeTwin(call, number, *socket, *peer);
   if (!twin) return Reply::Continue();
-  if (SwapIn(call, number, std::move(socket->fd), *twin) == Swapped::kNotAtAll) return Reply::Continue();
-  call.counters.Add(Counter::accelerated);
-  return StartConnection(call, std::move(twin->fd), *peer, twin->flags);
+  if (!KnownUnwatched(call, number, socket->fd.get())) {
+    return Start(SwapWatched(call, number, std::move(socket->fd), std::move(*twin), *peer), /*if_no_slot=*/Reply::Continue());
+  }
+  return Swap(call, number, std::move(socket->fd), std::move(*twin), *peer);
 }
 
 Reply Connect(Call& call) {

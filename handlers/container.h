@@ -21,6 +21,7 @@
 #include "net/host_network.h"
 #include "net/option_marks.h"
 #include "net/publish.h"
+#include "net/side_thread.h"
 #include "net/sock_addr.h"
 #include "net/subnet_set.h"
 #include "net/twin_options.h"
@@ -81,10 +82,13 @@ class SocketBench final : public Workbench {
 
   bool WantsIdleTime() const override { return twins.WantsFilling(); }
   void Prepare() override { twins.Fill(); }
+  int wake_fd() const override { return side->completion_fd(); }
+  void OnWake() override;  // resumes the tasks whose jobs on the side thread are finished
 
   const uint64_t host_netns;
   net::TwinPool twins;
   net::RouteCache routes;
+  std::unique_ptr<net::SideThread> side;
 
   const net::TwinDefaults& defaults(int family) const { return family == AF_INET ? defaults4_ : defaults6_; }
 

@@ -16,7 +16,9 @@
 #include "core/call.h"
 #include "core/task.h"
 #include "handlers/container.h"
+#include "handlers/side_call.h"
 #include "handlers/socket_call.h"
+#include "net/epoll_migration.h"
 
 namespace shunt {
 
@@ -62,8 +64,34 @@ enum class Swapped : uint8_t {
 // Installs `twin` as descriptor `number`; closes our duplicate of the old socket.
 Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin);
 
-// True if it is certain, and cheap to know, that no epoll of the target watches the socket. False: it may be
-// watched, and the swap has to go through WatchedSwap.
-bool KnownUnwatched(const Call& call, int number);
+// True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`, whose file
+// `socket_fd` duplicates. Otherwise the swap has to be one that waits: co_await CarryWatchers.
+bool KnownUnwatched(const Call& call, int number, int socket_fd);
+
+// Looks for the epolls of the target that watch the socket and adds the twin to them, on the side thread. For use in a task:
+//   WatcherSearch search(call, number, socket_fd, twin_fd);
+//   if (!co_await OnSide(bench, search) || !search.Done(call)) co_return Reply::Continue();
+class WatcherSearch final : public net::SideJob {
+ public:
+  // The descriptors stay open until the job is finished.
+  WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd);
+
+  void Run(net::SideTable& table) override;
+
+  // On the reactor, afterwards: remembers what was found. False: a registration cannot be carried over, or may have been
+  // overlooked; the socket must stay on the ordinary path and the twin must go.
+  bool Done(const Call& call) const;
+
+ private:
+  const pid_t tid_;
+  const int pidfd_;
+  const int number_;
+  const int socket_fd_;
+  const int twin_fd_;
+  const uint64_t epolls_made_;
+  Result<net::EpollSet> epolls_;
+  size_t migrated_ = 0;
+  Result<void> result_;
+};
 
 }  // namespace shunt
