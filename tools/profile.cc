@@ -262,7 +262,7 @@ int RunProfile(const ProfileOptions& options) {
   if (!base.ok()) return Complain(std::string(base.status().message()));
   std::vector<std::string> refused;
   absl::StatusOr<Profile> profile = AddTraps(
-      *std::move(base), Traps({.published = true, .renumbered = options.renumbered}), Denies(), &refused);
+      *std::move(base), Traps({.renumbered = options.renumbered}), Denies(), &refused);
   if (!profile.ok())
     return Complain(absl::StrCat(options.base, ": ", std::string(profile.status().message())));
   if (!options.listener.empty()) profile->listener_path = options.listener;

@@ -140,7 +140,7 @@ void CheckEveryCall(const Trio& trio, StraySends stray) {
 
 TEST(Profile, WithoutABaseItDoesAsOurOwnFilter) {
   CheckEveryCall(Trio(PermissiveProfile(Subject())), StraySends::kThroughSocketCall);
-  CheckEveryCall(Trio(PermissiveProfile(Subject()), {.published = true, .renumbered = true}),
+  CheckEveryCall(Trio(PermissiveProfile(Subject()), {.renumbered = true}),
                  StraySends::kThroughSocketCall);
 }
 
@@ -149,7 +149,7 @@ void CheckShippedProfile(const char* path, const char* package) {
   std::ifstream file(path);
   if (!file) GTEST_SKIP() << path << " is not there: install " << package;
   const std::string text(std::istreambuf_iterator<char>(file), {});
-  const Trio trio(Parse(text, ProfileSubject::Here()), {.published = true, .renumbered = true});
+  const Trio trio(Parse(text, ProfileSubject::Here()), {.renumbered = true});
   EXPECT_THAT(trio.refused, IsEmpty());
   CheckEveryCall(trio, StraySends::kNone);
   // The base really is one that lets connect run and that refuses much else: else this would prove nothing.
