@@ -4,8 +4,9 @@
 
     agent_test.py --agent PROGRAM --runtime runc|crun --as root|user
 
-Starts PROGRAM's `agent` in an arena and containers of the runtime beside it. Each container makes trapped calls,
-so it only gets on if it is really served. What is checked comes from the agent's log and its open descriptors.
+Starts PROGRAM's `agent` in an arena and containers of the runtime beside it. Each container makes trapped
+calls, so it only gets on if it is really served. What is checked comes from the agent's log and its open
+descriptors.
 """
 
 import argparse
@@ -90,7 +91,7 @@ class RuntimeTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
-        # Runtimes make control groups by the container's name, for the whole machine: no two tests may share one.
+        # Runtimes make control groups by the container's name, machine-wide: no two tests may share one.
         self.tag = os.urandom(4).hex()
         self.rootfs = os.path.join(self.folder, "rootfs")
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
@@ -216,13 +217,13 @@ class RuntimeTest(unittest.TestCase):
     def test_reads_wishes_from_metadata_and_annotations(self):
         agent = self.start_agent()
         self.assert_served(self.run_container("c3", agent, metadata="pod=x;shunt.publish=8080:80",
-                                              annotations={"shunt/publish": "127.0.0.1:8443:443", "other": "x"}))
+                                              annotations={"shunt/publish": "127.0.0.1:8443:443", "a": "x"}))
         agent.wait_for(r"container c3: serving it .*published ports: 8080:80,127\.0\.0\.1:8443:443\)")
 
     def test_a_container_with_an_unusable_wish_works_on_its_ordinary_path(self):
         agent = self.start_agent()
         self.assert_served(self.run_container("c4", agent, metadata="shunt.publish=99999:80"))
-        agent.wait_for(r"error: container c4 .*shunt\.publish: .*99999.*; its connections stay on the ordinary")
+        agent.wait_for(r"error: container c4 .*shunt\.publish: .*99999.*; its connections stay on")
         agent.wait_for(r"container c4: ended \(0 listeners left")
 
     def test_what_is_executed_in_a_container_shares_its_host_ports(self):
