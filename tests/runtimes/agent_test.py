@@ -4,8 +4,9 @@
 
     agent_test.py --agent PROGRAM --runtime runc|crun --as root|user
 
-Starts PROGRAM's `agent` in an arena and containers of the runtime beside it. Each container makes trapped calls, so it
-only gets on if it is really served. What is checked comes from the agent's log and from its open descriptors.
+Starts PROGRAM's `agent` in an arena and containers of the runtime beside it. Each container makes trapped
+calls, so it only gets on if it is really served. What is checked comes from the agent's log and its open
+descriptors.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import queue
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,7 +34,8 @@ ARGS = None
 class Agent:
     """A running agent, its log line by line."""
 
-    def __init__(self, folder, *options, environment=None):
+    def __init__(self, folder, tag, *options, environment=None):
+        self.tag = tag
         self.socket = os.path.join(folder, "agent.sock")
         ready, ready_write = os.pipe()
         self.process = subprocess.Popen(
@@ -53,13 +56,18 @@ class Agent:
             self.fresh.put(line)
 
     def wait_for(self, pattern):
-        """The first line not yet waited for that matches; fails if there is none in time."""
+        """The first line not yet waited for that matches; fails if there is none in time.
+
+        `container NAME` stands for the container that a test calls so.
+        """
+        pattern = re.sub(r"container (\w+)", rf"container \1-{self.tag}", pattern)
         end = time.monotonic() + PATIENCE
         while True:
             try:
                 line = self.fresh.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"no line of the agent matches {pattern!r}:\n" + "".join(self.lines)) from None
+                log = "".join(self.lines)
+                raise AssertionError(f"no line of the agent matches {pattern!r}:\n{log}") from None
             if re.search(pattern, line):
                 return line
 
@@ -83,6 +91,8 @@ class RuntimeTest(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
+        # Runtimes make control groups by the container's name, machine-wide: no two tests may share one.
+        self.tag = os.urandom(4).hex()
         self.rootfs = os.path.join(self.folder, "rootfs")
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
             os.makedirs(os.path.join(self.rootfs, name))
@@ -91,17 +101,25 @@ class RuntimeTest(unittest.TestCase):
             os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
 
     def start_agent(self, *options, **keywords):
-        agent = Agent(self.folder, *options, **keywords)
+        agent = Agent(self.folder, self.tag, *options, **keywords)
         self.addCleanup(agent.stop)
         self.assertEqual(agent.ready, b"\x01", "one byte when ready, then the end:\n" + "".join(agent.lines))
         return agent
 
-    def runtime(self, *arguments, **keywords):
-        """Runs the runtime to its end; its output is what the container wrote."""
+    def runtime_command(self, command, *options, name):
         root = os.path.join(self.folder, "state")
-        return subprocess.run(["timeout", "-s", "KILL", str(PATIENCE), ARGS.runtime, "--root", root, *arguments],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              check=False, **keywords)
+        return ["timeout", "-s", "KILL", str(PATIENCE), ARGS.runtime, "--root", root, command, *options,
+                f"{name}-{self.tag}"]
+
+    def runtime(self, command, name, *arguments, **keywords):
+        """Runs the runtime on a container, to its end."""
+        return subprocess.run([*self.runtime_command(command, name=name), *arguments],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                              **keywords)
+
+    def delete(self, name):
+        subprocess.run(self.runtime_command("delete", "--force", name=name), stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
     def bundle(self, name, socket, command, metadata=None, annotations=None):
         folder = os.path.join(self.folder, name)
@@ -134,25 +152,29 @@ class RuntimeTest(unittest.TestCase):
     def execute(self, name, number=0):
         """Executes a program in a running container."""
         result = self.runtime("exec", name, "sh", "-c", f"mkdir /tmp/{name}-{number} && echo made")
-        if "SYS_PIDFD_GETFD syscall: operation not permitted" in result.stdout:
-            self.skipTest("this runc cannot take the listener of a rootless exec: " + result.stdout.strip())
+        if "SYS_PIDFD_GETFD syscall: operation not permitted" in result.stderr:
+            self.skipTest("this runc cannot take the listener of a rootless exec: " + result.stderr.strip())
         return result
 
     def start_container(self, name, agent, **keywords):
         """Starts a container that stays until it is killed."""
         output = os.path.join(self.folder, name + ".out")
         folder = self.bundle(name, agent.socket, f"mkdir /tmp/{name} && sleep 1000", **keywords)
-        root = os.path.join(self.folder, "state")
         with open(output, "w", encoding="utf-8") as file:
-            # Not through self.runtime(): what stays behind would hold the pipe of its output.
-            status = subprocess.run(["timeout", "-s", "KILL", str(PATIENCE), ARGS.runtime, "--root", root, "run", "-d", name],
-                                    cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
+            # Not through self.runtime(): what stays behind would hold the pipes of its output.
+            status = subprocess.run(self.runtime_command("run", "-d", name=name), cwd=folder,
+                                    stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
         with open(output, encoding="utf-8") as file:
             self.assertEqual(status.returncode, 0, file.read())
-        self.addCleanup(self.runtime, "delete", "--force", name)
+        self.addCleanup(self.delete, name)
+        # `run -d` may return before the container's program has been started, and until then an exec fails.
+        end = time.monotonic() + PATIENCE
+        while not os.path.exists(os.path.join(self.rootfs, "tmp", name)):
+            self.assertLess(time.monotonic(), end, "the container's program does not get on")
+            time.sleep(0.005)
 
     def assert_served(self, result):
-        self.assertEqual((result.returncode, result.stdout), (0, "made\n"))
+        self.assertEqual((result.returncode, result.stdout), (0, "made\n"), result.stderr)
 
     def test_serves_a_container_and_forgets_it(self):
         agent = self.start_agent()
@@ -195,22 +217,28 @@ class RuntimeTest(unittest.TestCase):
     def test_reads_wishes_from_metadata_and_annotations(self):
         agent = self.start_agent()
         self.assert_served(self.run_container("c3", agent, metadata="pod=x;shunt.publish=8080:80",
-                                              annotations={"shunt/publish": "127.0.0.1:8443:443", "other/key": "x"}))
+                                              annotations={"shunt/publish": "127.0.0.1:8443:443", "a": "x"}))
         agent.wait_for(r"container c3: serving it .*published ports: 8080:80,127\.0\.0\.1:8443:443\)")
 
     def test_a_container_with_an_unusable_wish_works_on_its_ordinary_path(self):
         agent = self.start_agent()
         self.assert_served(self.run_container("c4", agent, metadata="shunt.publish=99999:80"))
-        agent.wait_for(r"error: container c4 .*shunt\.publish: .*99999.*; its connections stay on the ordinary path")
+        agent.wait_for(r"error: container c4 .*shunt\.publish: .*99999.*; its connections stay on")
         agent.wait_for(r"container c4: ended \(0 listeners left")
+
+    def test_what_is_executed_in_a_container_shares_its_host_ports(self):
+        agent = self.start_agent()
+        self.start_container("first", agent, metadata="shunt.publish=8080:80")
+        self.assert_served(self.execute("first"))
+        agent.wait_for(r"container first: serving a process started in it .*published ports: 8080:80\)")
+        agent.wait_for(r"container first: ended \(1 listeners left, of 1 containers\)")
+        self.start_container("second", agent, metadata="shunt.publish=8080:80")
+        agent.wait_for(r"error: container second: its published port 8080:80 belongs to container first ")
 
     def test_promises_a_host_port_to_one_container_at_a_time(self):
         agent = self.start_agent()
         self.start_container("first", agent, metadata="shunt.publish=8080:80")
         agent.wait_for(r"container first: serving it .*published ports: 8080:80\)")
-        self.assert_served(self.execute("first"))
-        agent.wait_for(r"container first: serving a process started in it .*published ports: 8080:80\)")
-        agent.wait_for(r"container first: ended \(1 listeners left, of 1 containers\)")
         self.start_container("second", agent, metadata="shunt.publish=8080:90,8081:91")
         agent.wait_for(r"error: container second: its published port 8080:90 belongs to container first ")
         agent.wait_for(r"container second: serving it .*published ports: 8081:91\)")
@@ -245,8 +273,11 @@ class RuntimeTest(unittest.TestCase):
         self.assert_served(self.run_container("c8", agent, metadata="shunt.publish=8080:80"))
         agent.wait_for(r"container c8: serving it .*published ports: 127\.0\.0\.1:8080:80\)")
 
+    def test_the_configuration_that_we_ship_is_right(self):
+        shipped = os.path.join(os.path.dirname(ARENA), "..", "..", "deploy", "agent.yaml")
+        self.assert_served(self.run_container("c9", self.start_agent("--config", shipped)))
+
     def test_is_ready_for_its_service_manager(self):
-        import socket  # pylint: disable=import-outside-toplevel
         path = os.path.join(self.folder, "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(path)
@@ -279,8 +310,8 @@ class RuntimeTest(unittest.TestCase):
                 (["--socket", busy.socket], "another process answers on " + busy.socket)):
             with self.subTest(options=options):
                 socket_option = [] if "--socket" in options else ["--socket", good]
-                result = subprocess.run([ARGS.agent, "agent", *socket_option, *options], stdin=subprocess.DEVNULL,
-                                        capture_output=True, text=True, timeout=PATIENCE, check=False)
+                result = subprocess.run([ARGS.agent, "agent", *socket_option, *options], timeout=PATIENCE,
+                                        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
                 self.assertEqual(result.returncode, 2, result.stderr)
                 self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
                 self.assertIn(names, result.stderr)
@@ -301,7 +332,8 @@ def main():
             return SKIP
     if not ARGS.inside:
         user = ["--user"] if ARGS.who == "user" else []
-        return subprocess.run([ARENA, *user, "--", sys.executable, *sys.argv, "--inside"], check=False).returncode
+        again = [sys.executable, *sys.argv, "--inside"]
+        return subprocess.run([ARENA, *user, "--", *again], check=False).returncode
     return 0 if unittest.main(argv=[sys.argv[0], "-v", *rest], exit=False).result.wasSuccessful() else 1
 
 
