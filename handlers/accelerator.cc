@@ -99,7 +99,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
 
   absl::Status Init();
 
-  absl::Status Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;
+  absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;
   int event_fd() const override { return events_.get(); }
   void HandleEvents() override;
   std::string LocksInForce() const override;
@@ -280,7 +280,8 @@ absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(con
   return view;
 }
 
-absl::Status RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec, std::function<void()> ended) {
+absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec,
+                                                   std::function<void()> ended) {
   absl::StatusOr<Listener> listener = Listener::Adopt(std::move(listener_fd));
   if (!listener.ok()) return listener.status();
   const uint64_t key = next_key_++;
@@ -294,20 +295,25 @@ absl::Status RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec, std::fun
   container->key = key;
   for (const net::Publish& publish : served->spec.publish)
     container->published.push_back({.publish = publish});
+  for (const net::Publish& taken : served->spec.taken) container->published.push_back({.publish = taken, .taken = true});
   served->container = container.get();
   served_[key] = served;
 
   // If the container cannot be accelerated its calls are still answered: they take the ordinary path.
-  absl::Status status = absl::OkStatus();
+  std::string ordinary;
   if (served->spec.pid != 0) {
     Introduction introduction;
-    status = Introduce(*container, served->spec.pid, introduction);
-    if (status.ok()) introduction.MoveInto(*container);
+    if (absl::Status status = Introduce(*container, served->spec.pid, introduction); status.ok()) {
+      introduction.MoveInto(*container);
+    } else {
+      ordinary = std::string(status.message());
+      container->introducer = nullptr;
+    }
   }
   served->listener =
       &engine_->Serve(*std::move(listener), std::move(container),
                       [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
-  return status;
+  return ordinary;
 }
 
 // Control thread; also on behalf of a reactor that has met the first call of a container whose pid nobody

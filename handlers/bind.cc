@@ -122,6 +122,7 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
     return Reply::Continue();
   }
 
+  if (port->taken) return Reply::Fail(EADDRINUSE);
   Result<Twin> twin = DescribeFor(call, number);
   if (!twin) return Reply::Continue();
   Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family);

@@ -45,6 +45,7 @@ struct NetworkView {
 // A port that the operator published, and what became of it. Reactor's thread.
 struct PublishedPort {
   net::Publish publish;
+  bool taken = false;        // by another container of this agent
   net::SockAddr bound_as;  // what the program asked for when its socket was moved; port 0: not yet
   Fd guard;                // holds the host's port for our own SO_REUSEPORT group; see handlers/bind.cc
   std::array<uint64_t, 16> twins{};  // SO_COOKIEs of the listeners that were moved lately

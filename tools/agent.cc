@@ -194,12 +194,15 @@ void Agent::Serve(Handover& handover) {
   Claim(container, *spec);
   const std::string ports = spec->publish.empty() ? "none" : PortList(spec->publish);
   const pid_t pid = spec->pid;
-  const absl::Status status = accelerator_->Serve(std::move(handover.listeners.front()), *std::move(spec),
-                                                  [this, container] { Ended(container); });
-  if (!status.ok()) {
+  const absl::StatusOr<std::string> ordinary = accelerator_->Serve(
+      std::move(handover.listeners.front()), *std::move(spec), [this, container] { Ended(container); });
+  if (!ordinary.ok()) {
     ports_.Release(container);
-    log::Error("container {} cannot be served: {}", state.id, log::Text(status));
+    log::Error("container {} cannot be served: {}", state.id, log::Text(ordinary.status()));
     return;
+  }
+  if (!ordinary->empty()) {
+    log::Warning("container {}: its connections stay on the ordinary path: {}", state.id, *ordinary);
   }
   ++listeners_;
   log::Info("container {}: serving {} (pid {}, of user {}, published ports: {})", state.id,
@@ -218,13 +221,13 @@ void Agent::KeepOrdinary(Handover& handover, const absl::Status& why) {
     const ContainerKey container{handover.peer.uid, name};
     std::vector<net::Publish> no_ports;
     ports_.Claim(container, no_ports);
-    const absl::Status status =
+    const absl::StatusOr<std::string> served =
         accelerator_->Serve(std::move(listener), OrdinarySpec(name), [this, container] { Ended(container); });
-    if (status.ok()) {
+    if (served.ok()) {
       ++listeners_;
     } else {
       ports_.Release(container);
-      log::Error("container {} cannot be served at all: {}", name, log::Text(status));
+      log::Error("container {} cannot be served at all: {}", name, log::Text(served.status()));
     }
   }
 }
@@ -232,8 +235,9 @@ void Agent::KeepOrdinary(Handover& handover, const absl::Status& why) {
 void Agent::Claim(const ContainerKey& container, ContainerSpec& spec) {
   for (const PortRegistry::Conflict& conflict : ports_.Claim(container, spec.publish)) {
     log::Error(
-        "container {}: its published port {} belongs to container {} of user {}, and is not published again",
+        "container {}: its published port {} belongs to container {} of user {}; binding it will be EADDRINUSE",
         container.id, conflict.wanted.ToString(), conflict.holder.id, conflict.holder.uid);
+    spec.taken.push_back(conflict.wanted);
   }
 }
 

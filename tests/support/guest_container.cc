@@ -108,7 +108,7 @@ int GuestContainer::Run(const std::function<int()>& body) {
   if (!accelerator.ok()) return fail(accelerator.status().ToString());
   locks_ = (*accelerator)->LocksInForce();
   bool ended = false;
-  const absl::Status served = (*accelerator)
+  const absl::StatusOr<std::string> served = (*accelerator)
                                   ->Serve(std::move(listener),
                                           {.name = "guest",
                                            .pid = child,
@@ -116,7 +116,7 @@ int GuestContainer::Run(const std::function<int()>& body) {
                                            .ignore = options_.ignore,
                                            .exact_traps = true},
                                           [&ended] { ended = true; });
-  if (!served.ok()) return fail(served.ToString());
+  if (!served.ok()) return fail(served.status().ToString());
   Tell(to_child.get());
 
   pollfd event{.fd = (*accelerator)->event_fd(), .events = POLLIN};
