@@ -61,9 +61,9 @@ int Index(const char* device) {
   return static_cast<int>(if_nametoindex(device));
 }
 
-bool Readable(int fd, int timeout_ms) {
+bool Readable(int fd) {
   pollfd entry = {fd, POLLIN, 0};
-  return poll(&entry, 1, timeout_ms) == 1;
+  return poll(&entry, 1, 0) == 1;
 }
 
 Fd Listen(const SockAddr& address) {
@@ -121,12 +121,49 @@ class Root : public Arena {
   void AddSecondDevice() {
     RunAndUndo("ip link add second0 type veth peer name second1", "ip link del second0");
     Shell("ip addr add 198.51.100.1/24 dev second0 && ip -6 addr add fd00:51::1/64 dev second0 nodad");
+    // No link-local addresses, which the kernel makes and confirms in its own time: nothing changes by
+    // itself.
+    Shell("ip link set second0 addrgenmode none && ip link set second1 addrgenmode none");
     Shell("ip link set second1 up && ip link set second0 up");
   }
 
  private:
   std::vector<std::string> undo_;
 };
+
+// The forger has to guess the number of the question. They count up from 1 in each process, so this suite
+// runs first.
+class First : public Root {};
+
+TEST_F(First, AnswersThatAContainersRootForgesAreNotBelieved) {
+  Fd asked;
+  Aside([&] {
+    ASSERT_EQ(unshare(CLONE_NEWNET), 0);
+    Shell("ip link set lo up");
+    asked = RouteSocket();
+    sockaddr_nl address = {};
+    address.nl_family = AF_NETLINK;
+    ASSERT_EQ(bind(asked.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    socklen_t length = sizeof address;
+    ASSERT_EQ(getsockname(asked.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
+    const Fd forger = RouteSocket();
+    struct {
+      nlmsghdr header;
+      rtmsg route;
+    } forged = {};
+    for (uint32_t sequence = 1; sequence <= 200; ++sequence) {
+      forged.header = {sizeof forged, RTM_NEWROUTE, 0, sequence, 0};
+      forged.route.rtm_type = RTN_BLACKHOLE;
+      ASSERT_EQ(
+          sendto(forger.get(), &forged, sizeof forged, 0, reinterpret_cast<sockaddr*>(&address), length),
+          static_cast<ssize_t>(sizeof forged))
+          << strerror(errno);
+    }
+  });
+  const Result<RouteAnswer> answer = LookUpRoute(asked.get(), Ip("127.0.0.1"));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->type, RTN_LOCAL);
+}
 
 TEST_F(AnyUser, SeesTheHostsAddressesWithTheirDevices) {
   const Fd fd = RouteSocket();
@@ -229,6 +266,7 @@ TEST_F(AnyUser, OpensAMonitorThatIsQuietWhileNothingChanges) {
   ASSERT_TRUE(monitor);
   DrainChanges(monitor->get());
   EXPECT_FALSE(DrainChanges(monitor->get()));
+  EXPECT_FALSE(Readable(monitor->get()));
   EXPECT_NE(fcntl(monitor->get(), F_GETFL) & O_NONBLOCK, 0);
   EXPECT_NE(fcntl(monitor->get(), F_GETFD) & FD_CLOEXEC, 0);
 }
@@ -242,18 +280,22 @@ TEST_F(Root, HearsOfEveryKindOfChange) {
            "ip -6 addr add fd00:51::2/128 dev second0 nodad",
            "ip route add 192.0.2.0/24 dev second0",
            "ip -6 route add fd00:52::/64 dev second0",
+           "ip nexthop add id 7 via 198.51.100.9 dev second0",
+           "ip nexthop replace id 7 via 198.51.100.10 dev second0",
+           "ip nexthop del id 7",
            "ip route del 192.0.2.0/24",
-           "ip link set second1 down",
-           "ip link set second1 name second2",
+           "ip link set second0 alias renamed",
            "ip rule add to 192.0.2.0/24 lookup 100",
            "ip rule del to 192.0.2.0/24 lookup 100",
            "ip -6 rule add to fd00:52::/64 lookup 100",
            "ip -6 rule del to fd00:52::/64 lookup 100",
        }) {
     DrainChanges(monitor->get());
-    ASSERT_FALSE(DrainChanges(monitor->get()));
+    EXPECT_FALSE(Readable(monitor->get()));
     Shell(change);
-    EXPECT_TRUE(Readable(monitor->get(), 2000)) << change;
+    // The kernel announces a change before the call that made it returns. Waiting would mistake another for
+    // it.
+    EXPECT_TRUE(Readable(monitor->get())) << change;
     EXPECT_TRUE(DrainChanges(monitor->get())) << change;
   }
 }
@@ -273,7 +315,6 @@ TEST_F(Root, MessagesThatTheKernelHadToDropCountAsAChange) {
   while (recv(monitor->get(), &unused, 1, 0) >= 0 || errno != EAGAIN) continue;
   Shell("for i in $(seq 61 120); do echo addr add 198.51.100.$i/32 dev second0; done | ip -batch -");
   EXPECT_TRUE(DrainChanges(monitor->get()));
-  EXPECT_FALSE(DrainChanges(monitor->get()));
 }
 
 TEST_F(Root, ASocketFromAnotherNamespaceTellsOfThatOne) {
@@ -339,37 +380,6 @@ TEST_F(Root, AListThatIsTooLongIsRefusedAndTheSocketStaysUsable) {
   });
   EXPECT_EQ(DumpAddresses(inner.get()).status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(DumpInterfaces(inner.get()).ok());
-}
-
-TEST_F(Root, AnswersThatAContainersRootForgesAreNotBelieved) {
-  Fd asked;
-  Aside([&] {
-    ASSERT_EQ(unshare(CLONE_NEWNET), 0);
-    Shell("ip link set lo up");
-    asked = RouteSocket();
-    sockaddr_nl address = {};
-    address.nl_family = AF_NETLINK;
-    ASSERT_EQ(bind(asked.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    socklen_t length = sizeof address;
-    ASSERT_EQ(getsockname(asked.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
-    const Fd forger = RouteSocket();
-    // Sequence numbers count up from 1 in each process.
-    struct {
-      nlmsghdr header;
-      rtmsg route;
-    } forged = {};
-    for (uint32_t sequence = 1; sequence <= 200; ++sequence) {
-      forged.header = {sizeof forged, RTM_NEWROUTE, 0, sequence, 0};
-      forged.route.rtm_type = RTN_BLACKHOLE;
-      ASSERT_EQ(
-          sendto(forger.get(), &forged, sizeof forged, 0, reinterpret_cast<sockaddr*>(&address), length),
-          static_cast<ssize_t>(sizeof forged))
-          << strerror(errno);
-    }
-  });
-  const Result<RouteAnswer> answer = LookUpRoute(asked.get(), Ip("127.0.0.1"));
-  ASSERT_TRUE(answer);
-  EXPECT_EQ(answer->type, RTN_LOCAL);
 }
 
 TEST_F(Root, AddressesThatAlsoLiveOnLoHaveNoDevice) {
@@ -439,6 +449,7 @@ TEST_F(Root, Ipv6IsBehindADeviceOnlyWhereARouteLeads) {
              "ip -6 route del fd00:53::/64");
   EXPECT_TRUE(Snapshot().Behind(second0, Set({"fd00:53::1"})));
   EXPECT_TRUE(Snapshot().Behind(Index("host0"), Set({"fd00:53::1"})));
+  EXPECT_FALSE(Snapshot().Behind(Index("second1"), Set({"fd00:53::1"})));
 }
 
 TEST_F(Root, ASocketBoundToADeviceReachesIpv4NeighboursWithoutARouteButNotIpv6) {
