@@ -34,6 +34,9 @@ class Workbench {
   virtual bool WantsIdleTime() const { return false; }
   // A small piece of that work; bounded to a few ten microseconds.
   virtual void Prepare() {}
+  // A descriptor that becomes readable when OnWake() has something to do on the reactor's thread; -1: none.
+  virtual int wake_fd() const { return -1; }
+  virtual void OnWake() {}
   // A container's listener has ended: drop what is kept for it. `owner` as in TargetCache.
   virtual void Forget(Guest& /*guest*/) {}
 };

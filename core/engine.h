@@ -33,7 +33,8 @@ class Engine {
 
   // Serves `listener` until the last task under its filter has ended. `ended` is then called from
   // HandleEvents(), after the reactor has let go of `guest` and before it is destroyed.
-  ServedListener& Serve(Listener listener, std::unique_ptr<Guest> guest, std::function<void(std::unique_ptr<Guest>)> ended);
+  ServedListener& Serve(Listener listener, std::unique_ptr<Guest> guest,
+                        std::function<void(std::unique_ptr<Guest>)> ended);
 
   // Delivers `message` on the reactor that serves `served`, between two calls.
   void Post(ServedListener& served, Message& message) { served.reactor->Post(message); }

@@ -16,7 +16,7 @@ namespace shunt {
 namespace {
 
 // What a completion is about: a pointer whose lowest bits say to what.
-enum class Tag : uint64_t { kListener = 0, kOperation = 1, kMailbox = 2, kIdleTimer = 3, kIgnored = 4 };
+enum class Tag : uint64_t { kListener = 0, kOperation = 1, kMailbox = 2, kIdleTimer = 3, kBench = 4, kIgnored = 5 };
 constexpr uint64_t kTagMask = 7;
 
 uint64_t Pack(const void* pointer, Tag tag) {
@@ -101,6 +101,7 @@ void Reactor::Add(ServedListener& served) {
 void Reactor::Run(std::atomic<int>* started) {
   std::array<Completion, limits::kCompletionsPerTurn> completions;
   ring_->PollOnce(mailbox_.event_fd(), POLLIN, Pack(nullptr, Tag::kMailbox));
+  if (config_.bench->wake_fd() >= 0) ring_->PollOnce(config_.bench->wake_fd(), POLLIN, Pack(nullptr, Tag::kBench));
   started->store(1);
   started->notify_one();
   while (!stopping_) {
@@ -132,6 +133,10 @@ void Reactor::Complete(const Completion& completion) {
     case Tag::kIdleTimer:
       idle_timer_armed_ = false;
       if (served_calls_ == served_calls_at_timer_) config_.bench->Prepare();
+      break;
+    case Tag::kBench:
+      config_.bench->OnWake();
+      ring_->PollOnce(config_.bench->wake_fd(), POLLIN, Pack(nullptr, Tag::kBench));
       break;
     case Tag::kIgnored:
       break;

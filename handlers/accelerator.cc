@@ -56,11 +56,13 @@ net::LockPolicy PolicyFor(const net::SubnetSet& ordinary, const std::vector<net:
   return policy;
 }
 
-// True if the task's user namespace owns the host's network (or is above its owner), so that its root may undo a device lock.
+// True if the task's user namespace owns the host's network (or is above its owner), so that its root may
+// undo a device lock.
 bool OwnsHostNetwork(pid_t pid) {
   const Fd host(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
   const Fd owner(host.valid() ? ioctl(host.get(), NS_GET_USERNS) : -1);
-  struct stat of_owner{}, of_task{};
+  struct stat of_owner {
+  }, of_task{};
   // EPERM: the owner is above our own user namespace, and so above the container's, which we could look into.
   if (!owner.valid() || fstat(owner.get(), &of_owner) != 0) return false;
   if (stat(absl::StrFormat("/proc/%d/ns/user", pid).c_str(), &of_task) != 0) return true;
@@ -73,13 +75,13 @@ class RealAccelerator;
 struct Served {
   ContainerSpec spec;
   ServedListener* listener = nullptr;
-  Container* container = nullptr;      // belongs to its reactor
-  Fd route_monitor;                    // of its network namespace
-  bool privileged = false;             // its root may undo a device lock
+  Container* container = nullptr;  // belongs to its reactor
+  Fd route_monitor;                // of its network namespace
+  bool privileged = false;         // its root may undo a device lock
   std::unique_ptr<const NetworkView> view;
   bool update_in_flight = false;
   bool update_again = false;
-  std::unique_ptr<Guest> corpse;       // after the end, until nothing is in flight
+  std::unique_ptr<Guest> corpse;  // after the end, until nothing is in flight
   std::function<void()> ended;
 };
 
@@ -110,7 +112,8 @@ class RealAccelerator final : public Accelerator, public Introducer {
   absl::Status Watch(int fd, uint64_t what);
   void ChooseLocks();
   absl::Status ReadHostNetwork();
-  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> LockFor(const Served& served, const net::SubnetSet& ordinary);
+  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> LockFor(const Served& served,
+                                                                   const net::SubnetSet& ordinary);
   absl::StatusOr<std::unique_ptr<const NetworkView>> MakeView(const Served& served);
   void Refresh(const std::shared_ptr<Served>& served);
   void OnEnded(uint64_t key, std::unique_ptr<Guest> guest);
@@ -122,14 +125,15 @@ class RealAccelerator final : public Accelerator, public Introducer {
 
   AcceleratorOptions options_;
   std::unique_ptr<Engine> engine_;
-  Fd events_;                          // an epoll over everything that wakes the control thread
+  Fd events_;  // an epoll over everything that wakes the control thread
   Fd host_monitor_;
   Fd host_routes_;
   std::shared_ptr<const net::HostNetwork> host_;
   uint64_t host_netns_ = 0;
   net::SocketLock::Kind locks_ = net::SocketLock::Kind::kNone;
   std::string why_no_program_;
-  // Locks by what they enforce. They live as long as the engine: pools on reactors borrow them, and policies are few.
+  // Locks by what they enforce. They live as long as the engine: pools on reactors borrow them, and policies
+  // are few.
   std::map<std::string, std::shared_ptr<const net::NumberedLock>> lock_by_policy_;
   std::map<uint64_t, std::shared_ptr<Served>> served_;
   uint64_t next_key_ = 2;
@@ -137,7 +141,8 @@ class RealAccelerator final : public Accelerator, public Introducer {
 
 absl::Status RealAccelerator::Watch(int fd, uint64_t what) {
   epoll_event event{.events = EPOLLIN, .data = {.u64 = what}};
-  if (epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return ToStatus({errno}, "watch a descriptor");
+  if (epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return ToStatus({errno}, "watch a descriptor");
   return absl::OkStatus();
 }
 
@@ -175,7 +180,8 @@ absl::Status RealAccelerator::Init() {
 
 // What can be locked is found by locking something.
 void RealAccelerator::ChooseLocks() {
-  absl::StatusOr<Fd> program = net::LoadLockProgram(net::LockPolicy{.deny = AlwaysOrdinary()}, options_.lock_socket);
+  absl::StatusOr<Fd> program =
+      net::LoadLockProgram(net::LockPolicy{.deny = AlwaysOrdinary()}, options_.lock_socket);
   if (program.ok()) {
     locks_ = net::SocketLock::Kind::kProgram;
     return;
@@ -184,7 +190,8 @@ void RealAccelerator::ChooseLocks() {
   const auto device = std::find_if(host_->interfaces().begin(), host_->interfaces().end(),
                                    [](const net::Interface& interface) { return !interface.is_loopback; });
   const Fd probe(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (device != host_->interfaces().end() && probe.valid() && net::BindToDevice(probe.get(), device->ifindex)) {
+  if (device != host_->interfaces().end() && probe.valid() &&
+      net::BindToDevice(probe.get(), device->ifindex)) {
     locks_ = net::SocketLock::Kind::kDevice;
   }
 }
@@ -195,8 +202,10 @@ std::string RealAccelerator::LocksInForce() const {
       return "locks: eBPF socket filter (connects and published ports are confined by the kernel)";
     case net::SocketLock::Kind::kDevice:
       return absl::StrCat(
-          "locks: network device only (connects are confined to the device they leave by; nothing is accelerated for a "
-          "container with ignored networks, published ports are forwarded by the network helper); for the full lock: ",
+          "locks: network device only (connects are confined to the device they leave by; nothing is "
+          "accelerated for a "
+          "container with ignored networks, published ports are forwarded by the network helper); for the "
+          "full lock: ",
           why_no_program_);
     case net::SocketLock::Kind::kNone:
       break;
@@ -216,8 +225,8 @@ absl::Status RealAccelerator::ReadHostNetwork() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFor(const Served& served,
-                                                                                  const net::SubnetSet& ordinary) {
+absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFor(
+    const Served& served, const net::SubnetSet& ordinary) {
   net::LockPolicy policy;
   std::string key = "device";
   if (locks_ == net::SocketLock::Kind::kProgram) {
@@ -250,10 +259,12 @@ absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(con
   if (!own.ok()) return own.status();
   view->ordinary = AlwaysOrdinary();
   if (!view->ordinary.AddAll(*own) || !view->ordinary.AddAll(served.spec.ignore)) {
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "%s: more than %d networks to keep on the ordinary path", served.spec.name, net::SubnetSet::kCapacity));
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("%s: more than %d networks to keep on the ordinary path", served.spec.name,
+                        net::SubnetSet::kCapacity));
   }
-  if (locks_ == net::SocketLock::Kind::kNone || (locks_ == net::SocketLock::Kind::kDevice && served.privileged)) {
+  if (locks_ == net::SocketLock::Kind::kNone ||
+      (locks_ == net::SocketLock::Kind::kDevice && served.privileged)) {
     return view;  // without a lock: nothing is accelerated
   }
   absl::StatusOr<std::shared_ptr<const net::NumberedLock>> lock = LockFor(served, view->ordinary);
@@ -262,7 +273,8 @@ absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(con
   if (locks_ == net::SocketLock::Kind::kDevice) {
     view->host = host_;
     for (const net::Interface& interface : host_->interfaces()) {
-      if (host_->Behind(interface.ifindex, served.spec.ignore)) view->open_devices.push_back(interface.ifindex);
+      if (host_->Behind(interface.ifindex, served.spec.ignore))
+        view->open_devices.push_back(interface.ifindex);
     }
   }
   return view;
@@ -280,7 +292,8 @@ absl::Status RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec, std::fun
   container->exact_traps = served->spec.exact_traps;
   container->introducer = this;
   container->key = key;
-  for (const net::Publish& publish : served->spec.publish) container->published.push_back({.publish = publish});
+  for (const net::Publish& publish : served->spec.publish)
+    container->published.push_back({.publish = publish});
   served->container = container.get();
   served_[key] = served;
 
@@ -291,12 +304,14 @@ absl::Status RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec, std::fun
     status = Introduce(*container, served->spec.pid, introduction);
     if (status.ok()) introduction.MoveInto(*container);
   }
-  served->listener = &engine_->Serve(*std::move(listener), std::move(container),
-                                     [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
+  served->listener =
+      &engine_->Serve(*std::move(listener), std::move(container),
+                      [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
   return status;
 }
 
-// Control thread; also on behalf of a reactor that has met the first call of a container whose pid nobody could tell.
+// Control thread; also on behalf of a reactor that has met the first call of a container whose pid nobody
+// could tell.
 absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introduction& out) {
   const auto found = served_.find(container.key);
   if (found == served_.end()) return absl::NotFoundError("the container has ended");
@@ -320,7 +335,8 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
   return absl::OkStatus();
 }
 
-// The container's or the host's network has changed: a new view for the reactor. One at a time for each container.
+// The container's or the host's network has changed: a new view for the reactor. One at a time for each
+// container.
 void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
   if (served->corpse != nullptr || served->view == nullptr || served->listener == nullptr) return;
   if (served->update_in_flight) {
@@ -369,7 +385,8 @@ void RealAccelerator::HandleEvents() {
     if (what == kEngineEvent) {
       engine_->HandleEvents();
     } else if (what == kHostEvent) {
-      if (net::DrainChanges(host_monitor_.get()) && ReadHostNetwork().ok() && locks_ == net::SocketLock::Kind::kDevice) {
+      if (net::DrainChanges(host_monitor_.get()) && ReadHostNetwork().ok() &&
+          locks_ == net::SocketLock::Kind::kDevice) {
         for (const auto& [key, served] : served_) Refresh(served);
       }
     } else if (const auto found = served_.find(what); found != served_.end()) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Accelerator: the engine with everything that serves containers' sockets, behind four calls.
 //
-// `shunt run` serves one container with it, `shunt agent` any number. It owns the reactors, the locks and what is known of
-// the host's and the containers' networks. All calls are for one control thread; nothing here blocks for longer than a fork.
+// `shunt run` serves one container with it, `shunt agent` any number. It owns the reactors, the locks and
+// what is known of the host's and the containers' networks. All calls are for one control thread; nothing
+// here blocks for longer than a fork.
 
 #pragma once
 
@@ -29,17 +30,19 @@ struct AcceleratorOptions {
   int reactors = 0;  // 0: one for each CPU that we may run on
   Affinity affinity = Affinity::kPin;
   std::string lock_socket;  // where the privileged helper hands out locks; empty: the default path
-  std::function<void()> on_reactor_start;  // for tests: on each reactor's thread, when it is about to stop allocating
+  std::function<void()>
+      on_reactor_start;  // for tests: on each reactor's thread, when it is about to stop allocating
 };
 
 // One container as its operator wants it.
 struct ContainerSpec {
-  std::string name;                   // for messages
-  pid_t pid = 0;                      // a task in its network namespace, as seen from our pid namespace; 0: not known yet
+  std::string name;  // for messages
+  pid_t pid = 0;     // a task in its network namespace, as seen from our pid namespace; 0: not known yet
   std::vector<net::Publish> publish;  // ports that move to the host
   net::SubnetSet ignore;              // networks that stay on the container's ordinary path
-  // The filter is the one that handlers/traps.h describes, so what it does not report has not happened. False: any filter
-  // that traps connect; every swap then looks at everything that could matter, which takes longer.
+  // The filter is the one that handlers/traps.h describes, so what it does not report has not happened.
+  // False: any filter that traps connect; every swap then looks at everything that could matter, which takes
+  // longer.
   bool exact_traps = false;
 };
 
@@ -49,8 +52,8 @@ class Accelerator {
   static absl::StatusOr<std::unique_ptr<Accelerator>> Start(const AcceleratorOptions& options);
   virtual ~Accelerator() = default;
 
-  // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten and `ended` is
-  // called on the control thread, from HandleEvents().
+  // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten
+  // and `ended` is called on the control thread, from HandleEvents().
   virtual absl::Status Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
 
   // Becomes readable when HandleEvents() has something to do. For the control thread's poll loop.

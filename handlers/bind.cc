@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // bind(2): moves a socket that is bound to a published port to the host, where its clients are.
 //
-// The twin is bound to the host's port under the same rules that the program would meet there: a taken port is EADDRINUSE to
-// the program, a privileged one EACCES. Clients then arrive with their own addresses, and accepted sockets inherit the lock.
-// Binds to loopback, to ports that are not published, and of anything but TCP stay inside.
+// The twin is bound to the host's port under the same rules that the program would meet there: a taken port
+// is EADDRINUSE to the program, a privileged one EACCES. Clients then arrive with their own addresses, and
+// accepted sockets inherit the lock. Binds to loopback, to ports that are not published, and of anything but
+// TCP stay inside.
 //
-// Only the program lock confines a listener, so without it nothing is moved (the network helper forwards the port instead).
+// Only the program lock confines a listener, so without it nothing is moved (the network helper forwards the
+// port instead).
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -50,7 +52,8 @@ Fd BoundLike(int socket_fd, int family, const net::SockAddr& address, bool reuse
   Fd made(socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
   const int one = 1;
   const int v6only = family == AF_INET6 && IsSet(socket_fd, IPPROTO_IPV6, IPV6_V6ONLY) ? 1 : 0;
-  if (IsSet(socket_fd, SOL_SOCKET, SO_REUSEADDR)) setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  if (IsSet(socket_fd, SOL_SOCKET, SO_REUSEADDR))
+    setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
   if (family == AF_INET6) setsockopt(made.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only));
   if (reuse_port) setsockopt(made.get(), SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
   if (!made.valid() || bind(made.get(), address.data(), address.size()) != 0) {
@@ -60,9 +63,9 @@ Fd BoundLike(int socket_fd, int family, const net::SockAddr& address, bool reuse
   return made;
 }
 
-// With SO_REUSEPORT a bind joins whoever has the port already, if he is of our uid: a stolen share of somebody's clients. So
-// the first of a container's group must find the port free without it. From then on a bound socket of ours that never
-// listens keeps strangers out. 0, or the errno that the program shall see.
+// With SO_REUSEPORT a bind joins whoever has the port already, if he is of our uid: a stolen share of
+// somebody's clients. So the first of a container's group must find the port free without it. From then on a
+// bound socket of ours that never listens keeps strangers out. 0, or the errno that the program shall see.
 int GuardReusedPort(PublishedPort& port, const TargetSocket& socket, const net::SockAddr& host_address) {
   const int family = socket.facts.family;
   if (!IsSet(socket.fd.get(), SOL_SOCKET, SO_REUSEPORT)) {
@@ -98,7 +101,8 @@ Reply BindTwin(Call& call, int number, TargetSocket socket) {
 Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
   if (NeedsIntroduction(container)) return IntroduceFirst(call);
-  if (container.view == nullptr || (container.published.empty() && !container.has_twins)) return Reply::Continue();
+  if (container.view == nullptr || (container.published.empty() && !container.has_twins))
+    return Reply::Continue();
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();
@@ -124,14 +128,16 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (!made) return Reply::Continue();
   twin->fd = std::move(*made);
   BindTo bind_to{.address = HostAddress(port->publish, family)};
-  if (const int error = GuardReusedPort(*port, *socket, *bind_to.address); error != 0) return Reply::Fail(error);
+  if (const int error = GuardReusedPort(*port, *socket, *bind_to.address); error != 0)
+    return Reply::Fail(error);
   const Counter obstacle = CarryOver(call, *socket, twin->fd.get(), bind_to);
   if (bind_to.error != 0) return Reply::Fail(bind_to.error);
   if (obstacle != Counter::count_) {
     call.counters.Add(obstacle);
     return Reply::Continue();
   }
-  // What the container's own network has to say (an address that it does not have, a port that is taken inside) comes first.
+  // What the container's own network has to say (an address that it does not have, a port that is taken
+  // inside) comes first.
   if (bind(socket->fd.get(), wanted->data(), wanted->size()) != 0) return Reply::Fail(errno);
   fcntl(twin->fd.get(), F_SETFL, twin->flags);
   if (SwapIn(call, number, std::move(socket->fd), *twin) == Swapped::kNotAtAll) return Reply::Continue();
@@ -140,6 +146,8 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   return Reply::Return(0);
 }
 
-Reply Bind(Call& call) { return BindSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2)); }
+Reply Bind(Call& call) {
+  return BindSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2));
+}
 
 }  // namespace shunt

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // connect(2): moves a TCP socket of the container to the host's network, and its connection with it.
 //
-// The container's socket was made inside its network namespace. A twin in the host's network is locked, made the same as the
-// container's socket, put under the container's descriptor, and only then connected: if we die in between, nothing has
-// happened twice. What we do not understand, cannot carry over or cannot lock is left to the kernel, where the program
-// works as it would without us.
+// The container's socket was made inside its network namespace. A twin in the host's network is locked, made
+// the same as the container's socket, put under the container's descriptor, and only then connected: if we
+// die in between, nothing has happened twice. What we do not understand, cannot carry over or cannot lock is
+// left to the kernel, where the program works as it would without us.
 //
-// A blocking connect that is not over at once is answered with CONTINUE: the kernel then finds a socket that is connecting
-// already, waits as it always does (signals, SO_SNDTIMEO, shutdown and close by other threads), and looks at no address. So
-// nothing waits in here, and the result is the kernel's own. The one exception is SO_SNDTIMEO, where a second connect(2) says
-// EALREADY when the time is over and a first one EINPROGRESS; it waits in a task (TimedConnect).
+// A blocking connect that is not over at once is answered with CONTINUE: the kernel then finds a socket that
+// is connecting already, waits as it always does (signals, SO_SNDTIMEO, shutdown and close by other threads),
+// and looks at no address. So nothing waits in here, and the result is the kernel's own. The one exception is
+// SO_SNDTIMEO, where a second connect(2) says EALREADY when the time is over and a first one EINPROGRESS; it
+// waits in a task (TimedConnect).
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -49,8 +50,8 @@ Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
   co_return result == -ECANCELED ? Reply::Fail(EINPROGRESS) : Reply::Continue();
 }
 
-// Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked, and says what
-// the target gets. `flags` are the file status flags that the socket shall have.
+// Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked,
+// and says what the target gets. `flags` are the file status flags that the socket shall have.
 Reply StartConnection(Call& call, Fd twin, const net::SockAddr& peer, int flags) {
   const int result = connect(twin.get(), peer.data(), peer.size());
   const int error = result == 0 ? 0 : errno;
@@ -74,7 +75,8 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
                                static_cast<socklen_t>(raw.size));
     return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
   }
-  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change meanwhile).
+  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change
+  // meanwhile).
   if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
 
   if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0) {
@@ -120,6 +122,24 @@ Result<Twin> MakeTwin(Call& call, int number, const TargetSocket& socket, const 
   return twin;
 }
 
+// Puts the twin in place and starts its connection.
+Reply Swap(Call& call, int number, Fd old_socket, Twin twin, const net::SockAddr& peer) {
+  if (SwapIn(call, number, std::move(old_socket), twin) == Swapped::kNotAtAll) return Reply::Continue();
+  call.counters.Add(Counter::accelerated);
+  return StartConnection(call, std::move(twin.fd), peer, twin.flags);
+}
+
+// The same for a socket that an epoll may watch: the twin is added to it first.
+Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, net::SockAddr peer) {
+  WatcherSearch search(call, number, old_socket.get(), twin.fd.get());
+  if (!co_await OnSide(BenchOf(call), search)) co_return Reply::Continue();
+  if (!search.Done(call)) {
+    call.counters.Add(Counter::kept_error);
+    co_return Reply::Continue();
+  }
+  co_return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+}
+
 }  // namespace
 
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
@@ -143,11 +163,14 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
 
   Result<Twin> twin = MakeTwin(call, number, *socket, *peer);
   if (!twin) return Reply::Continue();
-  if (SwapIn(call, number, std::move(socket->fd), *twin) == Swapped::kNotAtAll) return Reply::Continue();
-  call.counters.Add(Counter::accelerated);
-  return StartConnection(call, std::move(twin->fd), *peer, twin->flags);
+  if (!KnownUnwatched(call, number, socket->fd.get())) {
+    return Start(SwapWatched(call, number, std::move(socket->fd), std::move(*twin), *peer), /*if_no_slot=*/Reply::Continue());
+  }
+  return Swap(call, number, std::move(socket->fd), std::move(*twin), *peer);
 }
 
-Reply Connect(Call& call) { return ConnectSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2)); }
+Reply Connect(Call& call) {
+  return ConnectSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2));
+}
 
 }  // namespace shunt

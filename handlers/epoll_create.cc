@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // epoll_create(2), epoll_create1(2): makes the epoll on the program's behalf, only to know that there is one.
 //
-// A swap loses the registrations that epolls have of the old socket, so it must know which epolls a process has. Looking for
-// them takes tens of microseconds; counting their creation tells when there is nothing to look for. The count is raised
-// after the epoll is in place, so that whoever looks and then remembers the count has seen it.
+// A swap loses the registrations that epolls have of the old socket, so it must know which epolls a process
+// has. Looking for them takes tens of microseconds; counting their creation tells when there is nothing to
+// look for. The count is raised after the epoll is in place, so that whoever looks and then remembers the
+// count has seen it.
 
 #include <sys/epoll.h>
 

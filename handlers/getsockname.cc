@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// getsockname(2), trapped only in containers that publish a port under another number: shows what the program bound, not
-// where the host has put it.
+// getsockname(2), trapped only in containers that publish a port under another number: shows what the program
+// bound, not where the host has put it.
 
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -32,7 +32,8 @@ Reply NameSocket(Call& call, int number, uint64_t address, uint64_t length_addre
   const PublishedPort* const port = FindByHostPort(container, socket->facts.local.port());
   if (port == nullptr) return Reply::Continue();
 
-  // The listener has the address that the program asked for; an accepted socket its own, with the program's port.
+  // The listener has the address that the program asked for; an accepted socket its own, with the program's
+  // port.
   net::SockAddr name = socket->facts.local;
   if (socket->facts.tcp_state == TCP_LISTEN || socket->facts.tcp_state == TCP_CLOSE) {
     if (port->bound_as.family() == name.family()) name = port->bound_as;
@@ -55,6 +56,8 @@ Reply NameSocket(Call& call, int number, uint64_t address, uint64_t length_addre
   return all ? Reply::Return(0) : Reply::Fail(EFAULT);
 }
 
-Reply GetSockName(Call& call) { return NameSocket(call, call.int_arg(0), call.arg(1), call.arg(2)); }
+Reply GetSockName(Call& call) {
+  return NameSocket(call, call.int_arg(0), call.arg(1), call.arg(2));
+}
 
 }  // namespace shunt

@@ -42,7 +42,8 @@ Reply Exchange(Call& call, int number, const TargetSocket& twin, Fd home, Arriva
   }
   fcntl(home.get(), F_SETFL, wanted->flags);
   if (arrival.listen && listen(home.get(), arrival.backlog) != 0) return Reply::Fail(errno);
-  if (!call.listener.Install(call.notification.id, home.get(), number, wanted->cloexec)) return Reply::Continue();
+  if (!call.listener.Install(call.notification.id, home.get(), number, wanted->cloexec))
+    return Reply::Continue();
   call.counters.Add(Counter::returned_home);
   return arrival.listen ? Reply::Return(0) : Reply::Continue();
 }
@@ -59,7 +60,8 @@ Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival)
   if (brought.empty()) co_return Reply::Fail(EADDRNOTAVAIL);
   Fd home = std::move(brought.back());
   brought.pop_back();
-  // The rest is for the next one. The vectors were made on the control thread, so swapping them in allocates nothing.
+  // The rest is for the next one. The vectors were made on the control thread, so swapping them in allocates
+  // nothing.
   if (container.home4.empty()) container.home4.swap(fetch.brought().tcp4);
   if (container.home6.empty()) container.home6.swap(fetch.brought().tcp6);
   co_return Exchange(call, number, twin, std::move(home), arrival);
@@ -70,7 +72,8 @@ Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival)
 Reply GoHome(Call& call, int number, TargetSocket twin, Arrival arrival) {
   std::vector<Fd>& stock = Stock(ContainerOf(call), twin.facts.family);
   if (stock.empty()) {
-    return Start(FetchAndExchange(call, number, std::move(twin), arrival), /*if_no_slot=*/Reply::Fail(EADDRNOTAVAIL));
+    return Start(FetchAndExchange(call, number, std::move(twin), arrival),
+                 /*if_no_slot=*/Reply::Fail(EADDRNOTAVAIL));
   }
   Fd home = std::move(stock.back());
   stock.pop_back();

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Introduction: what a container's handlers must know before they can accelerate anything, brought by the control thread.
+// Introduction: what a container's handlers must know before they can accelerate anything, brought by the
+// control thread.
 //
-// Usually it is there before the first call. Where a runtime does not tell a pid (crun's exec), the first call waits for it.
+// Usually it is there before the first call. Where a runtime does not tell a pid (crun's exec), the first
+// call waits for it.
 
 #pragma once
 
@@ -35,8 +37,8 @@ class Introducer {
   virtual absl::Status Introduce(Container& container, pid_t tid, Introduction& out) = 0;
 };
 
-// For the first trapped connect or bind of a container that nobody has introduced: waits until it is, then lets the kernel run
-// this one call. False if there is nothing to wait for.
+// For the first trapped connect or bind of a container that nobody has introduced: waits until it is, then
+// lets the kernel run this one call. False if there is nothing to wait for.
 bool NeedsIntroduction(const Container& container);
 Reply IntroduceFirst(Call& call);
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // listen(2): a twin may listen on its container's published ports and nowhere else.
 //
-// An unconnected twin whose program wants a listener goes home first. Once a container has twins, its listens are carried out
-// on our duplicate of the socket, never by CONTINUE: another thread could put a twin under the descriptor in between.
+// An unconnected twin whose program wants a listener goes home first. Once a container has twins, its listens
+// are carried out on our duplicate of the socket, never by CONTINUE: another thread could put a twin under
+// the descriptor in between.
 
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -37,6 +38,8 @@ Reply ListenSocket(Call& call, int number, int backlog) {
   return listen(socket->fd.get(), backlog) == 0 ? Reply::Return(0) : Reply::Fail(errno);
 }
 
-Reply Listen(Call& call) { return ListenSocket(call, call.int_arg(0), call.int_arg(1)); }
+Reply Listen(Call& call) {
+  return ListenSocket(call, call.int_arg(0), call.int_arg(1));
+}
 
 }  // namespace shunt

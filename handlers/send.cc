@@ -25,8 +25,14 @@ Reply SendAndConnect(Call& call) {
 
 }  // namespace
 
-Reply SendTo(Call& call) { return SendAndConnect(call); }
-Reply SendMsg(Call& call) { return SendAndConnect(call); }
-Reply SendMmsg(Call& call) { return SendAndConnect(call); }
+Reply SendTo(Call& call) {
+  return SendAndConnect(call);
+}
+Reply SendMsg(Call& call) {
+  return SendAndConnect(call);
+}
+Reply SendMmsg(Call& call) {
+  return SendAndConnect(call);
+}
 
 }  // namespace shunt

@@ -17,7 +17,8 @@ int RawAddress::family() const {
 
 std::optional<RawAddress> ReadAddress(const Call& call, uint64_t address, int length) {
   RawAddress raw;
-  if (length < static_cast<int>(sizeof(sa_family_t)) || length > static_cast<int>(raw.bytes.size())) return {};
+  if (length < static_cast<int>(sizeof(sa_family_t)) || length > static_cast<int>(raw.bytes.size()))
+    return {};
   raw.size = static_cast<size_t>(length);
   const Result<size_t> got = call.target().ReadMemory(address, std::span(raw.bytes).first(raw.size));
   if (!got && got.error() != Errno{EFAULT}) call.counters.Add(Counter::unreadable);

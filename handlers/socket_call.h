@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The first half that connect, bind, listen and their like share: the address once into our copy, the socket by a duplicate
-// of its descriptor, and whose network it lives in.
+// The first half that connect, bind, listen and their like share: the address once into our copy, the socket
+// by a duplicate of its descriptor, and whose network it lives in.
 
 #pragma once
 
@@ -24,7 +24,8 @@ struct RawAddress {
   int family() const;  // size >= 2
 };
 
-// Nothing if the kernel would refuse the length (below 2 or above 128) or the memory is not readable: it shall say so itself.
+// Nothing if the kernel would refuse the length (below 2 or above 128) or the memory is not readable: it
+// shall say so itself.
 std::optional<RawAddress> ReadAddress(const Call& call, uint64_t address, int length);
 
 // Whose network a target's socket lives in.

@@ -36,7 +36,8 @@ Result<std::optional<net::SockAddr>> SourceOf(const TargetSocket& socket) {
   if (local.port() == 0 || !BoundByProgram(socket.fd.get(), socket.facts.family)) return std::nullopt;
   if (local.ip().IsLoopback()) return Fail(EADDRNOTAVAIL);
   // Any other address of the container's means: whatever address the host takes.
-  return net::SockAddr(Anywhere(socket.facts.family), local.port(), static_cast<sa_family_t>(socket.facts.family));
+  return net::SockAddr(Anywhere(socket.facts.family), local.port(),
+                       static_cast<sa_family_t>(socket.facts.family));
 }
 
 Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to) {
@@ -59,15 +60,84 @@ Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, Bin
 Result<Twin> DescribeFor(const Call& call, int number) {
   const Result<DescriptorInfo> info = call.target().Describe(number);
   if (!info) return tl::unexpected(info.error());
-  if ((info->flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
+  if ((info->flags & O_ASYNC) != 0)
+    return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
   return Twin{.flags = info->flags & kCarriedFlags, .cloexec = (info->flags & O_CLOEXEC) != 0};
 }
 
 Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
-  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) return Swapped::kNotAtAll;
+  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec))
+    return Swapped::kNotAtAll;
   ContainerOf(call).has_twins = true;
   old_socket.reset();
   return Swapped::kAlone;
+}
+
+
+namespace {
+
+// A target's note: [0] the container's epoll count at which its epolls were looked for, plus one; [1] how many there were;
+// [2] and [3] up to four of their numbers. More than that is not kept: the next swap looks again.
+constexpr size_t kNotedEpolls = 4;
+
+bool ReadNote(const Call& call, net::EpollSet& epolls) {
+  const std::array<uint64_t, 4>& note = call.target().note();
+  const Container& container = ContainerOf(call);
+  if (!container.exact_traps || note[0] != container.epolls_made + 1) return false;
+  epolls.count = note[1];
+  for (size_t i = 0; i < epolls.count; ++i) epolls.fds[i] = static_cast<int>(note[2 + i / 2] >> (32 * (i % 2)));
+  return true;
+}
+
+void WriteNote(const Call& call, uint64_t epolls_made, const net::EpollSet& epolls) {
+  if (epolls.count > kNotedEpolls) return;
+  std::array<uint64_t, 4>& note = call.target().note();
+  note = {epolls_made + 1, epolls.count, 0, 0};
+  for (size_t i = 0; i < epolls.count; ++i) {
+    note[2 + i / 2] |= uint64_t{static_cast<uint32_t>(epolls.fds[i])} << (32 * (i % 2));
+  }
+}
+
+}  // namespace
+
+bool KnownUnwatched(const Call& call, int number, int socket_fd) {
+  const Container& container = ContainerOf(call);
+  if (container.exact_traps && container.epolls_made == 0) return true;
+  net::EpollSet epolls;
+  if (!ReadNote(call, epolls)) return false;
+  if (epolls.count == 0) return true;
+  const Result<net::EpollSet> watchers = net::FindWatchers(call.notification.tid, number, socket_fd, epolls);
+  return watchers && watchers->count == 0;
+}
+
+WatcherSearch::WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd)
+    : tid_(call.notification.tid),
+      pidfd_(call.target().PidFd().value_or(-1)),
+      number_(number),
+      socket_fd_(socket_fd),
+      twin_fd_(twin_fd),
+      epolls_made_(ContainerOf(call).epolls_made) {}
+
+void WatcherSearch::Run(net::SideTable& table) {
+  epolls_ = net::FindEpolls(tid_);
+  if (!epolls_ || epolls_->count == 0) return;
+  const Result<net::EpollSet> watchers = net::FindWatchers(tid_, number_, socket_fd_, *epolls_);
+  if (!watchers) {
+    result_ = tl::unexpected(watchers.error());
+    return;
+  }
+  if (watchers->count == 0) return;
+  net::EpollMigration migration(pidfd_, number_, socket_fd_, twin_fd_, *watchers);
+  migration.Run(table);
+  result_ = migration.result();
+  migrated_ = watchers->count;
+}
+
+bool WatcherSearch::Done(const Call& call) const {
+  if (!epolls_ || !result_) return false;
+  WriteNote(call, epolls_made_, *epolls_);
+  for (size_t i = 0; i < migrated_; ++i) call.counters.Add(Counter::epolls_migrated);
+  return true;
 }
 
 }  // namespace shunt

@@ -2,7 +2,8 @@
 // The swap: what connect and bind do to get a locked twin in under the container's descriptor.
 //
 //   CarryOver   makes a twin the same as the container's socket
-//   SwapIn      installs it, carries epoll registrations over, and sees whether somebody else holds the old socket
+//   SwapIn      installs it, carries epoll registrations over, and sees whether somebody else holds the old
+//   socket
 //
 // Whatever goes wrong before the installation leaves the container's socket as it was.
 
@@ -15,7 +16,9 @@
 #include "core/call.h"
 #include "core/task.h"
 #include "handlers/container.h"
+#include "handlers/side_call.h"
 #include "handlers/socket_call.h"
+#include "net/epoll_migration.h"
 
 namespace shunt {
 
@@ -25,7 +28,8 @@ inline constexpr int kCarriedFlags = O_NONBLOCK | O_APPEND;
 // A twin that is ready to be installed.
 struct Twin {
   Fd fd;
-  int flags = 0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
+  int flags =
+      0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
   bool cloexec = false;
 };
 
@@ -35,16 +39,16 @@ struct BindTo {
   int error = 0;                         // the errno of the bind, if it failed
 };
 
-// The source port that the program has bound, as the host can have it too. Nothing: none bound. Result: EADDRNOTAVAIL for a
-// port on loopback, which has no counterpart on the host.
+// The source port that the program has bound, as the host can have it too. Nothing: none bound. Result:
+// EADDRNOTAVAIL for a port on loopback, which has no counterpart on the host.
 Result<std::optional<net::SockAddr>> SourceOf(const TargetSocket& socket);
 
-// Copies the options and binds the twin. Counter::count_ if it is now the same as the container's socket, else what to count:
-// the socket stays on its ordinary path and the twin is no longer fresh.
+// Copies the options and binds the twin. Counter::count_ if it is now the same as the container's socket,
+// else what to count: the socket stays on its ordinary path and the twin is no longer fresh.
 Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to);
 
-// True if the program has bound the socket, rather than a port being left over from a failed connect. An unbound one may get
-// a port in the course of being asked, so ask only about sockets that have one anyway.
+// True if the program has bound the socket, rather than a port being left over from a failed connect. An
+// unbound one may get a port in the course of being asked, so ask only about sockets that have one anyway.
 bool BoundByProgram(int socket_fd, int family);
 
 // A socket's file status flags and FD_CLOEXEC as the target's own descriptor has them.
@@ -60,8 +64,34 @@ enum class Swapped : uint8_t {
 // Installs `twin` as descriptor `number`; closes our duplicate of the old socket.
 Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin);
 
-// True if it is certain, and cheap to know, that no epoll of the target watches the socket. False: it may be watched, and
-// the swap has to go through WatchedSwap.
-bool KnownUnwatched(const Call& call, int number);
+// True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`, whose file
+// `socket_fd` duplicates. Otherwise the swap has to be one that waits: co_await CarryWatchers.
+bool KnownUnwatched(const Call& call, int number, int socket_fd);
+
+// Looks for the epolls of the target that watch the socket and adds the twin to them, on the side thread. For use in a task:
+//   WatcherSearch search(call, number, socket_fd, twin_fd);
+//   if (!co_await OnSide(bench, search) || !search.Done(call)) co_return Reply::Continue();
+class WatcherSearch final : public net::SideJob {
+ public:
+  // The descriptors stay open until the job is finished.
+  WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd);
+
+  void Run(net::SideTable& table) override;
+
+  // On the reactor, afterwards: remembers what was found. False: a registration cannot be carried over, or may have been
+  // overlooked; the socket must stay on the ordinary path and the twin must go.
+  bool Done(const Call& call) const;
+
+ private:
+  const pid_t tid_;
+  const int pidfd_;
+  const int number_;
+  const int socket_fd_;
+  const int twin_fd_;
+  const uint64_t epolls_made_;
+  Result<net::EpollSet> epolls_;
+  size_t migrated_ = 0;
+  Result<void> result_;
+};
 
 }  // namespace shunt

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // TimedCalls: the connects with a send timeout that wait in the engine, by thread.
 //
-// A signal takes a thread out of its trapped call without our being told. With SA_RESTART the same thread then calls again,
-// although for a socket with a send timeout the kernel itself would have said EINTR. So: a thread that calls while an earlier
-// call of its own still waits has been interrupted.
+// A signal takes a thread out of its trapped call without our being told. With SA_RESTART the same thread
+// then calls again, although for a socket with a send timeout the kernel itself would have said EINTR. So: a
+// thread that calls while an earlier call of its own still waits has been interrupted.
 
 #pragma once
 

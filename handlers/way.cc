@@ -7,7 +7,8 @@ namespace shunt {
 
 bool LeadsToHost(const Container& container, const net::SockAddr& peer) {
   const net::IpAddress ip = peer.ip();
-  // A scope id is an interface's index in the container's namespace, and port 0 nobody's: the kernel's business.
+  // A scope id is an interface's index in the container's namespace, and port 0 nobody's: the kernel's
+  // business.
   if (peer.port() == 0 || peer.scope_id() != 0) return false;
   if (ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() || ip.IsBroadcast()) return false;
   if (ip.IsV6() && ip.IsLinkLocal()) return false;
@@ -26,7 +27,8 @@ bool LockFor(SocketBench& bench, const Container& container, const net::SockAddr
   }
   const Result<int> device = bench.routes.DeviceFor(*view.host, peer.ip());
   if (!device || *device == 0) return false;
-  if (std::find(view.open_devices.begin(), view.open_devices.end(), *device) != view.open_devices.end()) return false;
+  if (std::find(view.open_devices.begin(), view.open_devices.end(), *device) != view.open_devices.end())
+    return false;
   return net::BindToDevice(twin_fd, *device).has_value();
 }
 

@@ -12,12 +12,12 @@ namespace shunt {
 // True if a connection to `peer` may be made in the host's network.
 bool LeadsToHost(const Container& container, const net::SockAddr& peer);
 
-// Puts the lock that `peer` needs on a twin that has none but a program yet. False: there is no lock for it, so the socket
-// must not be given away.
+// Puts the lock that `peer` needs on a twin that has none but a program yet. False: there is no lock for it,
+// so the socket must not be given away.
 bool LockFor(SocketBench& bench, const Container& container, const net::SockAddr& peer, int twin_fd);
 
-// The container's own published port that `peer` names, if its listener was moved to the host and is alive there; nullptr
-// otherwise. Asks the kernel (sock_diag), for the port may belong to somebody else by now.
+// The container's own published port that `peer` names, if its listener was moved to the host and is alive
+// there; nullptr otherwise. Asks the kernel (sock_diag), for the port may belong to somebody else by now.
 const PublishedPort* OwnPublishedPort(const Container& container, const net::SockAddr& peer);
 
 }  // namespace shunt

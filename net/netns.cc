@@ -32,9 +32,9 @@ constexpr int kVisitTimeoutMs = 5000;
 
 // What the child tells beside the descriptors, which come in the order: monitor, tcp4..., tcp6...
 struct Letter {
-  int error;            // 0, or the errno of `step`
-  char step[32];        // what failed
-  int tcp4;             // how many of each
+  int error;      // 0, or the errno of `step`
+  char step[32];  // what failed
+  int tcp4;       // how many of each
   int tcp6;
 };
 
@@ -103,12 +103,14 @@ void SendParcel(int channel, Parcel& parcel) {
 absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t pid) {
   pollfd readable{.fd = channel, .events = POLLIN};
   if (poll(&readable, 1, kVisitTimeoutMs) != 1) {
-    return absl::DeadlineExceededError(absl::StrFormat("the visit to the network of process %d took too long", pid));
+    return absl::DeadlineExceededError(
+        absl::StrFormat("the visit to the network of process %d took too long", pid));
   }
   Letter letter{};
   iovec data{.iov_base = &letter, .iov_len = sizeof(letter)};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * (1 + 2 * kSocketsMax))> control{};
-  msghdr message{.msg_iov = &data, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
+  msghdr message{
+      .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
   if (recvmsg(channel, &message, MSG_CMSG_CLOEXEC) != static_cast<ssize_t>(sizeof(letter))) {
     return absl::UnavailableError(absl::StrFormat("the visit to the network of process %d ended early", pid));
   }
@@ -125,7 +127,8 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t pid) {
     return ToStatus({letter.error}, absl::StrFormat("process %d: cannot %s", pid, letter.step));
   }
   if (fds.size() != static_cast<size_t>(1 + letter.tcp4 + letter.tcp6)) {
-    return absl::ResourceExhaustedError("too few descriptors left: raise the limit of open files (ulimit -n)");
+    return absl::ResourceExhaustedError(
+        "too few descriptors left: raise the limit of open files (ulimit -n)");
   }
   NetnsVisit visit;
   visit.route_monitor = std::move(fds[0]);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Network namespaces: which one a socket lives in, and how we get sockets that live in somebody else's.
 //
-// A namespace is recognised by the cookie that the kernel gives each of its sockets: read from the socket itself, so that
-// nothing has to be remembered about processes and numbers.
+// A namespace is recognised by the cookie that the kernel gives each of its sockets: read from the socket
+// itself, so that nothing has to be remembered about processes and numbers.
 
 #pragma once
 
@@ -31,8 +31,9 @@ struct NetnsVisit {
   std::vector<Fd> tcp6;  // fewer than asked for (none) where IPv6 is off
 };
 
-// Sends a child into the network namespace (and, if it takes that, the user namespace) of task `pid` and waits for what it
-// brings: a process, because a thread cannot join a user namespace. Control path: forks, a few hundred microseconds.
+// Sends a child into the network namespace (and, if it takes that, the user namespace) of task `pid` and
+// waits for what it brings: a process, because a thread cannot join a user namespace. Control path: forks, a
+// few hundred microseconds.
 absl::StatusOr<NetnsVisit> VisitNetns(pid_t pid, int sockets_of_each_family);
 
 }  // namespace shunt::net

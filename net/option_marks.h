@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// OptionMarks: on which sockets a rare option was set, named by SO_COOKIE. Fixed size, and nothing to take out again.
+// OptionMarks: on which sockets a rare option was set, named by SO_COOKIE. Fixed size, and nothing to take
+// out again.
 //
-// Two Bloom filters, of which the older is dropped when the newer has taken its share. A socket that was never marked may
-// look marked (about 1 in 100 when full), which costs some microseconds; a marked one is forgotten only after two thousand
-// others have been marked since. One reactor's thread only.
+// Two Bloom filters, of which the older is dropped when the newer has taken its share. A socket that was
+// never marked may look marked (about 1 in 100 when full), which costs some microseconds; a marked one is
+// forgotten only after two thousand others have been marked since. One reactor's thread only.
 
 #pragma once
 

@@ -40,8 +40,8 @@ Result<SocketFacts> ReadFacts(int socket_fd) {
 }
 
 int TakePendingConnectError(int socket_fd, int family) {
-  // A connect to a multicast address does nothing but fail with ENETUNREACH, before it looks for a port; unless an error is
-  // due, which comes first. tests/facts pins both.
+  // A connect to a multicast address does nothing but fail with ENETUNREACH, before it looks for a port;
+  // unless an error is due, which comes first. tests/facts pins both.
   const SockAddr nowhere = family == AF_INET ? SockAddr(IpAddress(0, 0xffffe0000001), 9)
                                              : SockAddr(IpAddress(0xff02000000000000, 1), 9);
   if (connect(socket_fd, nowhere.data(), nowhere.size()) == 0) return 0;

@@ -54,10 +54,10 @@ enum class OptionRule : uint8_t {
   kHalfIfLocked,  // SO_SNDBUF, SO_RCVBUF: value/2 (the kernel doubles), and only if `parameter`, its bit in
                   // SO_BUF_LOCK, is set (a write stops autotuning); ordinary path if the twin does not read
                   // back the same
-  kNonzeroOnly,  // as read, never zero: writing SO_TIMESTAMPNS=0 would clear SO_TIMESTAMP
-  kSkipValue,    // as read, unless it is `parameter`: that value means "not set" and written back means
-                 // something else
-  kAtMost,       // as read; above `parameter`: ordinary path, for that takes a privilege
+  kNonzeroOnly,   // as read, never zero: writing SO_TIMESTAMPNS=0 would clear SO_TIMESTAMP
+  kSkipValue,     // as read, unless it is `parameter`: that value means "not set" and written back means
+                  // something else
+  kAtMost,        // as read; above `parameter`: ordinary path, for that takes a privilege
   kZeroOrOrdinaryPath,  // nothing is written; any nonzero byte in what was read: ordinary path
   kOrdinaryPath,        // unreadable: that it was ever set means the ordinary path
 };

@@ -50,8 +50,9 @@ Result<Fd> TwinPool::Take(const NumberedLock& lock, int family) {
 }
 
 bool TwinPool::WantsFilling() const {
-  return std::any_of(shelves_.begin(), shelves_.end(),
-                     [](const Shelf& shelf) { return shelf.lock != nullptr && shelf.count < kTwinsPerShelf; });
+  return std::any_of(shelves_.begin(), shelves_.end(), [](const Shelf& shelf) {
+    return shelf.lock != nullptr && shelf.count < kTwinsPerShelf;
+  });
 }
 
 void TwinPool::Fill() {

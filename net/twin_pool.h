@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // TwinPool: sockets of the host's network, made and locked before somebody needs them.
 //
-// One per reactor, used by its thread only. A shelf holds the twins of one lock and one family; when all shelves are taken
-// the one that was used least recently is cleared. Take() falls back to making one on the spot, so the pool is never more
-// than a head start.
+// One per reactor, used by its thread only. A shelf holds the twins of one lock and one family; when all
+// shelves are taken the one that was used least recently is cleared. Take() falls back to making one on the
+// spot, so the pool is never more than a head start.
 
 #pragma once
 
@@ -29,8 +29,8 @@ class TwinPool {
   TwinPool(const TwinPool&) = delete;
   TwinPool& operator=(const TwinPool&) = delete;
 
-  // An unconnected, unbound TCP socket, O_NONBLOCK and O_CLOEXEC, with `lock` on it if that is a program. `family` is AF_INET
-  // or AF_INET6. `lock` must stay until Retire(lock.number).
+  // An unconnected, unbound TCP socket, O_NONBLOCK and O_CLOEXEC, with `lock` on it if that is a program.
+  // `family` is AF_INET or AF_INET6. `lock` must stay until Retire(lock.number).
   Result<Fd> Take(const NumberedLock& lock, int family);
 
   // True if some shelf that is in use is not full.

@@ -38,7 +38,8 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kMaxConnections = 64;
 // A client sends its request right after connecting, so who takes this long never will.
 constexpr std::chrono::milliseconds kClientPatience{2000};
-// Fewer than there is room for, so that in a flood an honest client's request is still read before it is the oldest.
+// Fewer than there is room for, so that in a flood an honest client's request is still read before it is the
+// oldest.
 constexpr int kAcceptsPerRound = 16;
 // Under socket activation starting again costs a few milliseconds, so there is no reason to stay.
 constexpr std::chrono::milliseconds kActivatedIdleLimit{30000};

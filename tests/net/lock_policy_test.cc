@@ -12,11 +12,14 @@
 namespace shunt::net {
 namespace {
 
-IpAddress Ip(absl::string_view text) { return *IpAddress::Parse(text); }
+IpAddress Ip(absl::string_view text) {
+  return *IpAddress::Parse(text);
+}
 
 LockPolicy SomePolicy() {
   LockPolicy policy;
-  for (const char* const network : {"127.0.0.0/8", "10.0.2.0/24", "0.0.0.0/32", "::1", "fd00::/8", "fe80::/10"}) {
+  for (const char* const network :
+       {"127.0.0.0/8", "10.0.2.0/24", "0.0.0.0/32", "::1", "fd00::/8", "fe80::/10"}) {
     EXPECT_TRUE(policy.deny.Add(*ParseSubnet(network)));
   }
   policy.self = {{Ip("127.0.0.1"), 8080}, {Ip("::1"), 65535}};
@@ -29,7 +32,8 @@ absl::StatusOr<LockPolicy> Decode(const std::string& wire) {
 }
 
 void ExpectSame(const LockPolicy& a, const LockPolicy& b) {
-  EXPECT_EQ(std::vector<Subnet>(a.deny.begin(), a.deny.end()), std::vector<Subnet>(b.deny.begin(), b.deny.end()));
+  EXPECT_EQ(std::vector<Subnet>(a.deny.begin(), a.deny.end()),
+            std::vector<Subnet>(b.deny.begin(), b.deny.end()));
   EXPECT_EQ(a.self, b.self);
   EXPECT_EQ(a.listen, b.listen);
 }
@@ -71,7 +75,8 @@ TEST(LockPolicyTest, TheLargestPolicyFillsTheLongestRequestAndSurvivesTheWire) {
 TEST(LockPolicyTest, MorePortsThanFitAreRefusedByName) {
   LockPolicy policy;
   policy.listen.resize(LockPolicy::kMaxEndpoints + 1);
-  EXPECT_THAT(std::string(CheckLockPolicy(policy).message()), testing::HasSubstr("64 published ports, not 65"));
+  EXPECT_THAT(std::string(CheckLockPolicy(policy).message()),
+              testing::HasSubstr("64 published ports, not 65"));
   policy.listen.clear();
   policy.self.resize(LockPolicy::kMaxEndpoints + 1);
   EXPECT_EQ(CheckLockPolicy(policy).code(), absl::StatusCode::kInvalidArgument);
@@ -95,7 +100,8 @@ TEST(LockPolicyTest, AnotherMagicIsRefused) {
 }
 
 TEST(LockPolicyTest, CountsBeyondTheLimitsAreRefused) {
-  EXPECT_FALSE(Decode(Wire(SubnetSet::kCapacity + 1, 0, 0, std::string((SubnetSet::kCapacity + 1) * 17, '\1'))).ok());
+  EXPECT_FALSE(
+      Decode(Wire(SubnetSet::kCapacity + 1, 0, 0, std::string((SubnetSet::kCapacity + 1) * 17, '\1'))).ok());
   EXPECT_FALSE(Decode(Wire(0, 255, 0, std::string(255 * 18, '\1'))).ok());
   EXPECT_FALSE(Decode(Wire(0, 0, LockPolicy::kMaxEndpoints + 1, std::string(65 * 18, '\1'))).ok());
 }
