@@ -254,6 +254,19 @@ TEST_F(SharedFile, WhatWasHeldAtAnEarlierProbeDoesNotAnswerForALaterOne) {
   EXPECT_TRUE(probe_->StillHeld());
 }
 
+TEST_F(SharedFile, AHangUpThatComesLateDoesNotAnswerForALaterProbe) {
+  // The other holder of the file has made it listen meanwhile, and stops later.
+  const Fd late(NewSocket());
+  ASSERT_EQ(listen(late.get(), 1), 0);
+  ASSERT_TRUE(probe_->Arm(late.get()));
+  EXPECT_FALSE(probe_->StillHeld());
+  ASSERT_EQ(shutdown(late.get(), SHUT_RD), 0);
+  Fd other(NewSocket());
+  ASSERT_TRUE(probe_->Arm(other.get()));
+  other.reset();
+  EXPECT_FALSE(probe_->StillHeld());
+}
+
 TEST_F(SharedFile, ADisarmedProbeLeavesNothingBehind) {
   const Fd kept(NewSocket());
   ASSERT_TRUE(probe_->Arm(kept.get()));
