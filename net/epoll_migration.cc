@@ -4,7 +4,6 @@
 
 #include "net/epoll_migration.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <sys/epoll.h>
@@ -15,15 +14,14 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "core/fd.h"
+#include "net/proc_numbers.h"
 
 namespace shunt::net {
 namespace {
@@ -147,27 +145,27 @@ Result<EpollSet> FindEpolls(pid_t tid) {
   const pid_t self = getpid();
   EpollSet found;
   int looked_at = 0;
-  alignas(dirent64) std::array<char, 4096> entries;
-  for (;;) {
-    const ssize_t length = getdents64(directory.get(), entries.data(), entries.size());
-    if (length < 0) return FailErrno();
-    if (length == 0) return found;
-    for (ssize_t offset = 0; offset < length;) {
-      const auto* entry = reinterpret_cast<const dirent64*>(entries.data() + offset);
-      offset += entry->d_reclen;
-      const std::string_view name(entry->d_name);
-      int number = -1;
-      if (std::from_chars(name.begin(), name.end(), number).ec != std::errc()) continue;  // "." and ".."
-      if (++looked_at > kMaxDescriptors) return Fail(E2BIG);
-      // Which file we ask for does not matter: only an epoll gives an answer about it. The directory is a
-      // file that we have open.
-      const Result<Watch> watch = AskEpoll(self, tid, 0, directory.get(), number, 0);
-      if (!watch) return tl::unexpected(watch.error());
-      if (*watch == Watch::kNoEpoll) continue;
-      if (found.count == EpollSet::kCapacity) return Fail(E2BIG);
-      found.fds[found.count++] = number;
+  int error = 0;
+  const Result<void> walked = ForEachNumber(directory.get(), [&](int number) {
+    // Which file we ask for does not matter: only an epoll gives an answer about it. The directory is a file
+    // that we have open.
+    const Result<Watch> watch = AskEpoll(self, tid, 0, directory.get(), number, 0);
+    if (!watch) {
+      error = watch.error().code;
+    } else if (++looked_at > kMaxDescriptors) {
+      error = E2BIG;
+    } else if (*watch != Watch::kNoEpoll) {
+      if (found.count == EpollSet::kCapacity) {
+        error = E2BIG;
+      } else {
+        found.fds[found.count++] = number;
+      }
     }
-  }
+    return error == 0;
+  });
+  if (!walked) return tl::unexpected(walked.error());
+  if (error != 0) return Fail(error);
+  return found;
 }
 
 Result<EpollSet> FindWatchers(pid_t tid, int number, int old_fd, const EpollSet& epolls) {
