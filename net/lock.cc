@@ -69,10 +69,13 @@ absl::StatusOr<Fd> ConnectToServer(const std::string& path) {
     ::setsockopt(socket.get(), SOL_SOCKET, option, &kServerPatience, sizeof(kServerPatience));
   }
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    const absl::Status error = absl::ErrnoToStatus(errno, absl::StrCat("lock server at ", path));
+    const int error = errno;
     return absl::UnavailableError(absl::StrCat(
-        error.message(),
-        "; enable it with `systemctl enable --now shunt-lock.socket`, or run `shunt lock-server` as root"));
+        absl::ErrnoToStatus(error, absl::StrCat("lock server at ", path)).message(),
+        error == EACCES
+            ? "; its administrator decides who may ask, by SocketMode= and SocketGroup= in shunt-lock.socket"
+            : "; enable it with `systemctl enable --now shunt-lock.socket`, or run `shunt lock-server` as "
+              "root"));
   }
   return socket;
 }

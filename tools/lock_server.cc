@@ -3,6 +3,7 @@
 
 #include "tools/lock_server.h"
 
+#include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <poll.h>
@@ -97,6 +98,10 @@ absl::StatusOr<Fd> ActivatedListener() {
     return absl::InvalidArgumentError(
         "systemd passed a socket of another type; shunt-lock.socket needs ListenSequentialPacket=");
   }
+  // systemd passes a blocking one, on which accepting until there is nobody would wait for the next.
+  if (::fcntl(listener.get(), F_SETFL, O_NONBLOCK) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot make the socket that systemd passed nonblocking");
+  }
   return listener;
 }
 
@@ -189,20 +194,6 @@ int PollTimeout(const std::vector<Connection>& connections,
   return static_cast<int>(std::max<int64_t>(left.count(), 0));
 }
 
-absl::Status RunLockServer(const std::string& path) {
-  absl::StatusOr<Fd> listener = ActivatedListener();
-  if (!listener.ok()) return listener.status();
-  std::optional<std::chrono::milliseconds> idle_limit;
-  if (listener->valid()) {
-    idle_limit = kActivatedIdleLimit;
-  } else {
-    listener = ListenForLockRequests(path);
-    if (!listener.ok()) return listener.status();
-  }
-  if (const absl::Status status = ConfineLockServer(); !status.ok()) return status;
-  return ServeLockRequests(listener->get(), idle_limit);
-}
-
 }  // namespace
 
 absl::StatusOr<Fd> ListenForLockRequests(const std::string& path) {
@@ -250,6 +241,20 @@ absl::Status ServeLockRequests(int listener_fd, std::optional<std::chrono::milli
     }
     if (ready > 0 && polled[0].revents != 0) AcceptSome(listener_fd, connections);
   }
+}
+
+absl::Status RunLockServer(const std::string& path) {
+  absl::StatusOr<Fd> listener = ActivatedListener();
+  if (!listener.ok()) return listener.status();
+  std::optional<std::chrono::milliseconds> idle_limit;
+  if (listener->valid()) {
+    idle_limit = kActivatedIdleLimit;
+  } else {
+    listener = ListenForLockRequests(path);
+    if (!listener.ok()) return listener.status();
+  }
+  if (const absl::Status status = ConfineLockServer(); !status.ok()) return status;
+  return ServeLockRequests(listener->get(), idle_limit);
 }
 
 void AddLockServerCommand(CLI::App& app, int& exit_status) {

@@ -255,6 +255,34 @@ TEST_F(LockServerTest, LeaksNoDescriptors) {
   EXPECT_TRUE(Eventually([&] { return highest_fd_count() <= before; }));
 }
 
+TEST_F(LockServerTest, ServesOnTheSocketThatSystemdPasses) {
+  absl::StatusOr<Fd> listener = ListenForLockRequests(path_);
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  server_ = ::fork();
+  ASSERT_GE(server_, 0);
+  if (server_ == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::dup2(listener->get(), 3);
+    ::fcntl(3, F_SETFL, 0);  // blocking, as systemd's are
+    ::setenv("LISTEN_FDS", "1", 1);
+    ::setenv("LISTEN_PID", absl::StrCat(::getpid()).c_str(), 1);
+    ::_exit(RunLockServer("/nonexistent/lock.sock").ok() ? 0 : 1);
+  }
+  EXPECT_TRUE(net::RequestLockProgram(NoLoopback(), path_).ok());
+}
+
+TEST_F(LockServerTest, ASocketOfAnotherTypeFromSystemdIsRefused) {
+  EXPECT_EQ(InChild([] {
+              const Fd stream(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+              ::dup2(stream.get(), 3);
+              ::setenv("LISTEN_FDS", "1", 1);
+              ::setenv("LISTEN_PID", absl::StrCat(::getpid()).c_str(), 1);
+              return absl::StrContains(RunLockServer("/nonexistent/lock.sock").message(),
+                                       "ListenSequentialPacket=");
+            }),
+            0);
+}
+
 TEST_F(LockServerTest, EndsWhenNobodyAsksForAWhile) {
   StartServer(std::chrono::milliseconds(50));
   int status = -1;
