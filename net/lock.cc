@@ -132,7 +132,7 @@ Result<void> BindToDevice(int socket_fd, int device_index) {
 }
 
 absl::StatusOr<Fd> LoadLockProgramOurselves(const LockPolicy& policy) {
-  if (const absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
+  if (absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
   const std::vector<bpf_insn> code = LockProgram(policy);
   bpf_attr attr;
   std::memset(&attr, 0,
@@ -148,7 +148,7 @@ absl::StatusOr<Fd> LoadLockProgramOurselves(const LockPolicy& policy) {
 }
 
 absl::StatusOr<Fd> RequestLockProgram(const LockPolicy& policy, const std::string& lock_socket) {
-  if (const absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
+  if (absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
   absl::StatusOr<Fd> socket = ConnectToServer(lock_socket);
   if (!socket.ok()) return socket.status();
   const std::string request = EncodeLockPolicy(policy);
@@ -165,7 +165,7 @@ absl::StatusOr<Fd> LoadLockProgram(const LockPolicy& policy, absl::string_view l
     program = RequestLockProgram(policy, lock_socket.empty() ? kDefaultLockSocket : std::string(lock_socket));
   }
   if (!program.ok()) return program;
-  if (const absl::Status status = TryOnSocket(program->get()); !status.ok()) return status;
+  if (absl::Status status = TryOnSocket(program->get()); !status.ok()) return status;
   return program;
 }
 

@@ -133,8 +133,8 @@ absl::Status AllowOnlyTheLoop() {
     if (error == 0) error = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0);
   }
   if (error == 0) {
-    error =
-        seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(bpf), 1, SCMP_A0(SCMP_CMP_EQ, BPF_PROG_LOAD));
+    constexpr scmp_arg_cmp kLoadOnly = {.arg = 0, .op = SCMP_CMP_EQ, .datum_a = BPF_PROG_LOAD};
+    error = seccomp_rule_add_array(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(bpf), 1, &kLoadOnly);
   }
   if (error == 0) error = seccomp_load(filter.get());  // sets no_new_privs
   if (error != 0) return absl::ErrnoToStatus(-error, "the lock server cannot confine itself by seccomp");
@@ -199,7 +199,7 @@ int PollTimeout(const std::vector<Connection>& connections,
 absl::StatusOr<Fd> ListenForLockRequests(const std::string& path) {
   const absl::StatusOr<sockaddr_un> address = UnixAddress(path);
   if (!address.ok()) return address.status();
-  if (const absl::Status status = RemoveStaleSocket(path, *address); !status.ok()) return status;
+  if (absl::Status status = RemoveStaleSocket(path, *address); !status.ok()) return status;
   Fd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   // Connecting takes write permission on the socket: set before anybody could have been refused, that is
   // before listen().
@@ -215,9 +215,9 @@ absl::StatusOr<Fd> ListenForLockRequests(const std::string& path) {
 }
 
 absl::Status ConfineLockServer() {
-  if (const absl::Status status = KeepOnlyCapBpf(); !status.ok()) return status;
+  if (absl::Status status = KeepOnlyCapBpf(); !status.ok()) return status;
   // CAP_BPF of a user namespace is not enough. Better said now than to every client.
-  if (const absl::Status status = net::LoadLockProgramOurselves({}).status(); !status.ok()) return status;
+  if (absl::Status status = net::LoadLockProgramOurselves({}).status(); !status.ok()) return status;
   return AllowOnlyTheLoop();
 }
 
@@ -253,7 +253,7 @@ absl::Status RunLockServer(const std::string& path) {
     listener = ListenForLockRequests(path);
     if (!listener.ok()) return listener.status();
   }
-  if (const absl::Status status = ConfineLockServer(); !status.ok()) return status;
+  if (absl::Status status = ConfineLockServer(); !status.ok()) return status;
   return ServeLockRequests(listener->get(), idle_limit);
 }
 
