@@ -3,6 +3,7 @@
 
 #include "tools/lock_server.h"
 
+#include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <poll.h>
@@ -97,6 +98,10 @@ absl::StatusOr<Fd> ActivatedListener() {
     return absl::InvalidArgumentError(
         "systemd passed a socket of another type; shunt-lock.socket needs ListenSequentialPacket=");
   }
+  // systemd passes a blocking one, on which accepting until there is nobody would wait for the next.
+  if (::fcntl(listener.get(), F_SETFL, O_NONBLOCK) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot make the socket that systemd passed nonblocking");
+  }
   return listener;
 }
 
@@ -128,8 +133,8 @@ absl::Status AllowOnlyTheLoop() {
     if (error == 0) error = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0);
   }
   if (error == 0) {
-    error =
-        seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(bpf), 1, SCMP_A0(SCMP_CMP_EQ, BPF_PROG_LOAD));
+    constexpr scmp_arg_cmp kLoadOnly = {.arg = 0, .op = SCMP_CMP_EQ, .datum_a = BPF_PROG_LOAD};
+    error = seccomp_rule_add_array(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(bpf), 1, &kLoadOnly);
   }
   if (error == 0) error = seccomp_load(filter.get());  // sets no_new_privs
   if (error != 0) return absl::ErrnoToStatus(-error, "the lock server cannot confine itself by seccomp");
@@ -189,26 +194,12 @@ int PollTimeout(const std::vector<Connection>& connections,
   return static_cast<int>(std::max<int64_t>(left.count(), 0));
 }
 
-absl::Status RunLockServer(const std::string& path) {
-  absl::StatusOr<Fd> listener = ActivatedListener();
-  if (!listener.ok()) return listener.status();
-  std::optional<std::chrono::milliseconds> idle_limit;
-  if (listener->valid()) {
-    idle_limit = kActivatedIdleLimit;
-  } else {
-    listener = ListenForLockRequests(path);
-    if (!listener.ok()) return listener.status();
-  }
-  if (const absl::Status status = ConfineLockServer(); !status.ok()) return status;
-  return ServeLockRequests(listener->get(), idle_limit);
-}
-
 }  // namespace
 
 absl::StatusOr<Fd> ListenForLockRequests(const std::string& path) {
   const absl::StatusOr<sockaddr_un> address = UnixAddress(path);
   if (!address.ok()) return address.status();
-  if (const absl::Status status = RemoveStaleSocket(path, *address); !status.ok()) return status;
+  if (absl::Status status = RemoveStaleSocket(path, *address); !status.ok()) return status;
   Fd listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   // Connecting takes write permission on the socket: set before anybody could have been refused, that is
   // before listen().
@@ -224,9 +215,9 @@ absl::StatusOr<Fd> ListenForLockRequests(const std::string& path) {
 }
 
 absl::Status ConfineLockServer() {
-  if (const absl::Status status = KeepOnlyCapBpf(); !status.ok()) return status;
+  if (absl::Status status = KeepOnlyCapBpf(); !status.ok()) return status;
   // CAP_BPF of a user namespace is not enough. Better said now than to every client.
-  if (const absl::Status status = net::LoadLockProgramOurselves({}).status(); !status.ok()) return status;
+  if (absl::Status status = net::LoadLockProgramOurselves({}).status(); !status.ok()) return status;
   return AllowOnlyTheLoop();
 }
 
@@ -250,6 +241,20 @@ absl::Status ServeLockRequests(int listener_fd, std::optional<std::chrono::milli
     }
     if (ready > 0 && polled[0].revents != 0) AcceptSome(listener_fd, connections);
   }
+}
+
+absl::Status RunLockServer(const std::string& path) {
+  absl::StatusOr<Fd> listener = ActivatedListener();
+  if (!listener.ok()) return listener.status();
+  std::optional<std::chrono::milliseconds> idle_limit;
+  if (listener->valid()) {
+    idle_limit = kActivatedIdleLimit;
+  } else {
+    listener = ListenForLockRequests(path);
+    if (!listener.ok()) return listener.status();
+  }
+  if (absl::Status status = ConfineLockServer(); !status.ok()) return status;
+  return ServeLockRequests(listener->get(), idle_limit);
 }
 
 void AddLockServerCommand(CLI::App& app, int& exit_status) {

@@ -43,6 +43,10 @@ absl::Status ConfineLockServer();
 // Answers requests, one for each connection, until nobody has asked for `idle_limit` (if there is one).
 absl::Status ServeLockRequests(int listener_fd, std::optional<std::chrono::milliseconds> idle_limit);
 
+// All three, as the subcommand does: on the socket that systemd has passed, if it has, else at `path`. Under
+// systemd it returns when nobody has asked for a while; a new request starts it again.
+absl::Status RunLockServer(const std::string& path);
+
 // Adds the subcommand; running it sets `exit_status`.
 void AddLockServerCommand(CLI::App& app, int& exit_status);
 
