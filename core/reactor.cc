@@ -16,7 +16,14 @@ namespace shunt {
 namespace {
 
 // What a completion is about: a pointer whose lowest bits say to what.
-enum class Tag : uint64_t { kListener = 0, kOperation = 1, kMailbox = 2, kIdleTimer = 3, kBench = 4, kIgnored = 5 };
+enum class Tag : uint64_t {
+  kListener = 0,
+  kOperation = 1,
+  kMailbox = 2,
+  kIdleTimer = 3,
+  kBench = 4,
+  kIgnored = 5
+};
 constexpr uint64_t kTagMask = 7;
 
 uint64_t Pack(const void* pointer, Tag tag) {
@@ -98,10 +105,15 @@ void Reactor::Add(ServedListener& served) {
   mailbox_.Push(&served.add);
 }
 
+void Reactor::CloseInBackground(Fd fd) {
+  ring_->Close(fd.release(), Pack(nullptr, Tag::kIgnored));
+}
+
 void Reactor::Run(std::atomic<int>* started) {
   std::array<Completion, limits::kCompletionsPerTurn> completions;
   ring_->PollOnce(mailbox_.event_fd(), POLLIN, Pack(nullptr, Tag::kMailbox));
-  if (config_.bench->wake_fd() >= 0) ring_->PollOnce(config_.bench->wake_fd(), POLLIN, Pack(nullptr, Tag::kBench));
+  if (config_.bench->wake_fd() >= 0)
+    ring_->PollOnce(config_.bench->wake_fd(), POLLIN, Pack(nullptr, Tag::kBench));
   started->store(1);
   started->notify_one();
   while (!stopping_) {

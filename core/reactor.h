@@ -72,6 +72,9 @@ class Reactor {
   // Ends the thread. What it still served is simply left: its owner closes the listeners.
   void Stop();
 
+  // Reactor's thread: for a duplicate of a file of which nobody knows how long it takes to close.
+  void CloseInBackground(Fd fd);
+
   const Counters& counters() const { return counters_; }
   bool defers_task_work() const { return defers_task_work_; }
   int cpu() const { return config_.cpu; }

@@ -135,6 +135,7 @@ Result<DescriptorInfo> Target::Describe(int number) {
   return DescriptorInfo{
       .flags = static_cast<int>(Field(text, "flags:", 8)),
       .ino = Field(text, "ino:", 10),
+      .mount = static_cast<int>(Field(text, "mnt_id:", 10)),
   };
 }
 

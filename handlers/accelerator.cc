@@ -85,6 +85,19 @@ struct Served {
   std::function<void()> ended;
 };
 
+// Has every reactor throw away the twins that it made in store for a lock that nobody needs any more.
+struct LockRetirement {
+  std::shared_ptr<const net::NumberedLock> lock;
+  Mailbox* control;
+  struct Notice {
+    LockRetirement* retirement;
+    SocketBench* bench;
+    Message message;
+  };
+  std::vector<Notice> notices;
+  size_t outstanding = 0;  // control thread
+};
+
 // Gives a reactor a new view of one container and brings the old one back.
 struct ViewUpdate {
   RealAccelerator* accelerator;
@@ -119,6 +132,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
   void OnEnded(uint64_t key, std::unique_ptr<Guest> guest);
   static void OnViewDelivered(Message& message);
   static void OnViewReturned(Message& message);
+  void RetireUnusedLocks();
 
   static constexpr uint64_t kEngineEvent = 0;
   static constexpr uint64_t kHostEvent = 1;
@@ -137,6 +151,8 @@ class RealAccelerator final : public Accelerator, public Introducer {
   std::map<std::string, std::shared_ptr<const net::NumberedLock>> lock_by_policy_;
   std::map<uint64_t, std::shared_ptr<Served>> served_;
   uint64_t next_key_ = 2;
+  uint64_t next_lock_ = 1;
+  std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
 };
 
 absl::Status RealAccelerator::Watch(int fd, uint64_t what) {
@@ -162,9 +178,12 @@ absl::Status RealAccelerator::Init() {
       {
           .reactors = options_.reactors,
           .pin = options_.affinity == Affinity::kPin,
-          .make_bench = [&bench_failure]() -> std::unique_ptr<Workbench> {
+          .make_bench = [this, &bench_failure]() -> std::unique_ptr<Workbench> {
             absl::StatusOr<std::unique_ptr<SocketBench>> bench = SocketBench::Create();
-            if (bench.ok()) return std::move(*bench);
+            if (bench.ok()) {
+              benches_.push_back(bench->get());
+              return std::move(*bench);
+            }
             bench_failure = bench.status();
             return std::make_unique<Workbench>();
           },
@@ -237,7 +256,7 @@ absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFo
   std::shared_ptr<const net::NumberedLock>& lock = lock_by_policy_[key];
   if (lock == nullptr) {
     auto made = std::make_shared<net::NumberedLock>();
-    made->number = lock_by_policy_.size();
+    made->number = next_lock_++;
     if (locks_ == net::SocketLock::Kind::kProgram) {
       absl::StatusOr<Fd> program = net::LoadLockProgram(policy, options_.lock_socket);
       if (!program.ok()) {
@@ -295,7 +314,8 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
   container->key = key;
   for (const net::Publish& publish : served->spec.publish)
     container->published.push_back({.publish = publish});
-  for (const net::Publish& taken : served->spec.taken) container->published.push_back({.publish = taken, .taken = true});
+  for (const net::Publish& taken : served->spec.taken)
+    container->published.push_back({.publish = taken, .taken = true});
   served->container = container.get();
   served_[key] = served;
 
@@ -370,6 +390,7 @@ void RealAccelerator::OnViewReturned(Message& message) {
   Served& served = *update->served;
   served.view = std::move(update->next);  // the old one goes: no handler keeps a view across a wait
   served.update_in_flight = false;
+  update->accelerator->RetireUnusedLocks();
   if (served.corpse != nullptr) return;
   if (std::exchange(served.update_again, false)) update->accelerator->Refresh(update->served);
 }
@@ -380,7 +401,40 @@ void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
   served_.erase(found);
   served->corpse = std::move(guest);  // an update may still be on its way to it
   served->route_monitor.reset();
+  if (!served->update_in_flight) served->view.reset();
+  RetireUnusedLocks();
   if (served->ended) served->ended();
+}
+
+void RealAccelerator::RetireUnusedLocks() {
+  for (auto entry = lock_by_policy_.begin(); entry != lock_by_policy_.end();) {
+    if (entry->second.use_count() > 1) {
+      ++entry;
+      continue;
+    }
+    auto* const retirement =
+        new LockRetirement{.lock = std::move(entry->second), .control = &engine_->control()};
+    entry = lock_by_policy_.erase(entry);
+    retirement->outstanding = benches_.size();
+    retirement->notices.resize(benches_.size());
+    for (size_t i = 0; i < benches_.size(); ++i) {
+      LockRetirement::Notice& notice = retirement->notices[i];
+      notice.retirement = retirement;
+      notice.bench = benches_[i];
+      notice.message = {.deliver =
+                            [](Message& message) {
+                              const auto& there = message.about<LockRetirement::Notice>();
+                              there.bench->twins.Retire(there.retirement->lock->number);
+                              message.deliver = [](Message& back) {
+                                LockRetirement* const done = back.about<LockRetirement::Notice>().retirement;
+                                if (--done->outstanding == 0) delete done;
+                              };
+                              there.retirement->control->Push(&message);
+                            },
+                        .context = &notice};
+      engine_->reactors()[i]->Post(notice.message);
+    }
+  }
 }
 
 void RealAccelerator::HandleEvents() {

@@ -39,8 +39,9 @@ struct ContainerSpec {
   std::string name;  // for messages
   pid_t pid = 0;     // a task in its network namespace, as seen from our pid namespace; 0: not known yet
   std::vector<net::Publish> publish;  // ports that move to the host
-  std::vector<net::Publish> taken;    // published ports whose host port is another container's: a bind is EADDRINUSE
-  net::SubnetSet ignore;              // networks that stay on the container's ordinary path
+  std::vector<net::Publish>
+      taken;              // published ports whose host port is another container's: a bind is EADDRINUSE
+  net::SubnetSet ignore;  // networks that stay on the container's ordinary path
   // The filter is the one that handlers/traps.h describes, so what it does not report has not happened.
   // False: any filter that traps connect; every swap then looks at everything that could matter, which takes
   // longer.
@@ -53,9 +54,10 @@ class Accelerator {
   static absl::StatusOr<std::unique_ptr<Accelerator>> Start(const AcceleratorOptions& options);
   virtual ~Accelerator() = default;
 
-  // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten and `ended` is
-  // called on the control thread, from HandleEvents(). Returns why its connections stay on the ordinary path for now, or "".
-  // Fails only with what is no seccomp listener: a listener that nobody answers would hang its container.
+  // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten
+  // and `ended` is called on the control thread, from HandleEvents(). Returns why its connections stay on the
+  // ordinary path for now, or "". Fails only with what is no seccomp listener: a listener that nobody answers
+  // would hang its container.
   virtual absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
 
   // Becomes readable when HandleEvents() has something to do. For the control thread's poll loop.

@@ -123,7 +123,7 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   }
 
   if (port->taken) return Reply::Fail(EADDRINUSE);
-  Result<Twin> twin = DescribeFor(call, number);
+  Result<Twin> twin = ReplacementFor(*socket);
   if (!twin) return Reply::Continue();
   Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family);
   if (!made) return Reply::Continue();
@@ -141,6 +141,8 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   // inside) comes first.
   if (bind(socket->fd.get(), wanted->data(), wanted->size()) != 0) return Reply::Fail(errno);
   fcntl(twin->fd.get(), F_SETFL, twin->flags);
+  // A copy elsewhere (a socket that was made for another process) keeps the container's socket, which listens
+  // inside.
   if (SwapIn(call, number, std::move(socket->fd), *twin) == Swapped::kNotAtAll) return Reply::Continue();
   Remember(*port, *wanted, twin->fd.get());
   call.counters.Add(Counter::published);

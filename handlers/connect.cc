@@ -101,15 +101,15 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
 }
 
 // A locked twin of a container's unconnected socket, ready to be installed.
-Result<Twin> MakeTwin(Call& call, int number, const TargetSocket& socket, const net::SockAddr& peer) {
+Result<Twin> MakeTwin(Call& call, const TargetSocket& socket, const net::SockAddr& peer) {
   const auto keep = [&call](Counter why) {
     call.counters.Add(why);
     return Fail(EOPNOTSUPP);
   };
   SocketBench& bench = BenchOf(call);
   const Container& container = ContainerOf(call);
-  Result<Twin> twin = DescribeFor(call, number);
-  if (!twin) return keep(Counter::kept_error);
+  Result<Twin> twin = ReplacementFor(socket);
+  if (!twin) return keep(Counter::kept_options);
   Result<Fd> made = bench.twins.Take(*container.view->lock, socket.facts.family);
   if (!made) return keep(Counter::kept_error);
   twin->fd = std::move(*made);
@@ -122,9 +122,28 @@ Result<Twin> MakeTwin(Call& call, int number, const TargetSocket& socket, const 
   return twin;
 }
 
+// Somebody else holds the old socket: it is put back, and the kernel connects it on its ordinary path.
+Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::SocketIdentity old_socket) {
+  net::HolderSearch search(call.notification.tid, old_socket);
+  const bool searched = co_await OnSide(BenchOf(call), search);
+  if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
+    co_return Reply::Continue();
+  co_return StartConnection(call, std::move(twin.fd), peer, twin.flags);
+}
+
 // Puts the twin in place and starts its connection.
 Reply Swap(Call& call, int number, Fd old_socket, Twin twin, const net::SockAddr& peer) {
-  if (SwapIn(call, number, std::move(old_socket), twin) == Swapped::kNotAtAll) return Reply::Continue();
+  const Result<net::SocketIdentity> identity = net::Identify(old_socket.get());
+  if (!identity) return Reply::Continue();
+  switch (SwapIn(call, number, std::move(old_socket), twin)) {
+    case Swapped::kNotAtAll:
+      return Reply::Continue();
+    case Swapped::kShared:
+      return Start(TakeSwapBack(call, number, std::move(twin), peer, *identity),
+                   /*if_no_slot=*/Reply::Fail(ENOBUFS));
+    case Swapped::kAlone:
+      break;
+  }
   call.counters.Add(Counter::accelerated);
   return StartConnection(call, std::move(twin.fd), peer, twin.flags);
 }
@@ -161,10 +180,11 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   // Connected, connecting or listening inside: the kernel's own errors.
   if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Continue();
 
-  Result<Twin> twin = MakeTwin(call, number, *socket, *peer);
+  Result<Twin> twin = MakeTwin(call, *socket, *peer);
   if (!twin) return Reply::Continue();
   if (!KnownUnwatched(call, number, socket->fd.get())) {
-    return Start(SwapWatched(call, number, std::move(socket->fd), std::move(*twin), *peer), /*if_no_slot=*/Reply::Continue());
+    return Start(SwapWatched(call, number, std::move(socket->fd), std::move(*twin), *peer),
+                 /*if_no_slot=*/Reply::Continue());
   }
   return Swap(call, number, std::move(socket->fd), std::move(*twin), *peer);
 }

@@ -21,7 +21,13 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   const Result<net::TwinDefaults> defaults6 = net::TwinDefaults::Learn(AF_INET6);
   absl::StatusOr<std::unique_ptr<net::SideThread>> side = net::SideThread::Start();
   if (!side.ok()) return side.status();
-  std::unique_ptr<SocketBench> bench(new SocketBench(*netns, std::move(*route_socket)));
+  absl::StatusOr<net::HolderProbe> probe = net::HolderProbe::Create();
+  if (!probe.ok()) return probe.status();
+  TargetCache ourselves;
+  const Result<DescriptorInfo> a_socket = ourselves.Find(0, gettid()).Describe(route_socket->get());
+  if (!a_socket) return ToStatus(a_socket.error(), "read /proc/self/fdinfo (is /proc mounted?)");
+  std::unique_ptr<SocketBench> bench(
+      new SocketBench(*netns, a_socket->mount, std::move(*route_socket), *std::move(probe)));
   bench->side = *std::move(side);
   bench->defaults4_ = *defaults4;
   // Without IPv6 on the host no IPv6 twin can be made, and the defaults are never looked at.

@@ -21,6 +21,7 @@
 #include "net/host_network.h"
 #include "net/option_marks.h"
 #include "net/publish.h"
+#include "net/shared_file.h"
 #include "net/side_thread.h"
 #include "net/sock_addr.h"
 #include "net/subnet_set.h"
@@ -45,7 +46,7 @@ struct NetworkView {
 // A port that the operator published, and what became of it. Reactor's thread.
 struct PublishedPort {
   net::Publish publish;
-  bool taken = false;        // by another container of this agent
+  bool taken = false;      // by another container of this agent
   net::SockAddr bound_as;  // what the program asked for when its socket was moved; port 0: not yet
   Fd guard;                // holds the host's port for our own SO_REUSEPORT group; see handlers/bind.cc
   std::array<uint64_t, 16> twins{};  // SO_COOKIEs of the listeners that were moved lately
@@ -69,6 +70,8 @@ class Container final : public Guest {
   bool has_twins = false;         // some socket of it was moved, so an address alone no longer decides
   net::OptionMarks rare_options;  // sockets on which an option was set that ordinary swaps do not read
   net::OptionMarks stay;          // sockets with an option that nobody can read back
+  bool exchanges_descriptors =
+      false;  // was caught exchanging a socket for something else under our hands: left alone since
   TimedCalls timed_calls;
   uint64_t epolls_made = 0;  // epoll_create calls so far
   std::vector<PublishedPort> published;
@@ -87,15 +90,20 @@ class SocketBench final : public Workbench {
   void OnWake() override;  // resumes the tasks whose jobs on the side thread are finished
 
   const uint64_t host_netns;
+  const int socket_mount;  // DescriptorInfo::mount of every socket
   net::TwinPool twins;
   net::RouteCache routes;
+  net::HolderProbe holders;
   std::unique_ptr<net::SideThread> side;
 
   const net::TwinDefaults& defaults(int family) const { return family == AF_INET ? defaults4_ : defaults6_; }
 
  private:
-  SocketBench(uint64_t its_host_netns, Fd route_socket)
-      : host_netns(its_host_netns), routes(std::move(route_socket)) {}
+  SocketBench(uint64_t its_host_netns, int its_socket_mount, Fd route_socket, net::HolderProbe probe)
+      : host_netns(its_host_netns),
+        socket_mount(its_socket_mount),
+        routes(std::move(route_socket)),
+        holders(std::move(probe)) {}
 
   net::TwinDefaults defaults4_, defaults6_;
 };

@@ -33,7 +33,7 @@ class FetchSockets final : public ControlJob {
 };
 
 Reply Exchange(Call& call, int number, const TargetSocket& twin, Fd home, Arrival arrival) {
-  const Result<Twin> wanted = DescribeFor(call, number);
+  const Result<Twin> wanted = ReplacementFor(twin);
   const Result<std::optional<net::SockAddr>> source = SourceOf(twin);
   if (!wanted || !source) return Reply::Fail(EADDRNOTAVAIL);
   BindTo bind_to{.address = *source};

@@ -8,6 +8,7 @@
 
 #include "handlers/container.h"
 #include "handlers/handlers.h"
+#include "handlers/socket_call.h"
 #include "net/socket_options.h"
 
 namespace shunt {
@@ -17,7 +18,7 @@ Reply OptionOnSocket(Call& call, int number, int level, int name) {
       std::find_if(net::kSocketOptions.begin(), net::kSocketOptions.end(),
                    [&](const net::SocketOption& row) { return row.level == level && row.name == name; });
   if (option == net::kSocketOptions.end() || option->use == net::OptionUse::kHot) return Reply::Continue();
-  const Result<Fd> socket = call.target().TakeFd(number);
+  const std::optional<Fd> socket = TakeAnySocket(call, number);
   uint64_t cookie = 0;
   socklen_t size = sizeof(cookie);
   if (!socket || getsockopt(socket->get(), SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0)

@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "core/reactor.h"
 #include "handlers/container.h"
 
 namespace shunt {
@@ -26,19 +27,43 @@ std::optional<RawAddress> ReadAddress(const Call& call, uint64_t address, int le
   return raw;
 }
 
-std::optional<TargetSocket> TakeSocket(const Call& call, int number) {
+std::optional<Fd> TakeAnySocket(const Call& call, int number, DescriptorInfo* info_out) {
+  // What is no socket must not be duplicated at all: see Target::TakeFd.
+  const Result<DescriptorInfo> info = call.target().Describe(number);
+  if (!info) {
+    if (info.error() != Errno{ENOENT}) call.counters.Add(Counter::unreadable);
+    return {};
+  }
+  Container& container = ContainerOf(call);
+  if (info->mount != BenchOf(call).socket_mount || container.exchanges_descriptors) return {};
   Result<Fd> taken = call.target().TakeFd(number);
   if (!taken) {
     if (taken.error() != Errno{EBADF}) call.counters.Add(Counter::unreadable);
     return {};
   }
+  int type = 0;
+  socklen_t size = sizeof(type);
+  if (getsockopt(taken->get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
+    // It was a socket a microsecond ago. Who does that once by accident will not miss us, and who does it on
+    // purpose shall not keep us busy.
+    container.exchanges_descriptors = true;
+    call.reactor.CloseInBackground(std::move(*taken));
+    return {};
+  }
+  if (info_out != nullptr) *info_out = *info;
+  return std::move(*taken);
+}
+
+std::optional<TargetSocket> TakeSocket(const Call& call, int number) {
+  DescriptorInfo info;
+  std::optional<Fd> taken = TakeAnySocket(call, number, &info);
+  if (!taken) return {};
   const Result<net::SocketFacts> facts = net::ReadFacts(taken->get());
   if (!facts) return {};
-  TargetSocket socket{.fd = std::move(*taken), .facts = *facts};
-  const uint64_t container_netns = ContainerOf(call).netns;
+  TargetSocket socket{.fd = std::move(*taken), .info = info, .facts = *facts};
   if (facts->netns == BenchOf(call).host_netns) {
     socket.home = Home::kHost;
-  } else if (facts->netns == container_netns) {
+  } else if (facts->netns == ContainerOf(call).netns) {
     socket.home = Home::kContainer;
   }
   return socket;

@@ -37,9 +37,13 @@ enum class Home : uint8_t {
 
 struct TargetSocket {
   Fd fd;  // our duplicate
+  DescriptorInfo info;
   net::SocketFacts facts;
   Home home = Home::kElsewhere;
 };
+
+// Our duplicate of the target's socket of any kind; nothing if it is no socket or we may not look.
+std::optional<Fd> TakeAnySocket(const Call& call, int number, DescriptorInfo* info = nullptr);
 
 // Nothing if it is no TCP socket over IPv4 or IPv6, or if we may not look: the kernel shall deal with it.
 std::optional<TargetSocket> TakeSocket(const Call& call, int number);

@@ -57,27 +57,42 @@ Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, Bin
   return carry(net::CarryPhase::kAfterBind) ? Counter::count_ : Counter::kept_options;
 }
 
-Result<Twin> DescribeFor(const Call& call, int number) {
-  const Result<DescriptorInfo> info = call.target().Describe(number);
-  if (!info) return tl::unexpected(info.error());
-  if ((info->flags & O_ASYNC) != 0)
-    return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
-  return Twin{.flags = info->flags & kCarriedFlags, .cloexec = (info->flags & O_CLOEXEC) != 0};
+Result<Twin> ReplacementFor(const TargetSocket& socket) {
+  const int flags = socket.info.flags;
+  if ((flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
+  return Twin{.flags = flags & kCarriedFlags, .cloexec = (flags & O_CLOEXEC) != 0};
 }
 
 Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
-  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec))
+  net::HolderProbe& probe = BenchOf(call).holders;
+  if (!probe.Arm(old_socket.get())) return Swapped::kNotAtAll;
+  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) {
+    probe.Disarm(old_socket.get());
     return Swapped::kNotAtAll;
+  }
   ContainerOf(call).has_twins = true;
   old_socket.reset();
-  return Swapped::kAlone;
+  return probe.StillHeld() ? Swapped::kShared : Swapped::kAlone;
 }
 
+bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
+             const net::SocketIdentity& socket, bool cloexec) {
+  if (holder) {
+    const Result<Fd> old_socket = net::TakeHeld(*holder, socket);
+    if (old_socket && call.listener.Install(call.notification.id, old_socket->get(), number, cloexec)) {
+      call.counters.Add(Counter::kept_shared);
+      return true;
+    }
+  }
+  call.counters.Add(Counter::shared_lost);
+  return false;
+}
 
 namespace {
 
-// A target's note: [0] the container's epoll count at which its epolls were looked for, plus one; [1] how many there were;
-// [2] and [3] up to four of their numbers. More than that is not kept: the next swap looks again.
+// A target's note: [0] the container's epoll count at which its epolls were looked for, plus one; [1] how
+// many there were; [2] and [3] up to four of their numbers. More than that is not kept: the next swap looks
+// again.
 constexpr size_t kNotedEpolls = 4;
 
 bool ReadNote(const Call& call, net::EpollSet& epolls) {
@@ -85,7 +100,8 @@ bool ReadNote(const Call& call, net::EpollSet& epolls) {
   const Container& container = ContainerOf(call);
   if (!container.exact_traps || note[0] != container.epolls_made + 1) return false;
   epolls.count = note[1];
-  for (size_t i = 0; i < epolls.count; ++i) epolls.fds[i] = static_cast<int>(note[2 + i / 2] >> (32 * (i % 2)));
+  for (size_t i = 0; i < epolls.count; ++i)
+    epolls.fds[i] = static_cast<int>(note[2 + i / 2] >> (32 * (i % 2)));
   return true;
 }
 

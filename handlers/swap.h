@@ -51,8 +51,9 @@ Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, Bin
 // unbound one may get a port in the course of being asked, so ask only about sockets that have one anyway.
 bool BoundByProgram(int socket_fd, int family);
 
-// A socket's file status flags and FD_CLOEXEC as the target's own descriptor has them.
-Result<Twin> DescribeFor(const Call& call, int number);
+// The file status flags and FD_CLOEXEC that a replacement of the socket must have. EOPNOTSUPP: it has some
+// that it cannot.
+Result<Twin> ReplacementFor(const TargetSocket& socket);
 
 // What a swap came to.
 enum class Swapped : uint8_t {
@@ -64,11 +65,17 @@ enum class Swapped : uint8_t {
 // Installs `twin` as descriptor `number`; closes our duplicate of the old socket.
 Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin);
 
-// True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`, whose file
-// `socket_fd` duplicates. Otherwise the swap has to be one that waits: co_await CarryWatchers.
+// Takes a swap back that came to kShared: `holder` is what a HolderSearch on the side thread has found.
+// False: the old socket is not to be had (its other copy is in flight), so the swap stands.
+bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
+             const net::SocketIdentity& socket, bool cloexec);
+
+// True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`,
+// whose file `socket_fd` duplicates. Otherwise the swap has to be one that waits: co_await CarryWatchers.
 bool KnownUnwatched(const Call& call, int number, int socket_fd);
 
-// Looks for the epolls of the target that watch the socket and adds the twin to them, on the side thread. For use in a task:
+// Looks for the epolls of the target that watch the socket and adds the twin to them, on the side thread. For
+// use in a task:
 //   WatcherSearch search(call, number, socket_fd, twin_fd);
 //   if (!co_await OnSide(bench, search) || !search.Done(call)) co_return Reply::Continue();
 class WatcherSearch final : public net::SideJob {
@@ -78,8 +85,8 @@ class WatcherSearch final : public net::SideJob {
 
   void Run(net::SideTable& table) override;
 
-  // On the reactor, afterwards: remembers what was found. False: a registration cannot be carried over, or may have been
-  // overlooked; the socket must stay on the ordinary path and the twin must go.
+  // On the reactor, afterwards: remembers what was found. False: a registration cannot be carried over, or
+  // may have been overlooked; the socket must stay on the ordinary path and the twin must go.
   bool Done(const Call& call) const;
 
  private:

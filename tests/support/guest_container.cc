@@ -109,13 +109,13 @@ int GuestContainer::Run(const std::function<int()>& body) {
   locks_ = (*accelerator)->LocksInForce();
   bool ended = false;
   const absl::StatusOr<std::string> served = (*accelerator)
-                                  ->Serve(std::move(listener),
-                                          {.name = "guest",
-                                           .pid = child,
-                                           .publish = options_.publish,
-                                           .ignore = options_.ignore,
-                                           .exact_traps = true},
-                                          [&ended] { ended = true; });
+                                                 ->Serve(std::move(listener),
+                                                         {.name = "guest",
+                                                          .pid = child,
+                                                          .publish = options_.publish,
+                                                          .ignore = options_.ignore,
+                                                          .exact_traps = true},
+                                                         [&ended] { ended = true; });
   if (!served.ok()) return fail(served.status().ToString());
   Tell(to_child.get());
 
