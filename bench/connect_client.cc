@@ -2,7 +2,7 @@
 // What a new TCP connection costs a program: the client of the connection benchmarks.
 //
 //   connect_client --mode connect|connect-close|echo --address ADDRESS --port PORT
-//                  [--threads N] [--count N | --seconds S] [--warmup N] [--nonblocking]
+//                  [--threads N] [--count N | --seconds S] [--warmup N] [--nonblocking] [--start-at TIME]
 //
 //   connect        times connect() alone
 //   connect-close  times socket(), connect() and close()
@@ -53,6 +53,7 @@ struct Options {
   double seconds = 2;
   int64_t warmup = 100;
   bool nonblocking = false;
+  double start_at = 0;  // seconds of the realtime clock; 0: at once
   sockaddr_storage peer{};
   socklen_t peer_length = 0;
 };
@@ -62,6 +63,7 @@ struct Outcome {
   std::map<int, int64_t> errors;  // errno -> how often
   int64_t begin = 0;
   int64_t end = 0;
+  double late = 0;
 };
 
 // Each step returns 0 or the errno that ended the connection.
@@ -119,10 +121,24 @@ int Once(const Options& options, int64_t& nanoseconds) {
   return error;
 }
 
+// Waits until `start_at`; returns how many seconds it is past already.
+double WaitFor(double start_at) {
+  if (start_at == 0) return 0;
+  timespec until;
+  until.tv_sec = static_cast<time_t>(start_at);
+  until.tv_nsec = static_cast<long>((start_at - static_cast<double>(until.tv_sec)) * 1e9);
+  while (clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+  }
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9 - start_at;
+}
+
 void Run(const Options& options, std::barrier<>& start, Outcome& outcome) {
   int64_t nanoseconds = 0;
   for (int64_t i = 0; i < options.warmup; ++i) Once(options, nanoseconds);
   start.arrive_and_wait();
+  outcome.late = WaitFor(options.start_at);
   outcome.begin = Now();
   const int64_t deadline = outcome.begin + static_cast<int64_t>(options.seconds * 1e9);
   // A thousand failures say as much as a million.
@@ -150,10 +166,11 @@ void Print(const Options& options, Outcome& all) {
               "\": " + std::to_string(times);
   }
   std::printf(
-      "{\"mode\": \"%s\", \"threads\": %d, \"nonblocking\": %s, \"seconds\": %.6f, \"per_second\": %.1f, %s, "
+      "{\"mode\": \"%s\", \"threads\": %d, \"nonblocking\": %s, \"seconds\": %.6f, \"per_second\": %.1f, "
+      "\"late\": %.3f, %s, "
       "\"errors\": {%s}}\n",
       kModeNames[static_cast<int>(options.mode)], options.threads, options.nonblocking ? "true" : "false",
-      seconds, rate, all.samples.JsonFields().c_str(), errors.c_str());
+      seconds, rate, all.late, all.samples.JsonFields().c_str(), errors.c_str());
 }
 
 bool ParsePeer(Options& options) {
@@ -187,15 +204,12 @@ bool ParseMode(const char* text, Mode& mode) {
 
 // Returns what is wrong, or nullptr.
 const char* ParseOptions(int argc, char** argv, Options& options) {
-  const option kLong[] = {{"mode", required_argument, nullptr, 'm'},
-                          {"address", required_argument, nullptr, 'a'},
-                          {"port", required_argument, nullptr, 'p'},
-                          {"threads", required_argument, nullptr, 't'},
-                          {"count", required_argument, nullptr, 'n'},
-                          {"seconds", required_argument, nullptr, 's'},
-                          {"warmup", required_argument, nullptr, 'w'},
-                          {"nonblocking", no_argument, nullptr, 'b'},
-                          {nullptr, 0, nullptr, 0}};
+  const option kLong[] = {
+      {"mode", required_argument, nullptr, 'm'},     {"address", required_argument, nullptr, 'a'},
+      {"port", required_argument, nullptr, 'p'},     {"threads", required_argument, nullptr, 't'},
+      {"count", required_argument, nullptr, 'n'},    {"seconds", required_argument, nullptr, 's'},
+      {"warmup", required_argument, nullptr, 'w'},   {"nonblocking", no_argument, nullptr, 'b'},
+      {"start-at", required_argument, nullptr, 'r'}, {nullptr, 0, nullptr, 0}};
   int letter;
   while ((letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1) {
     switch (letter) {
@@ -220,6 +234,9 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
       case 'w':
         options.warmup = std::atoll(optarg);
         break;
+      case 'r':
+        options.start_at = std::atof(optarg);
+        break;
       case 'b':
         options.nonblocking = true;
         break;
@@ -232,7 +249,8 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
     return "--address must be a numeric IPv4 or IPv6 address";
   if (options.port < 1 || options.port > 65535) return "--port must be 1 to 65535";
   if (options.threads < 1 || options.threads > 1024) return "--threads must be 1 to 1024";
-  if (options.count < 0 || options.warmup < 0 || options.seconds <= 0) return "numbers must be positive";
+  if (options.count < 0 || options.warmup < 0 || options.seconds <= 0 || options.start_at < 0)
+    return "numbers must be positive";
   return nullptr;
 }
 
@@ -261,6 +279,7 @@ int main(int argc, char** argv) {
     for (const auto& [error, times] : outcome.errors) all.errors[error] += times;
     all.begin = std::min(all.begin, outcome.begin);
     all.end = std::max(all.end, outcome.end);
+    all.late = std::max(all.late, outcome.late);
   }
   Print(options, all);
   return all.samples.size() > 0 ? 0 : 1;
