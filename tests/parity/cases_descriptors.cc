@@ -145,15 +145,19 @@ PARITY_CASE(descriptors, exec_keeps_and_closes, kPlain) {
 
 PARITY_CASE(descriptors, exec_then_connect, kPlain) {
   const int fd = Tcp();
-  const int numbers = fd;
-  const pid_t pid = Child([&] {
-    // The parent's copy is what makes this a shared socket; it is closed before.
-    const char text[2] = {static_cast<char>('0' + numbers), 0};
-    SleepMs(20);
+  int ends[2];
+  Step("pipe", pipe(ends));
+  const pid_t pid = Child([&]() -> int {
+    // The parent's copy would make this a shared socket: wait until it is closed, which the pipe's end of
+    // file tells.
+    char byte = 0;
+    close(ends[1]);
+    if (read(ends[0], &byte, 1) != 0) return 1;
+    const char text[2] = {static_cast<char>('0' + fd), 0};
     ExecSelf("connect", text);
-    return 0;
   });
   close(fd);
+  close(ends[1]);
   Fact("child", "%d", WaitChild(pid));
 }
 

@@ -107,7 +107,7 @@ PARITY_CASE(sharing, fork_before_parent_connects, kOrdinary) {
   Talk("parent_talk", fd);
 }
 
-PARITY_CASE(sharing, fork_before_both_own, kOrdinary) {
+PARITY_CASE(sharing, fork_before_both_own, kPlain) {
   const int fd = Tcp();
   const pid_t pid = Child([&] {
     close(fd);
@@ -206,6 +206,7 @@ PARITY_CASE(sharing, scm_between_processes, kPlain) {
     if (Connect(fd, PeerAt("echo")) != 0) return 1;
     return SendFd(channel[1], fd) == 0 ? 0 : 2;
   });
+  close(channel[1]);
   const int fd = ReceiveFd(channel[0]);
   Fact("child", "%d", WaitChild(pid));
   Talk("talk", fd);

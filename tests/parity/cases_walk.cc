@@ -134,7 +134,8 @@ void StepSocket(Walk* walk, const Slot& slot, char* text, size_t size) {
       Step("listen", listen(fd, 4));
       return;
     case 8:
-      Step("shutdown", shutdown(fd, static_cast<int>(walk->Next(3))));
+      // A copied socket is on the ordinary path, where slirp4netns resets a connection that was half closed.
+      Step("shutdown", shutdown(fd, walk->copies ? SHUT_RD : static_cast<int>(walk->Next(3))));
       return;
     case 9:
     case 10:

@@ -25,8 +25,9 @@ namespace parity {
 // What a case needs, or costs.
 enum Flags : unsigned {
   kPlain = 0,
-  kSlow = 1,      // Waits for half a second or more: such cases run side by side.
-  kOrdinary = 2,  // Also uses the container's ordinary network: meaningless under `--net none`.
+  kSlow = 1,  // Waits for half a second or more: such cases run side by side.
+  kOrdinary =
+      2,  // May stay on the ordinary path, and then has the container's own address instead of the host's.
 };
 
 struct Case {
