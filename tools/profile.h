@@ -31,6 +31,10 @@ Profile PermissiveProfile(const ProfileSubject& subject);
 // upper half of its register is not trapped (the option then stays behind at a swap). And libseccomp extends
 // a condition on a send's flags to i386's socketcall, whose fourth register means nothing: in a profile that
 // allows by default, some sends of 32-bit programs that use socketcall are notified in vain.
+//
+// The price on top of a profile that refuses by default, measured with libseccomp 2.5: setsockopt and the
+// sends are no longer decided by their number, so libseccomp looks for them last, behind some 370 others:
+// about 0.15 us for each of them.
 absl::StatusOr<Profile> AddTraps(Profile profile, const std::vector<Trap>& traps,
                                  const std::vector<Deny>& denies, std::vector<std::string>* refused);
 

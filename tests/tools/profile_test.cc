@@ -140,8 +140,7 @@ void CheckEveryCall(const Trio& trio, StraySends stray) {
 
 TEST(Profile, WithoutABaseItDoesAsOurOwnFilter) {
   CheckEveryCall(Trio(PermissiveProfile(Subject())), StraySends::kThroughSocketCall);
-  CheckEveryCall(Trio(PermissiveProfile(Subject()), {.renumbered = true}),
-                 StraySends::kThroughSocketCall);
+  CheckEveryCall(Trio(PermissiveProfile(Subject()), {.renumbered = true}), StraySends::kThroughSocketCall);
 }
 
 // Profiles that distributions ship, for the machine that the test runs on.
@@ -294,15 +293,32 @@ TEST(Profile, KeepsLoggingWhatTheBaseLogsAndWeDoNotTrap) {
   EXPECT_EQ(Trio::Action(trio.result, {AUDIT_ARCH_X86_64, 54}, {3, 6, 1}), SECCOMP_RET_LOG);
 }
 
+// The message of AddTraps for a base that allows by default and has one rule more.
+std::string ErrorOfRule(const std::string& rule) {
+  std::vector<std::string> refused;
+  const Profile base = Parse(R"({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [)" + rule + "]}");
+  return std::string(AddTraps(base, Traps({}), Denies(), &refused).status().message());
+}
+
 TEST(Profile, RefusesABaseWhoseConditionsItCannotKeep) {
-  const auto error = [](const std::string& rule) {
-    std::vector<std::string> refused;
-    const Profile base = Parse(R"({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [)" + rule + "]}");
-    return std::string(AddTraps(base, Traps({}), Denies(), &refused).status().message());
-  };
-  EXPECT_THAT(error(R"({"names": ["connect"], "action": "SCMP_ACT_ERRNO",
-                        "args": [{"index": 2, "value": 16, "op": "SCMP_CMP_GT"}]})"),
-              HasSubstr("its rules for connect depend on arguments"));
+  for (const char* action : {"SCMP_ACT_ERRNO", "SCMP_ACT_LOG"}) {
+    EXPECT_THAT(ErrorOfRule(std::string(R"({"names": ["connect"], "action": ")") + action +
+                            R"(", "args": [{"index": 2, "value": 16, "op": "SCMP_CMP_GT"}]})"),
+                HasSubstr("its rules for connect depend on arguments"));
+  }
+}
+
+TEST(Profile, IgnoresRulesThatSayWhatTheDefaultSaysAsRuntimesDo) {
+  EXPECT_EQ(ErrorOfRule(R"({"names": ["connect"], "action": "SCMP_ACT_ALLOW",
+                            "args": [{"index": 2, "value": 16, "op": "SCMP_CMP_GT"}]})"),
+            "");
+}
+
+TEST(Profile, AddsNoRuleThatSaysWhatTheDefaultSays) {
+  std::vector<std::string> refused;
+  const Profile profile = *AddTraps(PermissiveProfile(Subject()), Traps({}), Denies(), &refused);
+  for (const ProfileRule& rule : profile.rules)
+    EXPECT_NE(rule.action.name, "SCMP_ACT_ALLOW") << rule.names[0];
 }
 
 TEST(Profile, KeepsFlagsListenerAndRulesOfTheBase) {
