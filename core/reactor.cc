@@ -261,6 +261,7 @@ void GiveSlot(void* frame) {
 }
 
 void Finish(Call& call, Reply reply) {
+  if (reply.kind() == Reply::Kind::kLater) return;
   call.reactor.Answer(call.served, call.notification.id, reply);
 }
 

@@ -110,6 +110,9 @@ class RealAccelerator final : public Accelerator, public Introducer {
  public:
   explicit RealAccelerator(AcceleratorOptions options) : options_(std::move(options)) {}
 
+  // The reactors first: they use what is kept here.
+  ~RealAccelerator() override { engine_.reset(); }
+
   absl::Status Init();
 
   absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;

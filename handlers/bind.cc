@@ -87,13 +87,12 @@ void Remember(PublishedPort& port, const net::SockAddr& bound_as, int twin_fd) {
   port.twins[port.next_twin++ % port.twins.size()] = cookie;
 }
 
-Reply BindTwin(Call& call, int number, TargetSocket socket) {
-  // A socket that is connected, listening or bound cannot be bound again, wherever it lives.
-  if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Fail(EINVAL);
-  if (socket.facts.local.port() != 0 && BoundByProgram(socket.fd.get(), socket.facts.family)) {
-    return Reply::Fail(EINVAL);
-  }
-  return GoHome(call, number, std::move(socket));
+// A twin is bound in the container's network like any other socket of it. One that is connected, listening or
+// bound cannot be bound again, wherever it lives.
+Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& address) {
+  if (twin.facts.tcp_state != TCP_CLOSE || twin.BoundToPort(BenchOf(call)))
+    return RefuseBind(call, std::move(twin), address);
+  return GoHome(call, number, std::move(twin), {.kind = Arrival::Kind::kBind, .address = address});
 }
 
 }  // namespace
@@ -110,7 +109,7 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (!wanted) return Reply::Continue();
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   if (!socket || !call.StillValid()) return Reply::Continue();
-  if (socket->home == Home::kHost) return BindTwin(call, number, std::move(*socket));
+  if (socket->home == Home::kHost) return BindTwin(call, number, std::move(*socket), *wanted);
   if (socket->home != Home::kContainer) return Reply::Continue();
 
   const int family = socket->facts.family;

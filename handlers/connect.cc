@@ -66,42 +66,8 @@ Reply StartConnection(Call& call, Fd twin, const net::SockAddr& peer, int flags)
   return Reply::Continue();
 }
 
-// connect(2) on a socket that was moved before.
-Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress& raw) {
-  const Container& container = ContainerOf(call);
-  if (!call.StillValid()) return Reply::Continue();
-  if (raw.family() == AF_UNSPEC) {
-    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
-                               static_cast<socklen_t>(raw.size));
-    return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
-  }
-  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change
-  // meanwhile).
-  if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
-
-  if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0) {
-    return Reply::Fail(due);
-  }
-  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw.span());
-  if (!peer || peer->family() != socket.facts.family) {
-    // Not an address for this socket: the kernel's own error, on our copy of the bytes.
-    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
-                               static_cast<socklen_t>(raw.size));
-    return Reply::Fail(result == 0 ? EINVAL : errno);
-  }
-  if (!LeadsToHost(container, *peer)) return GoHome(call, number, std::move(socket));
-  if (!LockFor(BenchOf(call), container, *peer, socket.fd.get())) {
-    call.counters.Add(Counter::kept_unlocked);
-    return GoHome(call, number, std::move(socket));
-  }
-  const int flags = fcntl(socket.fd.get(), F_GETFL);
-  if (flags < 0) return Reply::Continue();
-  fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
-  return StartConnection(call, std::move(socket.fd), *peer, flags & kCarriedFlags);
-}
-
 // A locked twin of a container's unconnected socket, ready to be installed.
-Result<Twin> MakeTwin(Call& call, const TargetSocket& socket, const net::SockAddr& peer) {
+Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& peer) {
   const auto keep = [&call](Counter why) {
     call.counters.Add(why);
     return Fail(EOPNOTSUPP);
@@ -114,7 +80,7 @@ Result<Twin> MakeTwin(Call& call, const TargetSocket& socket, const net::SockAdd
   if (!made) return keep(Counter::kept_error);
   twin->fd = std::move(*made);
   if (!LockFor(bench, container, peer, twin->fd.get())) return keep(Counter::kept_unlocked);
-  const Result<std::optional<net::SockAddr>> source = SourceOf(socket);
+  const Result<std::optional<net::SockAddr>> source = SourceOf(bench, socket);
   if (!source) return keep(Counter::kept_source);
   BindTo bind_to{.address = *source};
   const Counter obstacle = CarryOver(call, socket, twin->fd.get(), bind_to);
@@ -159,6 +125,51 @@ Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, net::SockAddr 
   co_return Swap(call, number, std::move(old_socket), std::move(twin), peer);
 }
 
+// Moves a socket: with `twin` in its place, connecting to `peer`.
+Reply Move(Call& call, int number, Fd old_socket, Twin twin, const net::SockAddr& peer) {
+  if (KnownUnwatched(call, number, old_socket.get())) {
+    return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+  }
+  return Start(SwapWatched(call, number, std::move(old_socket), std::move(twin), peer),
+               /*if_no_slot=*/Reply::Continue());
+}
+
+// connect(2) on a socket that was moved before.
+Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress& raw) {
+  const Container& container = ContainerOf(call);
+  if (!call.StillValid()) return Reply::Continue();
+  if (raw.family() == AF_UNSPEC) {
+    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
+                               static_cast<socklen_t>(raw.size));
+    return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
+  }
+  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change
+  // meanwhile).
+  if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
+
+  if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0) {
+    return Reply::Fail(due);
+  }
+  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw.span());
+  if (!peer || peer->family() != socket.facts.family) {
+    // Not an address for this socket: the kernel's own error, on our copy of the bytes.
+    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
+                               static_cast<socklen_t>(raw.size));
+    return Reply::Fail(result == 0 ? EINVAL : errno);
+  }
+  if (!LeadsToHost(container, *peer)) return GoHome(call, number, std::move(socket));
+  if (!LockFor(BenchOf(call), container, *peer, socket.fd.get())) {
+    // Its lock holds it to the device of an earlier peer: another twin takes its place.
+    if (Result<Twin> twin = MakeTwin(call, socket, *peer))
+      return Move(call, number, std::move(socket.fd), *std::move(twin), *peer);
+    return GoHome(call, number, std::move(socket));
+  }
+  const int flags = fcntl(socket.fd.get(), F_GETFL);
+  if (flags < 0) return Reply::Continue();
+  fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
+  return StartConnection(call, std::move(socket.fd), *peer, flags & kCarriedFlags);
+}
+
 }  // namespace
 
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
@@ -182,11 +193,7 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
 
   Result<Twin> twin = MakeTwin(call, *socket, *peer);
   if (!twin) return Reply::Continue();
-  if (!KnownUnwatched(call, number, socket->fd.get())) {
-    return Start(SwapWatched(call, number, std::move(socket->fd), std::move(*twin), *peer),
-                 /*if_no_slot=*/Reply::Continue());
-  }
-  return Swap(call, number, std::move(socket->fd), std::move(*twin), *peer);
+  return Move(call, number, std::move(socket->fd), *std::move(twin), *peer);
 }
 
 Reply Connect(Call& call) {

@@ -96,6 +96,8 @@ class SocketBench final : public Workbench {
   net::HolderProbe holders;
   std::unique_ptr<net::SideThread> side;
 
+  // A port of the host on which nobody listens and to which nobody else can bind: ours. Host byte order.
+  uint16_t taken_port() const { return taken_port_; }
   const net::TwinDefaults& defaults(int family) const { return family == AF_INET ? defaults4_ : defaults6_; }
 
  private:
@@ -105,6 +107,8 @@ class SocketBench final : public Workbench {
         routes(std::move(route_socket)),
         holders(std::move(probe)) {}
 
+  Fd port_holder_;
+  uint16_t taken_port_ = 0;
   net::TwinDefaults defaults4_, defaults6_;
 };
 

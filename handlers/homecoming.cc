@@ -32,44 +32,57 @@ class FetchSockets final : public ControlJob {
   net::NetnsVisit brought_;
 };
 
-Reply Exchange(Call& call, int number, const TargetSocket& twin, Fd home, Arrival arrival) {
+// 0, or the errno of what is to be done on arrival.
+int Arrive(int home_fd, const Arrival& arrival) {
+  switch (arrival.kind) {
+    case Arrival::Kind::kListen:
+      return listen(home_fd, arrival.backlog) == 0 ? 0 : errno;
+    case Arrival::Kind::kBind:
+      return bind(home_fd, arrival.address.data(), arrival.address.size()) == 0 ? 0 : errno;
+    case Arrival::Kind::kContinue:
+      return 0;
+  }
+  return 0;
+}
+
+Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home, const Arrival& arrival) {
   const Result<Twin> wanted = ReplacementFor(twin);
-  const Result<std::optional<net::SockAddr>> source = SourceOf(twin);
+  const Result<std::optional<net::SockAddr>> source = SourceOf(BenchOf(call), twin);
   if (!wanted || !source) return Reply::Fail(EADDRNOTAVAIL);
   BindTo bind_to{.address = *source};
   if (CarryOver(call, twin, home.get(), bind_to) != Counter::count_) {
     return Reply::Fail(bind_to.error != 0 ? bind_to.error : EADDRNOTAVAIL);
   }
+  if (const int error = Arrive(home.get(), arrival); error != 0) return Reply::Fail(error);
   fcntl(home.get(), F_SETFL, wanted->flags);
-  if (arrival.listen && listen(home.get(), arrival.backlog) != 0) return Reply::Fail(errno);
   if (!call.listener.Install(call.notification.id, home.get(), number, wanted->cloexec))
     return Reply::Continue();
   call.counters.Add(Counter::returned_home);
-  return arrival.listen ? Reply::Return(0) : Reply::Continue();
+  return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);
 }
 
 std::vector<Fd>& Stock(Container& container, int family) {
   return family == AF_INET ? container.home4 : container.home6;
 }
 
+// Waits for sockets of the container's network.
 Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival) {
   Container& container = ContainerOf(call);
   FetchSockets fetch(call.notification.tid, container.netns);
   co_await OnControl(call, fetch);
-  std::vector<Fd>& brought = twin.facts.family == AF_INET ? fetch.brought().tcp4 : fetch.brought().tcp6;
-  if (brought.empty()) co_return Reply::Fail(EADDRNOTAVAIL);
-  Fd home = std::move(brought.back());
-  brought.pop_back();
-  // The rest is for the next one. The vectors were made on the control thread, so swapping them in allocates
-  // nothing.
+  // The vectors were made on the control thread, so to swap them in allocates nothing.
   if (container.home4.empty()) container.home4.swap(fetch.brought().tcp4);
   if (container.home6.empty()) container.home6.swap(fetch.brought().tcp6);
+  std::vector<Fd>& stock = Stock(container, twin.facts.family);
+  if (stock.empty()) co_return Reply::Fail(EADDRNOTAVAIL);
+  Fd home = std::move(stock.back());
+  stock.pop_back();
   co_return Exchange(call, number, twin, std::move(home), arrival);
 }
 
 }  // namespace
 
-Reply GoHome(Call& call, int number, TargetSocket twin, Arrival arrival) {
+Reply GoHome(Call& call, int number, TargetSocket twin, const Arrival& arrival) {
   std::vector<Fd>& stock = Stock(ContainerOf(call), twin.facts.family);
   if (stock.empty()) {
     return Start(FetchAndExchange(call, number, std::move(twin), arrival),
@@ -78,6 +91,15 @@ Reply GoHome(Call& call, int number, TargetSocket twin, Arrival arrival) {
   Fd home = std::move(stock.back());
   stock.pop_back();
   return Exchange(call, number, twin, std::move(home), arrival);
+}
+
+Reply RefuseBind(Call& call, TargetSocket twin, const net::SockAddr& address) {
+  std::vector<Fd>& stock = Stock(ContainerOf(call), twin.facts.family);
+  if (stock.empty()) return Reply::Fail(EINVAL);
+  const Fd judge = std::move(stock.back());
+  stock.pop_back();
+  const int error = bind(judge.get(), address.data(), address.size()) == 0 ? 0 : errno;
+  return Reply::Fail(error == 0 || error == EADDRINUSE ? EINVAL : error);
 }
 
 }  // namespace shunt

@@ -10,16 +10,22 @@
 
 namespace shunt {
 
-// What is done with the socket once it is home. A listen is carried out on it before the target has it: the
-// kernel must not be let loose on a descriptor that could be exchanged for a twin meanwhile.
+// What is done with the socket before the target gets it. The kernel must not be let loose on a descriptor
+// that could be exchanged for a twin meanwhile, so listen and bind are carried out here.
 struct Arrival {
-  bool listen = false;
+  enum class Kind : uint8_t { kContinue, kListen, kBind };
+  Kind kind = Kind::kContinue;
   int backlog = 0;
+  net::SockAddr address;
 };
 
 // Replaces the unconnected twin under descriptor `number` by a socket of the container's network with the
-// same options, and lets the kernel run the call on that (or listens). Without such a socket to be had the
-// call fails with EADDRNOTAVAIL.
-Reply GoHome(Call& call, int number, TargetSocket twin, Arrival arrival = {});
+// same options, and answers the call with what it does there. If that fails the twin stays. Without a socket
+// of that network to be had the call fails with EADDRNOTAVAIL.
+Reply GoHome(Call& call, int number, TargetSocket twin, const Arrival& arrival = {});
+
+// What bind(2) to `address` says of a socket that has been bound or connected: the address is judged first,
+// by the container's own network.
+Reply RefuseBind(Call& call, TargetSocket twin, const net::SockAddr& address);
 
 }  // namespace shunt

@@ -33,7 +33,7 @@ Reply ListenSocket(Call& call, int number, int backlog) {
   if (!socket || socket->home == Home::kElsewhere || !call.StillValid()) return Reply::Continue();
   if (socket->home == Home::kHost && !IsPublished(container, socket->facts.local.port())) {
     if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Fail(EINVAL);
-    return GoHome(call, number, std::move(*socket), {.listen = true, .backlog = backlog});
+    return GoHome(call, number, std::move(*socket), {.kind = Arrival::Kind::kListen, .backlog = backlog});
   }
   return listen(socket->fd.get(), backlog) == 0 ? Reply::Return(0) : Reply::Fail(errno);
 }

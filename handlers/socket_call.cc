@@ -27,6 +27,19 @@ std::optional<RawAddress> ReadAddress(const Call& call, uint64_t address, int le
   return raw;
 }
 
+bool TargetSocket::BoundToPort(const SocketBench& bench) {
+  if (!bound_) {
+    // bind(2) to a port that is taken says EINVAL to a socket that has a port and EADDRINUSE to one that has
+    // none. In a container's network we have no port that is taken; port 0 does as well, but leaves the
+    // socket bound, which matters to nobody: it is about to be replaced.
+    const net::IpAddress any = facts.family == AF_INET ? net::IpAddress::FromV4({0}) : net::IpAddress();
+    const net::SockAddr address(any, home == Home::kHost ? bench.taken_port() : uint16_t{0});
+    bound_ =
+        facts.local.port() != 0 && bind(fd.get(), address.data(), address.size()) != 0 && errno == EINVAL;
+  }
+  return *bound_;
+}
+
 std::optional<Fd> TakeAnySocket(const Call& call, int number, DescriptorInfo* info_out) {
   // What is no socket must not be duplicated at all: see Target::TakeFd.
   const Result<DescriptorInfo> info = call.target().Describe(number);
@@ -60,7 +73,7 @@ std::optional<TargetSocket> TakeSocket(const Call& call, int number) {
   if (!taken) return {};
   const Result<net::SocketFacts> facts = net::ReadFacts(taken->get());
   if (!facts) return {};
-  TargetSocket socket{.fd = std::move(*taken), .info = info, .facts = *facts};
+  TargetSocket socket(std::move(*taken), info, *facts);
   if (facts->netns == BenchOf(call).host_netns) {
     socket.home = Home::kHost;
   } else if (facts->netns == ContainerOf(call).netns) {

@@ -28,6 +28,8 @@ struct RawAddress {
 // shall say so itself.
 std::optional<RawAddress> ReadAddress(const Call& call, uint64_t address, int length);
 
+class SocketBench;
+
 // Whose network a target's socket lives in.
 enum class Home : uint8_t {
   kContainer,  // where the container's sockets are made
@@ -36,10 +38,19 @@ enum class Home : uint8_t {
 };
 
 struct TargetSocket {
+  TargetSocket(Fd its_fd, const DescriptorInfo& its_info, const net::SocketFacts& its_facts)
+      : fd(std::move(its_fd)), info(its_info), facts(its_facts) {}
+
   Fd fd;  // our duplicate
   DescriptorInfo info;
   net::SocketFacts facts;
   Home home = Home::kElsewhere;
+
+  // True if the program has bound it to a port, rather than one being left over from a failed connect.
+  bool BoundToPort(const SocketBench& bench);
+
+ private:
+  std::optional<bool> bound_;
 };
 
 // Our duplicate of the target's socket of any kind; nothing if it is no socket or we may not look.

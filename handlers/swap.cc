@@ -2,21 +2,31 @@
 #include "handlers/swap.h"
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 namespace shunt {
 namespace {
 
-net::OptionSet OptionsToRead(const Call& call, int socket_fd, bool& stays) {
+net::OptionSet OptionsToRead(const Call& call, int socket_fd, Home home, bool& stays) {
   const Container& container = ContainerOf(call);
   stays = false;
-  if (!container.exact_traps) return net::OptionSet::kAll;
+  const net::OptionSet all = home == Home::kHost ? net::OptionSet::kAllOfTwin : net::OptionSet::kAll;
+  if (!container.exact_traps) return all;
   if (container.rare_options.empty() && container.stay.empty()) return net::OptionSet::kHot;
   uint64_t cookie = 0;
   socklen_t size = sizeof(cookie);
-  if (getsockopt(socket_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return net::OptionSet::kAll;
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return all;
   stays = container.stay.MayHave(cookie);
-  return container.rare_options.MayHave(cookie) ? net::OptionSet::kAll : net::OptionSet::kHot;
+  return container.rare_options.MayHave(cookie) ? all : net::OptionSet::kHot;
+}
+
+// What was rare on the container's socket is so on its twin.
+void MarkRare(const Call& call, int twin_fd) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(twin_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0)
+    ContainerOf(call).rare_options.Mark(cookie);
 }
 
 net::IpAddress Anywhere(int family) {
@@ -25,16 +35,10 @@ net::IpAddress Anywhere(int family) {
 
 }  // namespace
 
-bool BoundByProgram(int socket_fd, int family) {
-  // bind(2) to port 0 fails for no other reason than that the socket has a port (EINVAL).
-  const net::SockAddr anywhere(Anywhere(family), 0);
-  return bind(socket_fd, anywhere.data(), anywhere.size()) != 0;
-}
-
-Result<std::optional<net::SockAddr>> SourceOf(const TargetSocket& socket) {
+Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSocket& socket) {
   const net::SockAddr& local = socket.facts.local;
-  if (local.port() == 0 || !BoundByProgram(socket.fd.get(), socket.facts.family)) return std::nullopt;
   if (local.ip().IsLoopback()) return Fail(EADDRNOTAVAIL);
+  if (!socket.BoundToPort(bench)) return std::nullopt;
   // Any other address of the container's means: whatever address the host takes.
   return net::SockAddr(Anywhere(socket.facts.family), local.port(),
                        static_cast<sa_family_t>(socket.facts.family));
@@ -43,8 +47,9 @@ Result<std::optional<net::SockAddr>> SourceOf(const TargetSocket& socket) {
 Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to) {
   const net::TwinDefaults& defaults = BenchOf(call).defaults(socket.facts.family);
   bool stays;
-  const net::OptionSet options = OptionsToRead(call, socket.fd.get(), stays);
+  const net::OptionSet options = OptionsToRead(call, socket.fd.get(), socket.home, stays);
   if (stays) return Counter::kept_options;
+  if (options != net::OptionSet::kHot) MarkRare(call, twin_fd);
   const auto carry = [&](net::CarryPhase phase) {
     return net::CarryOptions(socket.fd.get(), twin_fd, defaults, options, phase).complete();
   };
@@ -59,6 +64,10 @@ Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, Bin
 
 Result<Twin> ReplacementFor(const TargetSocket& socket) {
   const int flags = socket.info.flags;
+  // A shutdown(2) that came before the connection counts for it all the same. (One of the sending side alone
+  // cannot be seen.)
+  pollfd closed{.fd = socket.fd.get(), .events = POLLRDHUP};
+  if (poll(&closed, 1, 0) < 0 || (closed.revents & POLLRDHUP) != 0) return Fail(EOPNOTSUPP);
   if ((flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
   return Twin{.flags = flags & kCarriedFlags, .cloexec = (flags & O_CLOEXEC) != 0};
 }

@@ -39,17 +39,13 @@ struct BindTo {
   int error = 0;                         // the errno of the bind, if it failed
 };
 
-// The source port that the program has bound, as the host can have it too. Nothing: none bound. Result:
-// EADDRNOTAVAIL for a port on loopback, which has no counterpart on the host.
-Result<std::optional<net::SockAddr>> SourceOf(const TargetSocket& socket);
+// The source port that the program has bound, as the other network can have it too. Nothing: none bound.
+// EADDRNOTAVAIL for a loopback address, which leads nowhere else.
+Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSocket& socket);
 
 // Copies the options and binds the twin. Counter::count_ if it is now the same as the container's socket,
 // else what to count: the socket stays on its ordinary path and the twin is no longer fresh.
 Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to);
-
-// True if the program has bound the socket, rather than a port being left over from a failed connect. An
-// unbound one may get a port in the course of being asked, so ask only about sockets that have one anyway.
-bool BoundByProgram(int socket_fd, int family);
 
 // The file status flags and FD_CLOEXEC that a replacement of the socket must have. EOPNOTSUPP: it has some
 // that it cannot.

@@ -128,7 +128,13 @@ Result<void> SocketLock::Attach(int socket_fd) const {
 
 Result<void> BindToDevice(int socket_fd, int device_index) {
   SHUNT_CHECK(device_index > 0);  // 0 would untie it
-  return SetInt(socket_fd, SO_BINDTOIFINDEX, device_index);
+  const Result<void> tied = SetInt(socket_fd, SO_BINDTOIFINDEX, device_index);
+  if (tied || tied.error() != Errno{EPERM}) return tied;
+  int present = 0;
+  socklen_t size = sizeof(present);
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_BINDTOIFINDEX, &present, &size) != 0 || present != device_index)
+    return tied;
+  return {};
 }
 
 absl::StatusOr<Fd> LoadLockProgramOurselves(const LockPolicy& policy) {

@@ -13,9 +13,6 @@
 // compares them with the headers. Mips, parisc and sparc number SOL_SOCKET differently and are not supported.
 //
 // Not in the table, on purpose, so neither trapped nor copied:
-//   - SO_BROADCAST, SO_NO_CHECK, SO_RXQ_OVFL, SO_WIFI_STATUS, SO_NOFCS, IP_RECVFRAGSIZE, IP_CHECKSUM,
-//     IP_MULTICAST_LOOP, IP_MULTICAST_ALL, IPV6_MULTICAST_LOOP: common on UDP, without effect on TCP. A trap
-//     would cost every UDP socket some microseconds for a flag that only getsockopt can see.
 //   - SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD, SO_PASSRIGHTS: common on AF_UNIX, without effect here.
 //   - multicast memberships, IP_MULTICAST_IF, IP_MULTICAST_TTL: the kernel refuses them on a TCP socket.
 //   - the second numbers of one thing: SO_RCVTIMEO_NEW (66) and SO_SNDTIMEO_NEW (67) set the same fields as
@@ -111,6 +108,11 @@ inline constexpr auto kSocketOptions = [] {
 
       // Rare, socket level.
       {kLevelSocket, 5, "SO_DONTROUTE", kInt, kSame, kRare},
+      {kLevelSocket, 6, "SO_BROADCAST", kInt, kSame, kRare},
+      {kLevelSocket, 11, "SO_NO_CHECK", kInt, kSame, kRare},
+      {kLevelSocket, 40, "SO_RXQ_OVFL", kInt, kSame, kRare},
+      {kLevelSocket, 41, "SO_WIFI_STATUS", kInt, kSame, kRare},
+      {kLevelSocket, 43, "SO_NOFCS", kInt, kSame, kRare},
       {kLevelSocket, 10, "SO_OOBINLINE", kInt, kSame, kRare},
       {kLevelSocket, 18, "SO_RCVLOWAT", kInt, kSame, kRare},
       {kLevelSocket, 42, "SO_PEEK_OFF", kInt, kSame, kRare},
@@ -142,6 +144,10 @@ inline constexpr auto kSocketOptions = [] {
       {kLevelIp, 1, "IP_TOS", kInt, kSame, kRare},
       {kLevelSocket, 12, "SO_PRIORITY", kInt, kAtMost, kRare, false, 6},
       {kLevelIp, 2, "IP_TTL", kInt, kSame, kRare},
+      {kLevelIp, 34, "IP_MULTICAST_LOOP", kInt, kSame, kRare},
+      {kLevelIp, 49, "IP_MULTICAST_ALL", kInt, kSame, kRare},
+      {kLevelIp6, 19, "IPV6_MULTICAST_LOOP", kInt, kSame, kRare},
+      {kLevelIp6, 29, "IPV6_MULTICAST_ALL", kInt, kSame, kRare},
       {kLevelIp, 6, "IP_RECVOPTS", kInt, kSame, kRare},
       {kLevelIp, 7, "IP_RETOPTS", kInt, kSame, kRare},
       {kLevelIp, 8, "IP_PKTINFO", kInt, kSame, kRare},

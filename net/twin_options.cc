@@ -229,6 +229,16 @@ bool TwinDefaults::MayChooseCongestionControl(std::string_view name) const {
   return false;
 }
 
+namespace {
+
+// What a lock of ours leaves behind: SO_BINDTODEVICE, SO_BINDTOIFINDEX, SO_LOCK_FILTER, SO_ATTACH_FILTER.
+constexpr bool IsLock(const SocketOption& option) {
+  return option.level == kLevelSocket &&
+         (option.name == 25 || option.name == 62 || option.name == 44 || option.name == 26);
+}
+
+}  // namespace
+
 Carried CarryOptions(int socket_fd, int twin_fd, const TwinDefaults& defaults, OptionSet set,
                      CarryPhase phase) {
   int buffer_locks = 0;
@@ -241,6 +251,7 @@ Carried CarryOptions(int socket_fd, int twin_fd, const TwinDefaults& defaults, O
   for (size_t row = 0; row < rows; ++row) {
     const SocketOption& option = kSocketOptions[row];
     if (!defaults.value(row).known || !InPhase(option, phase)) continue;
+    if (set == OptionSet::kAllOfTwin && IsLock(option)) continue;
     if (option.rule == OptionRule::kHalfIfLocked && (buffer_locks & option.parameter) == 0) continue;
     if (!CarryRow(socket_fd, twin_fd, row, defaults)) return {option.label};
   }

@@ -50,9 +50,11 @@ class TwinDefaults {
 };
 
 enum class OptionSet : uint8_t {
-  kHot,  // what ordinary programs set without a trap: 12 system calls for IPv4, 13 for IPv6, and 2 for
-         // F_SETOWN/F_SETSIG
-  kAll,  // the rare ones as well: for sockets on which one of them was trapped
+  kHot,        // what ordinary programs set without a trap: 12 system calls for IPv4, 13 for IPv6, and 2 for
+               // F_SETOWN/F_SETSIG
+  kAll,        // the rare ones as well: for sockets on which one of them was trapped
+  kAllOfTwin,  // the same for a twin, on which our own lock (a device, a locked filter) is none of its
+               // program's options
 };
 
 enum class CarryPhase : uint8_t {
