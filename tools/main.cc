@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// The `shunt` program: its subcommands, and nothing else.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "tools/run.h"
+
+namespace {
+
+// One line that names what was wrong. CLI11 does, except for what it did not expect.
+std::string Explain(const CLI::App& app, const CLI::ParseError& error) {
+  std::string command = "shunt";
+  std::string text = error.what();
+  for (const CLI::App* const subcommand : app.get_subcommands()) {
+    command += " " + subcommand->get_name();
+    for (const std::string& extra : subcommand->remaining()) {
+      if (extra != "--") text = "unknown option " + extra;
+    }
+  }
+  for (const std::string& extra : app.remaining()) text = "unknown argument " + extra;
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return command + ": " + text + " (" + command + " --help shows what is right)";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Moves the sockets of rootless containers onto the host's network.", "shunt");
+  app.require_subcommand(1);
+  int exit_status = 0;
+  shunt::AddRunCommand(app, exit_status);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    std::fprintf(stderr, "%s\n", Explain(app, error).c_str());
+    return 2;
+  }
+  return exit_status;
+}
