@@ -10,6 +10,7 @@
 #include "tools/agent.h"
 #include "tools/lock_server.h"
 #include "tools/profile.h"
+#include "tools/run.h"
 
 namespace {
 
@@ -34,6 +35,7 @@ int main(int argc, char** argv) {
   CLI::App app("Moves the sockets of rootless containers onto the host's network.", "shunt");
   app.require_subcommand(1);
   int exit_status = 0;
+  shunt::AddRunCommand(app, exit_status);
   shunt::AddAgentCommand(app, exit_status);
   shunt::AddProfileCommand(app, exit_status);
   shunt::AddLockServerCommand(app, exit_status);
