@@ -10,13 +10,12 @@ import pty
 import re
 import select
 import signal
-import sys
 import tempfile
 import termios
 import time
 import unittest
 
-from shunt_run import SHUNT, PYTHON, DEADLINE, run, until, processes, descendants, alive, main
+from shunt_run import SHUNT, PYTHON, DEADLINE, until, processes, descendants, alive, main
 
 
 class Shell:

@@ -8,11 +8,8 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
-import time
 import unittest
 
 from shunt_run import SHUNT, PYTHON, DEADLINE, IS_ROOT, run, start, until, processes, descendants, alive, main

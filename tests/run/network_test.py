@@ -9,10 +9,9 @@ import http.server
 import os
 import shutil
 import socket
+import socketserver
 import subprocess
-import sys
 import threading
-import time
 import unittest
 
 from shunt_run import SHUNT, PYTHON, DEADLINE, IS_ROOT, run, start, main
@@ -34,7 +33,9 @@ class Server:
     """An HTTP server in the arena's host network."""
 
     def __init__(self, address, body=b"x" * 100000, family=socket.AF_INET):
-        kind = type("HTTPServer", (http.server.ThreadingHTTPServer,), {"address_family": family})
+        # HTTPServer's own server_bind looks up its name, which takes long where there is no resolver.
+        kind = type("HTTPServer", (http.server.ThreadingHTTPServer,),
+                    {"address_family": family, "server_bind": socketserver.TCPServer.server_bind})
         self.server = kind((address, 0), Handler)
         self.server.body = body
         self.port = self.server.server_address[1]
