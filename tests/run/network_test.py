@@ -12,6 +12,7 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
 import unittest
 
 from shunt_run import SHUNT, PYTHON, DEADLINE, IS_ROOT, run, start, main
@@ -126,17 +127,19 @@ class Network(unittest.TestCase):
             self.assertEqual(self.fetch(net, f"http://[{self.HOST6}]:{server.port}/"), ["100000"], net)
 
     def test_delivers_what_was_written_before_the_command_ended(self):
-        size = 3_000_000
+        size = 8_000_000
         for net in self.programs():
             with socket.create_server((self.HOST, 0)) as server:
-                port = server.getsockname()[1]
-                process = start("--no-accelerate", "--", PYTHON, "-c", SEND, self.HOST, str(port), str(size), net=net)
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+                process = start("--no-accelerate", "--", PYTHON, "-c", SEND, self.HOST, str(server.getsockname()[1]),
+                                str(size), net=net)
                 client, _ = server.accept()
                 client.settimeout(DEADLINE)
                 received = 0
-                # The command may well be through before we have begun to read.
+                # A slow reader: the command is through while megabytes wait in its namespace.
                 while chunk := client.recv(65536):
                     received += len(chunk)
+                    time.sleep(0.002)
                 client.close()
                 process.communicate(timeout=DEADLINE)
                 self.assertEqual(received, size, net)
