@@ -26,14 +26,14 @@ class Dispatch {
   }
 
  private:
-  // x32 calls carry the native architecture and a bit in the number, so they are a table of their own with
-  // another start.
   struct Table {
     uint32_t arch = 0;
     uint32_t first = 0;
     std::array<Handler, 1024> handlers{};
   };
-  std::array<Table, 3> tables_{};
+  Table* TableFor(uint32_t arch, uint32_t first);
+
+  std::array<Table, 3> tables_{};  // arch 0: unused
 };
 
 }  // namespace shunt

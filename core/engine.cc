@@ -30,8 +30,10 @@ struct Engine::Entry {
   Engine& engine;
   ServedListener served;
   size_t reactor_index = 0;
-  std::function<void(Guest&)> ended;
+  std::function<void(std::unique_ptr<Guest>)> ended;
 };
+
+Engine::Engine(std::span<const Route> routes) : dispatch_(routes) {}
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
                                                       std::span<const Route> routes) {
@@ -60,7 +62,7 @@ Engine::~Engine() {
 }
 
 ServedListener& Engine::Serve(Listener listener, std::unique_ptr<Guest> guest,
-                              std::function<void(Guest&)> ended) {
+                              std::function<void(std::unique_ptr<Guest>)> ended) {
   auto entry = std::make_unique<Entry>(*this, std::move(listener), std::move(guest), next_owner_++);
   entry->ended = std::move(ended);
   entry->reactor_index = static_cast<size_t>(std::min_element(load_.begin(), load_.end()) - load_.begin());
@@ -77,7 +79,7 @@ void Engine::OnGone(Message& message) {
   auto& entry = message.about<Entry>();
   Engine& engine = entry.engine;
   --engine.load_[entry.reactor_index];
-  if (entry.ended) entry.ended(*entry.served.guest);
+  if (entry.ended) entry.ended(std::move(entry.served.guest));
   const auto place = std::find_if(engine.served_.begin(), engine.served_.end(),
                                   [&entry](const auto& candidate) { return candidate.get() == &entry; });
   engine.served_.erase(place);

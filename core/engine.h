@@ -33,7 +33,8 @@ class Engine {
 
   // Serves `listener` until the last task under its filter has ended. `ended` is then called from
   // HandleEvents(), after the reactor has let go of `guest` and before it is destroyed.
-  ServedListener& Serve(Listener listener, std::unique_ptr<Guest> guest, std::function<void(Guest&)> ended);
+  ServedListener& Serve(Listener listener, std::unique_ptr<Guest> guest,
+                        std::function<void(std::unique_ptr<Guest>)> ended);
 
   // Delivers `message` on the reactor that serves `served`, between two calls.
   void Post(ServedListener& served, Message& message) { served.reactor->Post(message); }
@@ -50,7 +51,7 @@ class Engine {
  private:
   struct Entry;
 
-  explicit Engine(std::span<const Route> routes) : dispatch_(routes) {}
+  explicit Engine(std::span<const Route> routes);
   static void OnGone(Message& message);
 
   Dispatch dispatch_;

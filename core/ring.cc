@@ -74,6 +74,12 @@ void Ring::PollWithTimeout(int fd, unsigned events, const __kernel_timespec* tim
   io_uring_sqe_set_data64(limit, timeout_tag);
 }
 
+void Ring::Close(int fd, uint64_t tag) {
+  io_uring_sqe* sqe = Next();
+  io_uring_prep_close(sqe, fd);
+  io_uring_sqe_set_data64(sqe, tag);
+}
+
 void Ring::Cancel(uint64_t tag, uint64_t own_tag) {
   io_uring_sqe* sqe = Next();
   io_uring_prep_cancel64(sqe, tag, 0);

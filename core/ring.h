@@ -46,6 +46,8 @@ class Ring {
   // `timeout_tag`.
   void PollWithTimeout(int fd, unsigned events, const __kernel_timespec* timeout, uint64_t tag,
                        uint64_t timeout_tag);
+  // Closes where waiting for it hurts nobody.
+  void Close(int fd, uint64_t tag);
   void Cancel(uint64_t tag, uint64_t own_tag);
 
   // Hands over what was queued, sleeps until something is complete if `wait`, and copies out completions, the

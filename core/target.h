@@ -25,6 +25,7 @@ namespace shunt {
 struct DescriptorInfo {
   int flags = 0;     // as F_GETFL gives them, and O_CLOEXEC as the target's own descriptor has it
   uint64_t ino = 0;  // 0 before Linux 5.14
+  int mount = 0;  // the id of the mount that the file is on; all sockets are on the kernel's one socket mount
 };
 
 class Target {
@@ -39,6 +40,9 @@ class Target {
   Result<size_t> WriteMemory(uint64_t address, std::span<const std::byte> from) const;
 
   // A duplicate of the target's descriptor `number` (O_CLOEXEC). EBADF: the target has none of that number.
+  // Only for what Describe() has just called a socket: to close a duplicate of another file can wait for
+  // whoever serves it (FUSE asks its server), as long as he likes. If it turns out to be none, give it to
+  // Reactor::CloseInBackground().
   Result<Fd> TakeFd(int number);
 
   Result<DescriptorInfo> Describe(int number);
@@ -58,7 +62,9 @@ class Target {
   pid_t tid_ = 0;
   uint64_t owner_ = 0;
   Fd pidfd_;
-  Fd info_dir_;  // /proc/TID/fdinfo
+  Fd info_dir_;   // /proc/TID/fdinfo
+  Fd info_file_;  // the last descriptor's file there; reading it again from the start tells the present state
+  int info_number_ = -1;
   std::array<uint64_t, 4> note_{};
 };
 

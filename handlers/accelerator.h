@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Accelerator: the engine with everything that serves containers' sockets, behind four calls.
 //
-// `shunt run` serves one container with it, `shunt agent` any number. It owns the reactors, the locks and what is known of
-// the host's and the containers' networks. All calls are for one control thread; nothing here blocks for longer than a fork.
+// `shunt run` serves one container with it, `shunt agent` any number. It owns the reactors, the locks and
+// what is known of the host's and the containers' networks. All calls are for one control thread; nothing
+// here blocks for longer than a fork.
 
 #pragma once
 
@@ -16,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/counters.h"
 #include "core/fd.h"
 #include "net/publish.h"
 #include "net/subnet_set.h"
@@ -28,14 +30,22 @@ struct AcceleratorOptions {
   int reactors = 0;  // 0: one for each CPU that we may run on
   Affinity affinity = Affinity::kPin;
   std::string lock_socket;  // where the privileged helper hands out locks; empty: the default path
+  std::function<void()>
+      on_reactor_start;  // for tests: on each reactor's thread, when it is about to stop allocating
 };
 
 // One container as its operator wants it.
 struct ContainerSpec {
-  std::string name;                   // for messages
-  pid_t pid = 0;                      // a task in its network namespace, as seen from our pid namespace; 0: not known yet
+  std::string name;  // for messages
+  pid_t pid = 0;     // a task in its network namespace, as seen from our pid namespace; 0: not known yet
   std::vector<net::Publish> publish;  // ports that move to the host
-  net::SubnetSet ignore;              // networks that stay on the container's ordinary path
+  std::vector<net::Publish>
+      taken;              // published ports whose host port is another container's: a bind is EADDRINUSE
+  net::SubnetSet ignore;  // networks that stay on the container's ordinary path
+  // The filter is the one that handlers/traps.h describes, so what it does not report has not happened.
+  // False: any filter that traps connect; every swap then looks at everything that could matter, which takes
+  // longer.
+  bool exact_traps = false;
 };
 
 class Accelerator {
@@ -44,9 +54,11 @@ class Accelerator {
   static absl::StatusOr<std::unique_ptr<Accelerator>> Start(const AcceleratorOptions& options);
   virtual ~Accelerator() = default;
 
-  // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten and `ended` is
-  // called on the control thread, from HandleEvents().
-  virtual absl::Status Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
+  // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten
+  // and `ended` is called on the control thread, from HandleEvents(). Returns why its connections stay on the
+  // ordinary path for now, or "". Fails only with what is no seccomp listener: a listener that nobody answers
+  // would hang its container.
+  virtual absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
 
   // Becomes readable when HandleEvents() has something to do. For the control thread's poll loop.
   virtual int event_fd() const = 0;
@@ -56,6 +68,13 @@ class Accelerator {
   virtual std::string LocksInForce() const = 0;
   // True if published ports move to the host; false: the network helper has to forward them.
   virtual bool CanPublish() const = 0;
+
+  // Sums over all reactors, in the order of core/counters.h.
+  struct CounterValue {
+    CounterText text;
+    uint64_t value;
+  };
+  virtual std::vector<CounterValue> Counters() const = 0;
 };
 
 }  // namespace shunt

@@ -15,7 +15,6 @@ namespace shunt {
 // change.
 enum class RouteCondition : uint8_t {
   kAlways,
-  kIfPublished,     // the container has published ports, or may have
   kIfRenumbered,    // a port is published under another number, so that the socket's own port is not what was
                     // bound
   kFastOpenInArg2,  // MSG_FASTOPEN in `flags`: the call connects
@@ -27,8 +26,8 @@ enum class RouteCondition : uint8_t {
 
 #define SHUNT_ROUTES(X)                      \
   X(connect, Connect, kAlways)               \
-  X(bind, Bind, kIfPublished)                \
-  X(listen, Listen, kIfPublished)            \
+  X(bind, Bind, kAlways)                     \
+  X(listen, Listen, kAlways)                 \
   X(epoll_create, EpollCreate, kAlways)      \
   X(epoll_create1, EpollCreate1, kAlways)    \
   X(sendto, SendTo, kFastOpenInArg3)         \

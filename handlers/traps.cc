@@ -23,12 +23,10 @@ void AddOptionTraps(const char* syscall, std::vector<Trap>& traps) {
 
 void AddSocketCallTraps(const char* syscall, const TrapNeeds& needs, std::vector<Trap>& traps) {
   const auto add = [&](uint32_t call) { traps.push_back({syscall, {ArgCondition::IntEquals(0, call)}}); };
+  add(kSocketCallBind);
   add(kSocketCallConnect);
+  add(kSocketCallListen);
   add(kSocketCallSetSockOpt);
-  if (needs.published) {
-    add(kSocketCallBind);
-    add(kSocketCallListen);
-  }
   if (needs.renumbered) add(kSocketCallGetSockName);
 }
 
@@ -37,9 +35,6 @@ void AddTraps(const char* syscall, RouteCondition condition, const TrapNeeds& ne
   switch (condition) {
     case RouteCondition::kAlways:
       traps.push_back({syscall, {}});
-      return;
-    case RouteCondition::kIfPublished:
-      if (needs.published) traps.push_back({syscall, {}});
       return;
     case RouteCondition::kIfRenumbered:
       if (needs.renumbered) traps.push_back({syscall, {}});

@@ -14,8 +14,7 @@ namespace shunt {
 
 // What depends on the container. The defaults suit a container of which nothing is known yet.
 struct TrapNeeds {
-  bool published = true;    // ports may be published: bind and listen are trapped
-  bool renumbered = false;  // one of them under another number: getsockname is trapped
+  bool renumbered = false;  // a port is published under another number: getsockname is trapped
 };
 
 // socketcall(2)'s first argument. The others are in memory, where a filter cannot look: a setsockopt that

@@ -69,10 +69,13 @@ absl::StatusOr<Fd> ConnectToServer(const std::string& path) {
     ::setsockopt(socket.get(), SOL_SOCKET, option, &kServerPatience, sizeof(kServerPatience));
   }
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    const absl::Status error = absl::ErrnoToStatus(errno, absl::StrCat("lock server at ", path));
+    const int error = errno;
     return absl::UnavailableError(absl::StrCat(
-        error.message(),
-        "; enable it with `systemctl enable --now shunt-lock.socket`, or run `shunt lock-server` as root"));
+        absl::ErrnoToStatus(error, absl::StrCat("lock server at ", path)).message(),
+        error == EACCES
+            ? "; its administrator decides who may ask, by SocketMode= and SocketGroup= in shunt-lock.socket"
+            : "; enable it with `systemctl enable --now shunt-lock.socket`, or run `shunt lock-server` as "
+              "root"));
   }
   return socket;
 }
@@ -125,11 +128,17 @@ Result<void> SocketLock::Attach(int socket_fd) const {
 
 Result<void> BindToDevice(int socket_fd, int device_index) {
   SHUNT_CHECK(device_index > 0);  // 0 would untie it
-  return SetInt(socket_fd, SO_BINDTOIFINDEX, device_index);
+  const Result<void> tied = SetInt(socket_fd, SO_BINDTOIFINDEX, device_index);
+  if (tied || tied.error() != Errno{EPERM}) return tied;
+  int present = 0;
+  socklen_t size = sizeof(present);
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_BINDTOIFINDEX, &present, &size) != 0 || present != device_index)
+    return tied;
+  return {};
 }
 
 absl::StatusOr<Fd> LoadLockProgramOurselves(const LockPolicy& policy) {
-  if (const absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
+  if (absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
   const std::vector<bpf_insn> code = LockProgram(policy);
   bpf_attr attr;
   std::memset(&attr, 0,
@@ -145,7 +154,7 @@ absl::StatusOr<Fd> LoadLockProgramOurselves(const LockPolicy& policy) {
 }
 
 absl::StatusOr<Fd> RequestLockProgram(const LockPolicy& policy, const std::string& lock_socket) {
-  if (const absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
+  if (absl::Status status = CheckLockPolicy(policy); !status.ok()) return status;
   absl::StatusOr<Fd> socket = ConnectToServer(lock_socket);
   if (!socket.ok()) return socket.status();
   const std::string request = EncodeLockPolicy(policy);
@@ -162,7 +171,7 @@ absl::StatusOr<Fd> LoadLockProgram(const LockPolicy& policy, absl::string_view l
     program = RequestLockProgram(policy, lock_socket.empty() ? kDefaultLockSocket : std::string(lock_socket));
   }
   if (!program.ok()) return program;
-  if (const absl::Status status = TryOnSocket(program->get()); !status.ok()) return status;
+  if (absl::Status status = TryOnSocket(program->get()); !status.ok()) return status;
   return program;
 }
 

@@ -61,8 +61,8 @@ class SocketLock {
 };
 
 // Ties a socket to a network device of its own network namespace, by index (> 0, checked). One system call,
-// no heap. EPERM if it is tied already, unless the caller has CAP_NET_RAW over that network; ENODEV if there
-// is no such device.
+// no heap. EPERM if it is tied to another one already, unless the caller has CAP_NET_RAW over that network.
+// An index without a device is taken, and the socket then reaches nothing.
 Result<void> BindToDevice(int socket_fd, int device_index);
 
 // Where the lock server listens unless told otherwise.

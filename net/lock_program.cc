@@ -269,7 +269,6 @@ std::vector<bpf_insn> LockProgram(const LockPolicy& policy) {
 
   code.Place(syn);
   code.IfAnyBit(kResult, TH_ACK, source);
-  code.IfEqual(kState, BPF_TCP_SYN_SENT, source);
 
   code.Place(destination);
   MatchDestination(code, policy.listen, accept);

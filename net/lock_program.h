@@ -15,8 +15,9 @@
 //   a network of
 //      `deny` and not from an endpoint of `self`. RST included, so that refusals do not tell which ports are
 //      open there.
-//   3. SYN alone, in any other state, is let through for an endpoint of `listen`, and otherwise judged as
-//   in 2.
+//   3. SYN alone, in any other state, is let through for an endpoint of `listen`: who sends it means the
+//   container, and a
+//      client that crashed and comes back must get its answer. Else it is judged as in 2.
 //   4. Everything else belongs to a connection that 1 or 2 has let come about.
 //
 // The state in 1 and 2 is read without the socket's lock: it may be an older one than TCP then acts on.

@@ -48,10 +48,10 @@ std::string Conflict(const Publish& a, const Publish& b, absl::string_view which
 }  // namespace
 
 std::string Publish::ToString() const {
-  const std::string ports = absl::StrCat(host_port, ":", port);
-  if (!host_ip) return ports;
-  if (host_ip->IsV4()) return absl::StrCat(host_ip->ToString(), ":", ports);
-  return absl::StrCat("[", host_ip->ToString(), "]:", ports);
+  if (!host_ip) return absl::StrCat(host_port, ":", port);
+  const std::string ip = host_ip->ToString();
+  if (host_ip->IsV4()) return absl::StrCat(ip, ":", host_port, ":", port);
+  return absl::StrCat("[", ip, "]:", host_port, ":", port);
 }
 
 absl::StatusOr<Publish> ParsePublish(absl::string_view text) {

@@ -13,9 +13,6 @@
 // compares them with the headers. Mips, parisc and sparc number SOL_SOCKET differently and are not supported.
 //
 // Not in the table, on purpose, so neither trapped nor copied:
-//   - SO_BROADCAST, SO_NO_CHECK, SO_RXQ_OVFL, SO_WIFI_STATUS, SO_NOFCS, IP_RECVFRAGSIZE, IP_CHECKSUM,
-//     IP_MULTICAST_LOOP, IP_MULTICAST_ALL, IPV6_MULTICAST_LOOP: common on UDP, without effect on TCP. A trap
-//     would cost every UDP socket some microseconds for a flag that only getsockopt can see.
 //   - SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD, SO_PASSRIGHTS: common on AF_UNIX, without effect here.
 //   - multicast memberships, IP_MULTICAST_IF, IP_MULTICAST_TTL: the kernel refuses them on a TCP socket.
 //   - the second numbers of one thing: SO_RCVTIMEO_NEW (66) and SO_SNDTIMEO_NEW (67) set the same fields as
@@ -54,10 +51,10 @@ enum class OptionRule : uint8_t {
   kHalfIfLocked,  // SO_SNDBUF, SO_RCVBUF: value/2 (the kernel doubles), and only if `parameter`, its bit in
                   // SO_BUF_LOCK, is set (a write stops autotuning); ordinary path if the twin does not read
                   // back the same
-  kNonzeroOnly,  // as read, never zero: writing SO_TIMESTAMPNS=0 would clear SO_TIMESTAMP
-  kSkipValue,    // as read, unless it is `parameter`: that value means "not set" and written back means
-                 // something else
-  kAtMost,       // as read; above `parameter`: ordinary path, for that takes a privilege
+  kNonzeroOnly,   // as read, never zero: writing SO_TIMESTAMPNS=0 would clear SO_TIMESTAMP
+  kSkipValue,     // as read, unless it is `parameter`: that value means "not set" and written back means
+                  // something else
+  kAtMost,        // as read; above `parameter`: ordinary path, for that takes a privilege
   kZeroOrOrdinaryPath,  // nothing is written; any nonzero byte in what was read: ordinary path
   kOrdinaryPath,        // unreadable: that it was ever set means the ordinary path
 };
@@ -111,6 +108,11 @@ inline constexpr auto kSocketOptions = [] {
 
       // Rare, socket level.
       {kLevelSocket, 5, "SO_DONTROUTE", kInt, kSame, kRare},
+      {kLevelSocket, 6, "SO_BROADCAST", kInt, kSame, kRare},
+      {kLevelSocket, 11, "SO_NO_CHECK", kInt, kSame, kRare},
+      {kLevelSocket, 40, "SO_RXQ_OVFL", kInt, kSame, kRare},
+      {kLevelSocket, 41, "SO_WIFI_STATUS", kInt, kSame, kRare},
+      {kLevelSocket, 43, "SO_NOFCS", kInt, kSame, kRare},
       {kLevelSocket, 10, "SO_OOBINLINE", kInt, kSame, kRare},
       {kLevelSocket, 18, "SO_RCVLOWAT", kInt, kSame, kRare},
       {kLevelSocket, 42, "SO_PEEK_OFF", kInt, kSame, kRare},
@@ -142,6 +144,10 @@ inline constexpr auto kSocketOptions = [] {
       {kLevelIp, 1, "IP_TOS", kInt, kSame, kRare},
       {kLevelSocket, 12, "SO_PRIORITY", kInt, kAtMost, kRare, false, 6},
       {kLevelIp, 2, "IP_TTL", kInt, kSame, kRare},
+      {kLevelIp, 34, "IP_MULTICAST_LOOP", kInt, kSame, kRare},
+      {kLevelIp, 49, "IP_MULTICAST_ALL", kInt, kSame, kRare},
+      {kLevelIp6, 19, "IPV6_MULTICAST_LOOP", kInt, kSame, kRare},
+      {kLevelIp6, 29, "IPV6_MULTICAST_ALL", kInt, kSame, kRare},
       {kLevelIp, 6, "IP_RECVOPTS", kInt, kSame, kRare},
       {kLevelIp, 7, "IP_RETOPTS", kInt, kSame, kRare},
       {kLevelIp, 8, "IP_PKTINFO", kInt, kSame, kRare},

@@ -24,7 +24,7 @@
 namespace shunt::net {
 
 // What a fresh twin of one family reads. Learned in the host's network at start, and again whenever somebody
-// may have changed its sysctls (about 30 us); a twin that is older than the defaults it is compared with may
+// may have changed its sysctls (about 40 us); a twin that is older than the defaults it is compared with may
 // differ from them.
 class TwinDefaults {
  public:
@@ -50,9 +50,11 @@ class TwinDefaults {
 };
 
 enum class OptionSet : uint8_t {
-  kHot,  // what ordinary programs set without a trap: 12 system calls for IPv4, 13 for IPv6, and 2 for
-         // F_SETOWN/F_SETSIG
-  kAll,  // the rare ones as well: for sockets on which one of them was trapped
+  kHot,        // what ordinary programs set without a trap: 12 system calls for IPv4, 13 for IPv6, and 2 for
+               // F_SETOWN/F_SETSIG
+  kAll,        // the rare ones as well: for sockets on which one of them was trapped
+  kAllOfTwin,  // the same for a twin, on which our own lock (a device, a locked filter) is none of its
+               // program's options
 };
 
 enum class CarryPhase : uint8_t {
@@ -65,6 +67,8 @@ struct [[nodiscard]] Carried {
   // The first thing that cannot be carried over, for counters and messages ("SO_MARK"); nullptr: all is on
   // the twin.
   const char* obstacle = nullptr;
+  // SO_SNDTIMEO is set; true as well if it was not looked at.
+  bool send_timeout = true;
 
   bool complete() const { return obstacle == nullptr; }
 };

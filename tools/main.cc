@@ -7,6 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "tools/agent.h"
+#include "tools/lock_server.h"
+#include "tools/profile.h"
 #include "tools/run.h"
 
 namespace {
@@ -33,6 +36,9 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_status = 0;
   shunt::AddRunCommand(app, exit_status);
+  shunt::AddAgentCommand(app, exit_status);
+  shunt::AddProfileCommand(app, exit_status);
+  shunt::AddLockServerCommand(app, exit_status);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

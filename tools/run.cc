@@ -129,14 +129,14 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
       "Run a command in a container of its own, with its connections at the host network's speed.\n\n"
       "  shunt run -- curl -O http://192.0.2.1/image.iso\n"
       "  shunt run -p 8080:80 --rootfs ./debian -- nginx -g 'daemon off;'\n"
-      "  shunt run --net none -- make test\n");
+      "  shunt run --net none --no-accelerate -- make test      no network at all\n");
   run->positionals_at_end();
   run->add_option("--rootfs", options.rootfs, "Use DIR as the root directory instead of the host's files")
       ->type_name("DIR")
       ->check(CLI::ExistingDirectory);
   run->add_option("--user", typed.user, "Run the command as this user of the container instead of 0")
       ->type_name("UID[:GID]");
-  run->add_option("--net", typed.net, "The ordinary network; the first that works if not given")
+  run->add_option("--net", typed.net, "The ordinary network, for all that is not accelerated; the first that works if not given")
       ->type_name("slirp4netns|pasta|none")
       ->check(CLI::IsMember({"slirp4netns", "pasta", "none"}));
   run->add_option("-p,--publish", typed.publish,

@@ -15,7 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "core/filter.h"
 #include "handlers/traps.h"
-#include "tools/run_container.h"
+#include "tools/run_sandbox.h"
 #include "tools/run_network.h"
 
 namespace shunt {
@@ -25,20 +25,12 @@ void Say(absl::string_view text) {
   std::fprintf(stderr, "shunt run: %s\n", std::string(text).c_str());
 }
 
+// True if a moved socket has another name on the host than the program gave it.
 bool Renumbered(const std::vector<net::Publish>& publish) {
   for (const net::Publish& one : publish) {
-    if (one.host_port != one.port) return true;
+    if (one.host_port != one.port || one.host_ip.has_value()) return true;
   }
   return false;
-}
-
-// With all of the Internet ignored the engine only publishes.
-net::SubnetSet Everything() {
-  net::SubnetSet set;
-  for (const char* const all : {"0.0.0.0/0", "::/0"}) {
-    if (!set.Add(*net::ParseSubnet(all))) break;
-  }
-  return set;
 }
 
 // Whoever reads what the command writes must see the end when the command closes it, not when we end.
@@ -55,21 +47,20 @@ class Run {
   absl::Status Begin(const Terminal& terminal, Fd link) {
     // The filter first: it is built in memory that the command's process inherits.
     std::vector<sock_filter> filter;
-    if (MayAccelerate()) {
-      const TrapNeeds needs = {.published = !options_.publish.empty(),
-                               .renumbered = Renumbered(options_.publish)};
+    if (options_.accelerate) {
+      const TrapNeeds needs = {.renumbered = Renumbered(options_.publish)};
       absl::StatusOr<std::vector<sock_filter>> built = BuildFilter(Traps(needs), Denies());
       if (!built.ok()) return built.status();
       filter = *std::move(built);
     }
-    const ContainerOptions container_options = {
+    const SandboxOptions sandbox_options = {
         .command = options_.command,
         .rootfs = options_.rootfs,
         .user = options_.user.value_or(UserIds{}),
         .drop_groups = options_.user.has_value(),
         .install_filter = [&filter] { return InstallInCommand(filter); },
     };
-    absl::StatusOr<Container> container = Container::Create(container_options, terminal, link.get());
+    absl::StatusOr<Sandbox> container = Sandbox::Create(sandbox_options, terminal, link.get());
     if (!container.ok()) return container.status();
     container_.emplace(*std::move(container));
     link.reset();
@@ -108,14 +99,9 @@ class Run {
     return ToStatus(listener.error(), "install the command's seccomp filter");
   }
 
-  // Without a network there is nothing to accelerate, only perhaps ports to publish.
-  bool MayAccelerate() const {
-    return options_.accelerate && (options_.net != RunOptions::Net::kNone || !options_.publish.empty());
-  }
-
   // Gives the container its networks, the ordinary and the fast one, and lets the command go.
   absl::Status Connect() {
-    if (MayAccelerate()) StartAccelerator();
+    if (options_.accelerate) StartAccelerator();
     const bool engine_publishes = accelerator_ != nullptr && accelerator_->CanPublish();
     if (!options_.publish.empty() && !engine_publishes && options_.net == RunOptions::Net::kNone) {
       return absl::FailedPreconditionError(
@@ -123,19 +109,19 @@ class Run {
                        " is not possible with --net none here: ", WhyNotPublish()));
     }
     if (absl::Status status = StartOrdinaryNetwork(!engine_publishes); !status.ok()) return status;
-    const bool serve = accelerator_ != nullptr && (network_.has_value() || engine_publishes);
+    const bool serve = accelerator_ != nullptr;
     absl::StatusOr<Fd> listener =
         container_->Prepare(network_.has_value() ? network_->resolv_conf : "", serve);
     if (!listener.ok()) return listener.status();
     if (serve) {
-      ContainerSpec spec = {.name = options_.command[0], .pid = container_->pid()};
+      ContainerSpec spec = {.name = options_.command[0],
+                            .pid = container_->pid(),
+                            .ignore = options_.ignore,
+                            .exact_traps = true};
       if (engine_publishes) spec.publish = options_.publish;
-      // A container without a network stays without: the engine must not become its network.
-      spec.ignore = network_.has_value() ? options_.ignore : Everything();
-      if (absl::Status status = accelerator_->Serve(*std::move(listener), std::move(spec), [] {});
-          !status.ok()) {
-        return status;
-      }
+      const absl::StatusOr<std::string> ordinary = accelerator_->Serve(*std::move(listener), std::move(spec), [] {});
+      if (!ordinary.ok()) return ordinary.status();
+      if (!ordinary->empty()) degraded_.push_back(absl::StrCat("nothing is accelerated: ", *ordinary));
     }
     Report(serve);
     return container_->Start();
@@ -208,7 +194,7 @@ class Run {
   }
 
   const RunOptions& options_;
-  std::optional<Container> container_;
+  std::optional<Sandbox> container_;
   std::optional<Network> network_;
   std::string network_name_ = "none";
   std::unique_ptr<Accelerator> accelerator_;

@@ -166,6 +166,16 @@ TEST(Filter, MeansWhatItsConditionsSay) {
   }
 }
 
+TEST(Filter, ComparesTheUpperHalfTooWhereTheMaskCoversIt) {
+  std::vector<Trap> traps;
+  for (const uint64_t value : {3, 5, 40}) traps.push_back({"connect", {{1, ~uint64_t{0}, value}}});
+  const std::vector<sock_filter> program = Build(traps);
+  for (const uint64_t value : {3, 5, 40}) {
+    EXPECT_EQ(ActionOf(program, AUDIT_ARCH_X86_64, 42, {0, value}), SECCOMP_RET_USER_NOTIF);
+    EXPECT_EQ(ActionOf(program, AUDIT_ARCH_X86_64, 42, {0, value + (uint64_t{1} << 32)}), SECCOMP_RET_ALLOW);
+  }
+}
+
 TEST(Filter, JumpsAcrossMoreInstructionsThanAConditionalJumpReaches) {
   std::vector<Trap> traps;
   for (const char* name : {"connect", "bind", "setsockopt", "sendto", "read", "write", "mmap"}) {

@@ -106,7 +106,7 @@ TEST(Traps, TheCommonOptionsAreNeverTrapped) {
 }
 
 TEST(Traps, ASetsockoptThatIsNoneOfOurBusinessCostsAtMostThirtyInstructions) {
-  const std::vector<sock_filter> program = Program({.published = true, .renumbered = true});
+  const std::vector<sock_filter> program = Program({.renumbered = true});
   int longest = 0;
   for (const SyscallNumber& number : NumbersOf("setsockopt")) {
     for (uint64_t level = 0; level <= 50; ++level) {
@@ -133,18 +133,13 @@ TEST(Traps, SendsAreTrappedOnlyIfTheyConnect) {
   }
 }
 
-TEST(Traps, ConnectAndEpollCreationAreAlwaysTrapped) {
-  const std::vector<sock_filter> program = Program({.published = false, .renumbered = false});
+TEST(Traps, WhatMayMoveASocketAndEpollCreationAreAlwaysTrapped) {
+  const std::vector<sock_filter> program = Program({.renumbered = false});
+  EXPECT_TRUE(Notifies(program, "bind"));
+  EXPECT_TRUE(Notifies(program, "listen"));
   EXPECT_TRUE(Notifies(program, "connect"));
   EXPECT_TRUE(Notifies(program, "epoll_create"));
   EXPECT_TRUE(Notifies(program, "epoll_create1"));
-}
-
-TEST(Traps, BindAndListenAreTrappedIfPortsMayBePublished) {
-  EXPECT_TRUE(Notifies(Program({.published = true}), "bind"));
-  EXPECT_TRUE(Notifies(Program({.published = true}), "listen"));
-  EXPECT_FALSE(Notifies(Program({.published = false}), "bind"));
-  EXPECT_FALSE(Notifies(Program({.published = false}), "listen"));
 }
 
 TEST(Traps, GetsocknameIsTrappedIfAPortIsPublishedUnderAnotherNumber) {
@@ -162,9 +157,8 @@ TEST(Traps, SocketcallNotifiesForTheSameCallsAsTheDirectWay) {
     }
     return calls;
   };
-  EXPECT_EQ(trapped({.published = true, .renumbered = true}), (std::set<uint64_t>{2, 3, 4, 6, 14}));
-  EXPECT_EQ(trapped({.published = true, .renumbered = false}), (std::set<uint64_t>{2, 3, 4, 14}));
-  EXPECT_EQ(trapped({.published = false, .renumbered = false}), (std::set<uint64_t>{3, 14}));
+  EXPECT_EQ(trapped({.renumbered = true}), (std::set<uint64_t>{2, 3, 4, 6, 14}));
+  EXPECT_EQ(trapped({.renumbered = false}), (std::set<uint64_t>{2, 3, 4, 14}));
 }
 
 TEST(Traps, IoUringIsAnsweredAsByAKernelWithoutIt) {
@@ -175,7 +169,7 @@ TEST(Traps, IoUringIsAnsweredAsByAKernelWithoutIt) {
 }
 
 TEST(Traps, NothingElseIsTrappedInAnyInterface) {
-  const std::vector<sock_filter> program = Program({.published = true, .renumbered = true});
+  const std::vector<sock_filter> program = Program({.renumbered = true});
   std::set<std::pair<uint32_t, uint32_t>> ours;
   for (const char* name : {"connect", "bind", "listen", "epoll_create", "epoll_create1", "sendto", "sendmsg",
                            "sendmmsg", "setsockopt", "getsockname", "socketcall", "io_uring_setup"}) {
@@ -195,7 +189,7 @@ TEST(Traps, NothingElseIsTrappedInAnyInterface) {
 }
 
 TEST(Traps, EveryInstructionOfTheFilterIsReached) {
-  const std::vector<sock_filter> program = Program({.published = true, .renumbered = true});
+  const std::vector<sock_filter> program = Program({.renumbered = true});
   std::set<size_t> visited;
   const auto run = [&](uint32_t arch, uint32_t number, const std::vector<uint64_t>& args) {
     seccomp_data call = {};

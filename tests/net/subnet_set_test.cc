@@ -77,6 +77,8 @@ TEST(Subnet, CoversAndOverlapsFollowThePrefixes) {
   EXPECT_TRUE(Net("10.0.0.0/8").Covers(Net("10.1.0.0/16")));
   EXPECT_TRUE(Net("10.0.0.0/8").Covers(Net("10.0.0.0/8")));
   EXPECT_FALSE(Net("10.1.0.0/16").Covers(Net("10.0.0.0/8")));
+  EXPECT_FALSE(Net("10.0.0.0/16").Covers(Net("10.0.0.0/8")));
+  EXPECT_FALSE(Net("::/64").Covers(Net("::/0")));
   EXPECT_TRUE(Net("10.1.0.0/16").Overlaps(Net("10.0.0.0/8")));
   EXPECT_TRUE(Net("10.0.0.0/8").Overlaps(Net("10.1.0.0/16")));
   EXPECT_FALSE(Net("10.0.0.0/9").Overlaps(Net("10.128.0.0/9")));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "tools/run_container.h"
+#include "tools/run_sandbox.h"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -62,7 +62,7 @@ std::optional<SetupMessage> Receive(int fd) {
 
 class Inside {
  public:
-  Inside(const ContainerOptions& options, const Terminal& terminal, int link_fd, int setup_fd)
+  Inside(const SandboxOptions& options, const Terminal& terminal, int link_fd, int setup_fd)
       : options_(options), terminal_(terminal), link_fd_(link_fd), setup_fd_(setup_fd) {}
 
   // The life of init.
@@ -178,7 +178,7 @@ class Inside {
     _exit(error == ENOENT ? 127 : 126);
   }
 
-  const ContainerOptions& options_;
+  const SandboxOptions& options_;
   const Terminal& terminal_;
   const int link_fd_;
   const int setup_fd_;
@@ -219,7 +219,7 @@ std::string FailureOf(const std::optional<SetupMessage>& message) {
 
 }  // namespace
 
-absl::StatusOr<Container> Container::Create(const ContainerOptions& options, const Terminal& terminal,
+absl::StatusOr<Sandbox> Sandbox::Create(const SandboxOptions& options, const Terminal& terminal,
                                             int link_fd) {
   absl::Status status = absl::InvalidArgumentError(absl::StrCat(
       "--user ", options.user.uid, ":", options.user.gid, ": a container of root has the ids 0 to 65535"));
@@ -228,7 +228,7 @@ absl::StatusOr<Container> Container::Create(const ContainerOptions& options, con
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
       return absl::ErrnoToStatus(errno, "make a socket pair");
     }
-    Container container;
+    Sandbox container;
     container.setup_.reset(pair[0]);
     const Fd inner_end(pair[1]);
     const int on = 1;
@@ -259,7 +259,7 @@ absl::StatusOr<Container> Container::Create(const ContainerOptions& options, con
   return status;
 }
 
-absl::StatusOr<Fd> Container::Prepare(const std::string& resolv_conf, bool filter) {
+absl::StatusOr<Fd> Sandbox::Prepare(const std::string& resolv_conf, bool filter) {
   Send(setup_.get(), SetupMessage::Kind::kPrepare, filter ? 1 : 0, resolv_conf);
   // The sender's pid, translated to our namespace by the kernel.
   SetupMessage message;
@@ -286,12 +286,12 @@ absl::StatusOr<Fd> Container::Prepare(const std::string& resolv_conf, bool filte
   return listener;
 }
 
-absl::Status Container::Start() {
+absl::Status Sandbox::Start() {
   if (Send(setup_.get(), SetupMessage::Kind::kStart)) return absl::OkStatus();
   return absl::UnavailableError(FailureOf(std::nullopt));
 }
 
-int Container::Reap() {
+int Sandbox::Reap() {
   int status = 0;
   while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Container: the namespaces of `shunt run`, and the command in them, seen from the engine's process.
+// Sandbox: the namespaces of `shunt run`, and the command in them, seen from the engine's process.
 //
 // The steps and their order: Create() makes the namespaces with init as their first process, which maps the
 // ids and mounts what it can. Then the network program can start, since it needs nothing but namespaces.
@@ -23,7 +23,7 @@
 
 namespace shunt {
 
-struct ContainerOptions {
+struct SandboxOptions {
   std::vector<std::string> command;
   std::string rootfs;        // empty: the host's files
   UserIds user;              // as whom the command runs
@@ -33,11 +33,11 @@ struct ContainerOptions {
   std::function<absl::StatusOr<Fd>()> install_filter;
 };
 
-class Container {
+class Sandbox {
  public:
   // Must be called while the process has one thread. Init ends when the calling thread does. `link_fd` leads
   // init to the front; both references have to live only as long as the call.
-  static absl::StatusOr<Container> Create(const ContainerOptions& options, const Terminal& terminal,
+  static absl::StatusOr<Sandbox> Create(const SandboxOptions& options, const Terminal& terminal,
                                           int link_fd);
 
   // The container's /etc/resolv.conf reads `resolv_conf`, unless that is empty. With `filter` the command
@@ -58,7 +58,7 @@ class Container {
   const std::string& shortcoming() const { return shortcoming_; }
 
  private:
-  Container() = default;
+  Sandbox() = default;
 
   pid_t pid_ = 0;
   Fd pidfd_;

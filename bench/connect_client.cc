@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a new TCP connection costs a program: the client of the connection benchmarks.
+//
+//   connect_client --mode connect|connect-close|echo --address ADDRESS --port PORT
+//                  [--threads N] [--count N | --seconds S] [--warmup N] [--nonblocking] [--start-at TIME]
+//
+//   connect        times connect() alone
+//   connect-close  times socket(), connect() and close()
+//   echo           times socket(), connect(), one byte there and back, close()
+//
+// Each thread works in a closed loop: the next connection starts when the last one is closed. Connections are
+// closed by a reset (SO_LINGER with zero seconds), so that no port is lost to TIME_WAIT. `--count` and
+// `--warmup` are per thread. With --nonblocking a connection is finished by poll() and SO_ERROR, as event
+// loops do it.
+//
+// Prints one JSON object (times in nanoseconds; a percentile is null when the samples cannot carry it). Exit
+// status 0 if any connection succeeded, 1 if none did, 2 for a wrong use. Linked statically: it runs in any
+// root filesystem.
+
+#include <arpa/inet.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <barrier>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bench/samples.h"
+
+namespace shunt::bench {
+namespace {
+
+enum class Mode { kConnect, kConnectClose, kEcho };
+
+constexpr const char* kModeNames[] = {"connect", "connect-close", "echo"};
+
+struct Options {
+  Mode mode = Mode::kConnectClose;
+  const char* address = nullptr;
+  int port = 0;
+  int threads = 1;
+  int64_t count = 0;  // per thread; 0: as many as fit into `seconds`
+  double seconds = 2;
+  int64_t warmup = 100;
+  bool nonblocking = false;
+  double start_at = 0;  // seconds of the realtime clock; 0: at once
+  sockaddr_storage peer{};
+  socklen_t peer_length = 0;
+};
+
+struct Outcome {
+  Samples samples;
+  std::map<int, int64_t> errors;  // errno -> how often
+  int64_t begin = 0;
+  int64_t end = 0;
+  double late = 0;
+};
+
+// Each step returns 0 or the errno that ended the connection.
+int FinishNonblockingConnect(int fd) {
+  pollfd waiting{fd, POLLOUT, 0};
+  int ready;
+  do {
+    ready = poll(&waiting, 1, 10'000);
+  } while (ready < 0 && errno == EINTR);
+  if (ready == 0) return ETIMEDOUT;
+  if (ready < 0) return errno;
+  int error = 0;
+  socklen_t length = sizeof error;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) return errno;
+  return error;
+}
+
+int Connect(int fd, const Options& options) {
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&options.peer), options.peer_length) == 0) return 0;
+  if (errno != EINPROGRESS) return errno;
+  return FinishNonblockingConnect(fd);
+}
+
+int EchoOneByte(int fd, bool nonblocking) {
+  char byte = 'x';
+  if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1) return errno;
+  pollfd waiting{fd, POLLIN, 0};
+  const int timeout_ms = 10'000;
+  if (nonblocking && poll(&waiting, 1, timeout_ms) != 1) return ETIMEDOUT;
+  const ssize_t got = recv(fd, &byte, 1, 0);
+  if (got == 1) return 0;
+  return got == 0 ? ECONNRESET : errno;
+}
+
+// One connection. Returns 0 or an errno; `nanoseconds` is what the mode times.
+int Once(const Options& options, int64_t& nanoseconds) {
+  int64_t begin = Now();
+  const int type = SOCK_STREAM | SOCK_CLOEXEC | (options.nonblocking ? SOCK_NONBLOCK : 0);
+  const int fd = socket(options.peer.ss_family, type, 0);
+  if (fd < 0) return errno;
+  // A peer that never answers must end a run with a number of errors, not hang it.
+  const timeval give_up{10, 0};
+  const linger reset{1, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  if (!options.nonblocking && options.mode == Mode::kEcho) {
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &give_up, sizeof give_up);
+  }
+  if (options.mode == Mode::kConnect) begin = Now();
+  int error = Connect(fd, options);
+  int64_t end = Now();
+  if (error == 0 && options.mode == Mode::kEcho) error = EchoOneByte(fd, options.nonblocking);
+  close(fd);
+  if (options.mode != Mode::kConnect) end = Now();
+  nanoseconds = end - begin;
+  return error;
+}
+
+// Waits until `start_at`; returns how many seconds it is past already.
+double WaitFor(double start_at) {
+  if (start_at == 0) return 0;
+  timespec until;
+  until.tv_sec = static_cast<time_t>(start_at);
+  until.tv_nsec = static_cast<long>((start_at - static_cast<double>(until.tv_sec)) * 1e9);
+  while (clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+  }
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9 - start_at;
+}
+
+void Run(const Options& options, std::barrier<>& start, Outcome& outcome) {
+  int64_t nanoseconds = 0;
+  for (int64_t i = 0; i < options.warmup; ++i) Once(options, nanoseconds);
+  start.arrive_and_wait();
+  outcome.late = WaitFor(options.start_at);
+  outcome.begin = Now();
+  const int64_t deadline = outcome.begin + static_cast<int64_t>(options.seconds * 1e9);
+  // A thousand failures say as much as a million.
+  constexpr int64_t kFailuresEnough = 1000;
+  int64_t failures = 0;
+  for (int64_t i = 0; failures < kFailuresEnough; ++i) {
+    if (options.count > 0 ? i >= options.count : Now() >= deadline) break;
+    const int error = Once(options, nanoseconds);
+    if (error == 0) {
+      outcome.samples.Add(nanoseconds);
+    } else {
+      ++outcome.errors[error];
+      ++failures;
+    }
+  }
+  outcome.end = Now();
+}
+
+void Print(const Options& options, Outcome& all) {
+  const double seconds = static_cast<double>(all.end - all.begin) / 1e9;
+  const double rate = seconds > 0 ? static_cast<double>(all.samples.size()) / seconds : 0;
+  std::string errors;
+  for (const auto& [error, times] : all.errors) {
+    errors += (errors.empty() ? "\"" : ", \"") + std::string(strerrorname_np(error)) +
+              "\": " + std::to_string(times);
+  }
+  std::printf(
+      "{\"mode\": \"%s\", \"threads\": %d, \"nonblocking\": %s, \"seconds\": %.6f, \"per_second\": %.1f, "
+      "\"late\": %.3f, %s, "
+      "\"errors\": {%s}}\n",
+      kModeNames[static_cast<int>(options.mode)], options.threads, options.nonblocking ? "true" : "false",
+      seconds, rate, all.late, all.samples.JsonFields().c_str(), errors.c_str());
+}
+
+bool ParsePeer(Options& options) {
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&options.peer);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&options.peer);
+  const auto port = htons(static_cast<uint16_t>(options.port));
+  if (inet_pton(AF_INET, options.address, &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = port;
+    options.peer_length = sizeof *v4;
+    return true;
+  }
+  if (inet_pton(AF_INET6, options.address, &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = port;
+    options.peer_length = sizeof *v6;
+    return true;
+  }
+  return false;
+}
+
+bool ParseMode(const char* text, Mode& mode) {
+  for (int i = 0; i < 3; ++i) {
+    if (std::strcmp(text, kModeNames[i]) == 0) {
+      mode = static_cast<Mode>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+// Returns what is wrong, or nullptr.
+const char* ParseOptions(int argc, char** argv, Options& options) {
+  const option kLong[] = {
+      {"mode", required_argument, nullptr, 'm'},     {"address", required_argument, nullptr, 'a'},
+      {"port", required_argument, nullptr, 'p'},     {"threads", required_argument, nullptr, 't'},
+      {"count", required_argument, nullptr, 'n'},    {"seconds", required_argument, nullptr, 's'},
+      {"warmup", required_argument, nullptr, 'w'},   {"nonblocking", no_argument, nullptr, 'b'},
+      {"start-at", required_argument, nullptr, 'r'}, {nullptr, 0, nullptr, 0}};
+  int letter;
+  while ((letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1) {
+    switch (letter) {
+      case 'm':
+        if (!ParseMode(optarg, options.mode)) return "--mode is connect, connect-close or echo";
+        break;
+      case 'a':
+        options.address = optarg;
+        break;
+      case 'p':
+        options.port = std::atoi(optarg);
+        break;
+      case 't':
+        options.threads = std::atoi(optarg);
+        break;
+      case 'n':
+        options.count = std::atoll(optarg);
+        break;
+      case 's':
+        options.seconds = std::atof(optarg);
+        break;
+      case 'w':
+        options.warmup = std::atoll(optarg);
+        break;
+      case 'r':
+        options.start_at = std::atof(optarg);
+        break;
+      case 'b':
+        options.nonblocking = true;
+        break;
+      default:
+        return "unknown option";
+    }
+  }
+  if (optind != argc) return "unexpected argument";
+  if (options.address == nullptr || !ParsePeer(options))
+    return "--address must be a numeric IPv4 or IPv6 address";
+  if (options.port < 1 || options.port > 65535) return "--port must be 1 to 65535";
+  if (options.threads < 1 || options.threads > 1024) return "--threads must be 1 to 1024";
+  if (options.count < 0 || options.warmup < 0 || options.seconds <= 0 || options.start_at < 0)
+    return "numbers must be positive";
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace shunt::bench
+
+int main(int argc, char** argv) {
+  using namespace shunt::bench;
+  Options options;
+  if (const char* wrong = ParseOptions(argc, argv, options)) {
+    std::fprintf(stderr, "connect_client: %s\n", wrong);
+    return 2;
+  }
+  std::barrier<> start(options.threads);
+  std::vector<Outcome> outcomes(static_cast<size_t>(options.threads));
+  std::vector<std::thread> threads;
+  for (Outcome& outcome : outcomes) {
+    outcome.samples = Samples(options.count > 0 ? static_cast<size_t>(options.count) : size_t{1} << 20);
+    threads.emplace_back([&] { Run(options, start, outcome); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  Outcome all;
+  all.begin = outcomes[0].begin;
+  for (Outcome& outcome : outcomes) {
+    all.samples.Merge(outcome.samples);
+    for (const auto& [error, times] : outcome.errors) all.errors[error] += times;
+    all.begin = std::min(all.begin, outcome.begin);
+    all.end = std::max(all.end, outcome.end);
+    all.late = std::max(all.late, outcome.late);
+  }
+  Print(options, all);
+  return all.samples.size() > 0 ? 0 : 1;
+}

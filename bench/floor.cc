@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+// The floor under every notified call: a supervisor that receives and sends and does nothing else.
+//
+//   floor [--affinity free|same|split|pin-supervisor|pin-target] [--sync] [--call getppid|connect]
+//         [--count N] [--warmup N] [--pause-us N] [--target-only]
+//
+// A child installs a filter that traps one cheap call and times that call; the parent blocks in RECV and
+// answers each notification with the value 0. The child checks every answer, so a call that was not trapped
+// cannot be measured as one that was. --sync asks for synchronous wake-ups (kernel 6.6); --pause-us spins
+// between calls as a program that computes would. --target-only installs no filter and expects no answer: it
+// times the call as whatever filter it already runs under makes it (none: the native price; under shunt:
+// shunt's).
+//
+// Affinity: free (both may move), same (both on the first allowed CPU), split (supervisor on the second,
+// target on the first), pin-supervisor, pin-target (the other may move).
+//
+// Prints one JSON object, times in nanoseconds. Exit status 77 and one line when the kernel or the machine
+// lacks what was asked for.
+
+#include <getopt.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "bench/samples.h"
+
+// Kernel 6.6; Debian 12's headers do not have them.
+#ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1UL
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS _IOW('!', 4, uint64_t)
+#endif
+
+namespace shunt::bench {
+namespace {
+
+constexpr int kNotAvailable = 77;
+
+struct Options {
+  std::string affinity = "free";
+  std::string call = "getppid";
+  bool sync = false;
+  bool target_only = false;
+  int64_t count = 20'000;
+  int64_t warmup = 2'000;
+  int64_t pause_us = 0;
+};
+
+// What parent and child share. The samples follow it in the same mapping.
+struct Shared {
+  std::atomic<int>
+      listener;  // the listener's number in the child; -1: not yet; below that: a negated errno minus one
+  std::atomic<int> supervised;
+  int64_t wrong_answers;
+  uint32_t* nanoseconds() { return reinterpret_cast<uint32_t*>(this + 1); }
+};
+
+[[noreturn]] void Die(int status, const char* what) {
+  std::fprintf(stderr, "floor: %s: %s\n", what, std::strerror(errno));
+  std::exit(status);
+}
+
+int CallNumber(const std::string& call) {
+  return call == "connect" ? SYS_connect : SYS_getppid;
+}
+
+// The call that is timed. connect() on no descriptor fails natively at once with EBADF.
+long TimedCall(int number) {
+  return syscall(number, -1, nullptr, 0);
+}
+
+void PinTo(size_t index, int pid) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) Die(1, "sched_getaffinity");
+  for (size_t cpu = 0, seen = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed) || seen++ != index) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(pid, sizeof one, &one) != 0) Die(1, "sched_setaffinity");
+    return;
+  }
+  std::fprintf(stderr, "floor: this affinity needs %zu CPUs and this process may use fewer\n", index + 1);
+  std::exit(kNotAvailable);
+}
+
+// Both are set by the parent, before the child's first timed call; the parent itself goes last, since its own
+// mask is what "the allowed CPUs" means.
+void ApplyAffinity(const std::string& affinity, pid_t child) {
+  if (affinity == "same" || affinity == "split" || affinity == "pin-target") PinTo(0, child);
+  if (affinity == "same") PinTo(0, 0);
+  if (affinity == "split" || affinity == "pin-supervisor") PinTo(1, 0);
+}
+
+int InstallFilter(int number) {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(number), 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program{sizeof code / sizeof code[0], code};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
+  return static_cast<int>(
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
+}
+
+void Spin(int64_t microseconds) {
+  if (microseconds == 0) return;
+  for (const int64_t until = Now() + microseconds * 1000; Now() < until;) {
+  }
+}
+
+void TimeCalls(const Options& options, Shared& shared) {
+  const int number = CallNumber(options.call);
+  for (int64_t i = -options.warmup; i < options.count; ++i) {
+    const int64_t begin = Now();
+    const long answer = TimedCall(number);
+    const int64_t took = Now() - begin;
+    if (!options.target_only && answer != 0) ++shared.wrong_answers;
+    if (i >= 0) shared.nanoseconds()[i] = static_cast<uint32_t>(took);
+    Spin(options.pause_us);
+  }
+}
+
+[[noreturn]] void RunTarget(const Options& options, Shared& shared) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const int listener = InstallFilter(CallNumber(options.call));
+  shared.listener = listener >= 0 ? listener : -1 - errno;
+  if (listener < 0) _exit(1);
+  while (shared.supervised == 0) sched_yield();
+  close(listener);
+  TimeCalls(options, shared);
+  _exit(0);
+}
+
+// The listener that the child has just made, as a descriptor of ours.
+int TakeListener(pid_t child, Shared& shared) {
+  int theirs;
+  while ((theirs = shared.listener) == -1) sched_yield();
+  if (theirs < -1) {
+    errno = -1 - theirs;
+    Die(kNotAvailable, "seccomp(NEW_LISTENER)");
+  }
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, child, 0));
+  const int ours = static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, theirs, 0));
+  if (ours < 0) Die(kNotAvailable, "pidfd_getfd");
+  close(pidfd);
+  return ours;
+}
+
+// The loop that is measured. Ends after `calls` answers, or when the target is gone.
+void Supervise(int listener, int64_t calls) {
+  seccomp_notif_sizes sizes{};
+  if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0)
+    Die(kNotAvailable, "seccomp(GET_NOTIF_SIZES)");
+  std::vector<uint64_t> request(sizes.seccomp_notif / 8 + 1);
+  std::vector<uint64_t> reply(sizes.seccomp_notif_resp / 8 + 1);
+  auto* notification = reinterpret_cast<seccomp_notif*>(request.data());
+  auto* answer = reinterpret_cast<seccomp_notif_resp*>(reply.data());
+  for (int64_t i = 0; i < calls; ++i) {
+    std::memset(notification, 0, sizes.seccomp_notif);
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, notification) != 0) return;
+    answer->id = notification->id;
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, answer) != 0) return;
+  }
+}
+
+bool IsOneOf(const std::string& text, std::initializer_list<const char*> choices) {
+  for (const char* choice : choices) {
+    if (text == choice) return true;
+  }
+  return false;
+}
+
+// Returns what is wrong, or nullptr.
+const char* ParseOptions(int argc, char** argv, Options& options) {
+  const option kLong[] = {
+      {"affinity", required_argument, nullptr, 'a'}, {"call", required_argument, nullptr, 'c'},
+      {"sync", no_argument, nullptr, 's'},           {"count", required_argument, nullptr, 'n'},
+      {"warmup", required_argument, nullptr, 'w'},   {"pause-us", required_argument, nullptr, 'p'},
+      {"target-only", no_argument, nullptr, 't'},    {nullptr, 0, nullptr, 0}};
+  int letter;
+  while ((letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1) {
+    switch (letter) {
+      case 'a':
+        options.affinity = optarg;
+        break;
+      case 'c':
+        options.call = optarg;
+        break;
+      case 's':
+        options.sync = true;
+        break;
+      case 'n':
+        options.count = std::atoll(optarg);
+        break;
+      case 'w':
+        options.warmup = std::atoll(optarg);
+        break;
+      case 'p':
+        options.pause_us = std::atoll(optarg);
+        break;
+      case 't':
+        options.target_only = true;
+        break;
+      default:
+        return "unknown option";
+    }
+  }
+  if (optind != argc) return "unexpected argument";
+  if (!IsOneOf(options.affinity, {"free", "same", "split", "pin-supervisor", "pin-target"})) {
+    return "--affinity is free, same, split, pin-supervisor or pin-target";
+  }
+  if (!IsOneOf(options.call, {"getppid", "connect"})) return "--call is getppid or connect";
+  if (options.count < 1 || options.count > 100'000'000) return "--count must be 1 to 100000000";
+  if (options.warmup < 0 || options.pause_us < 0) return "numbers must not be negative";
+  return nullptr;
+}
+
+void RunSupervised(const Options& options, Shared& shared) {
+  const pid_t child = fork();
+  if (child < 0) Die(1, "fork");
+  if (child == 0) RunTarget(options, shared);
+  const int listener = TakeListener(child, shared);
+  const uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
+  if (options.sync && ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) != 0) {
+    Die(kNotAvailable, "synchronous wake-ups (kernel 6.6 has them)");
+  }
+  ApplyAffinity(options.affinity, child);
+  shared.supervised = 1;
+  Supervise(listener, options.warmup + options.count);
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (status != 0 || shared.wrong_answers != 0) {
+    std::fprintf(stderr, "floor: the target ended with wait status %d and %lld wrong answers\n", status,
+                 static_cast<long long>(shared.wrong_answers));
+    std::exit(1);
+  }
+}
+
+}  // namespace
+}  // namespace shunt::bench
+
+int main(int argc, char** argv) {
+  using namespace shunt::bench;
+  Options options;
+  if (const char* wrong = ParseOptions(argc, argv, options)) {
+    std::fprintf(stderr, "floor: %s\n", wrong);
+    return 2;
+  }
+  const size_t bytes = sizeof(Shared) + static_cast<size_t>(options.count) * sizeof(uint32_t);
+  // Populated, so that no page fault is timed.
+  void* memory =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (memory == MAP_FAILED) Die(1, "mmap");
+  auto& shared = *static_cast<Shared*>(memory);
+  shared.listener = -1;
+  if (options.target_only) {
+    TimeCalls(options, shared);
+  } else {
+    RunSupervised(options, shared);
+  }
+  Samples samples(static_cast<size_t>(options.count));
+  for (int64_t i = 0; i < options.count; ++i) samples.Add(shared.nanoseconds()[i]);
+  std::printf(
+      "{\"supervised\": %s, \"affinity\": \"%s\", \"sync\": %s, \"call\": \"%s\", \"pause_us\": %lld, %s}\n",
+      options.target_only ? "false" : "true", options.affinity.c_str(), options.sync ? "true" : "false",
+      options.call.c_str(), static_cast<long long>(options.pause_us), samples.JsonFields().c_str());
+  return 0;
+}

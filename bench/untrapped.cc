@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// What calls cost that a network accelerator has no business with: close, fcntl, setsockopt, read, write,
+// getpid.
+//
+//   untrapped [--batches N]
+//
+// Each call is timed in batches of 256, so that reading the clock is not what is measured; the batches of the
+// different calls take turns, so that a slow moment of the machine meets all of them. Prints one JSON object:
+// call -> median, and smallest, nanoseconds per call over the batches.
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "bench/samples.h"
+
+namespace shunt::bench {
+namespace {
+
+constexpr int kBatch = 256;
+
+struct Descriptors {
+  int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+};
+
+// Each runs its call kBatch times and returns the nanoseconds of all of them together; a failed call ends the
+// program, because the price of failing is another number.
+void Must(bool worked, const char* call) {
+  if (worked) return;
+  std::perror(call);
+  std::exit(1);
+}
+
+int64_t Close(const Descriptors& fds) {
+  std::array<int, kBatch> copies;
+  for (int& copy : copies) {
+    copy = dup(fds.null);
+    Must(copy >= 0, "dup");
+  }
+  const int64_t begin = Now();
+  for (const int copy : copies) Must(close(copy) == 0, "close");
+  return Now() - begin;
+}
+
+template <typename Call>
+int64_t Repeat(const char* name, Call call) {
+  const int64_t begin = Now();
+  for (int i = 0; i < kBatch; ++i) Must(call() >= 0, name);
+  return Now() - begin;
+}
+
+int64_t Fcntl(const Descriptors& fds) {
+  return Repeat("fcntl", [&] { return fcntl(fds.tcp, F_GETFL); });
+}
+
+int64_t SetSockOpt(const Descriptors& fds) {
+  const int on = 1;
+  return Repeat("setsockopt", [&] { return setsockopt(fds.tcp, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); });
+}
+
+int64_t Read(const Descriptors& fds) {
+  char byte;
+  return Repeat("read", [&] { return read(fds.zero, &byte, 1); });
+}
+
+int64_t Write(const Descriptors& fds) {
+  return Repeat("write", [&] { return write(fds.null, "x", 1); });
+}
+
+int64_t GetPid(const Descriptors&) {
+  return Repeat("getpid", [] { return syscall(SYS_getpid); });
+}
+
+struct Call {
+  const char* name;
+  int64_t (*batch)(const Descriptors&);
+  std::vector<double> nanoseconds;
+};
+
+}  // namespace
+}  // namespace shunt::bench
+
+int main(int argc, char** argv) {
+  using namespace shunt::bench;
+  int batches = 2000;
+  const bool given = argc == 3 && std::strcmp(argv[1], "--batches") == 0;
+  if (given) batches = std::atoi(argv[2]);
+  if ((argc != 1 && !given) || batches < 1) {
+    std::fprintf(stderr, "usage: untrapped [--batches N]   (N at least 1)\n");
+    return 2;
+  }
+  const Descriptors fds;
+  Must(fds.zero >= 0 && fds.null >= 0 && fds.tcp >= 0, "opening /dev/zero, /dev/null and a TCP socket");
+  Call calls[] = {{"close", Close, {}}, {"fcntl", Fcntl, {}}, {"setsockopt", SetSockOpt, {}},
+                  {"read", Read, {}},   {"write", Write, {}}, {"getpid", GetPid, {}}};
+  for (Call& call : calls) call.batch(fds);
+  for (int i = 0; i < batches; ++i) {
+    for (Call& call : calls) call.nanoseconds.push_back(static_cast<double>(call.batch(fds)) / kBatch);
+  }
+  const char* separator = "{";
+  for (Call& call : calls) {
+    auto& all = call.nanoseconds;
+    std::sort(all.begin(), all.end());
+    std::printf("%s\"%s\": {\"p50_ns\": %.1f, \"min_ns\": %.1f}", separator, call.name, all[all.size() / 2],
+                all[0]);
+    separator = ", ";
+  }
+  std::printf("}\n");
+}

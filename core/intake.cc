@@ -1,0 +1,581 @@
+// SPDX-License-Identifier: Apache-2.0
+// Intake: see intake.h. The order here: the JSON, the socket, the connections.
+
+#include "core/intake.h"
+
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/check.h"
+#include "core/result.h"
+
+namespace shunt {
+namespace {
+
+using Json = nlohmann::json;
+using std::chrono::milliseconds;
+
+constexpr char kListenerName[] = "seccompFd";
+
+// What one HandleEvents() does for one source, so that no peer keeps us from the others. The rest comes next
+// time: the polls are level-triggered.
+constexpr int kAcceptsPerEvent = 256;
+constexpr int kReadsPerEvent = 32;
+constexpr size_t kReadBytes = size_t{64} << 10;
+
+// How long we leave new connections waiting when descriptors are short.
+constexpr milliseconds kShortageWait{100};
+// Strangers and the crowd may come in thousands: one line a second is enough about them.
+constexpr milliseconds kMentionInterval{1'000};
+
+// ---- the JSON
+
+// Absent and null are the same to the runtimes, which are written in Go and C.
+const Json* Member(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+absl::Status Wrong(const char* key, const char* should_be) {
+  return absl::InvalidArgumentError(absl::StrCat("container state: \"", key, "\" is not ", should_be));
+}
+
+absl::Status ReadText(const Json& object, const char* key, std::string& text) {
+  const Json* member = Member(object, key);
+  if (member == nullptr) return absl::OkStatus();
+  const auto* value = member->get_ptr<const std::string*>();
+  if (value == nullptr) return Wrong(key, "a string");
+  text = *value;
+  return absl::OkStatus();
+}
+
+absl::Status ReadPid(const Json& object, const char* key, pid_t& pid) {
+  const Json* member = Member(object, key);
+  if (member == nullptr) return absl::OkStatus();
+  // The parser keeps numbers without a sign and below 2^64 as unsigned, and everything else as something
+  // else.
+  const auto* value = member->get_ptr<const Json::number_unsigned_t*>();
+  if (value == nullptr || *value > uint64_t{std::numeric_limits<pid_t>::max()})
+    return Wrong(key, "a process id");
+  pid = static_cast<pid_t>(*value);
+  return absl::OkStatus();
+}
+
+absl::Status ReadListenerIndex(const Json& root, size_t& index) {
+  const Json* names = Member(root, "fds");
+  if (names == nullptr || !names->is_array()) return Wrong("fds", "an array of names");
+  size_t found = 0;
+  for (size_t i = 0; i < names->size(); ++i) {
+    const auto* name = (*names)[i].get_ptr<const std::string*>();
+    if (name == nullptr) return Wrong("fds", "an array of names");
+    if (*name != kListenerName) continue;
+    index = i;
+    ++found;
+  }
+  if (found == 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("container state: \"fds\" names ", found, " times \"", kListenerName, "\", not once"));
+}
+
+absl::Status ReadAnnotations(const Json& state, std::map<std::string, std::string>& annotations) {
+  const Json* member = Member(state, "annotations");
+  if (member == nullptr) return absl::OkStatus();
+  if (!member->is_object()) return Wrong("annotations", "an object");
+  for (const auto& [key, value] : member->items()) {
+    const auto* text = value.get_ptr<const std::string*>();
+    if (text == nullptr) return Wrong("annotations", "an object of strings");
+    annotations.emplace(key, *text);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ContainerState> ParseContainerState(std::string_view json) {
+  const Json root = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (!root.is_object()) return absl::InvalidArgumentError("container state: not a JSON object");
+  const Json* state = Member(root, "state");
+  if (state == nullptr || !state->is_object()) return Wrong("state", "an object");
+
+  ContainerState result;
+  for (const absl::Status& status :
+       {ReadListenerIndex(root, result.listener_index), ReadPid(root, "pid", result.pid),
+        ReadText(root, "metadata", result.metadata), ReadText(*state, "id", result.id),
+        ReadText(*state, "status", result.status), ReadPid(*state, "pid", result.state_pid),
+        ReadText(*state, "bundle", result.bundle), ReadAnnotations(*state, result.annotations)}) {
+    if (!status.ok()) return status;
+  }
+  if (result.id.empty()) return Wrong("id", "there, or it is empty");
+  return result;
+}
+
+size_t ObjectScanner::Feed(std::string_view bytes) {
+  size_t taken = 0;
+  while (taken < bytes.size() && !done() && !failed()) Step(bytes[taken++]);
+  return taken;
+}
+
+void ObjectScanner::Step(char byte) {
+  switch (state_) {
+    case State::kBefore:
+      if (byte == '{') {
+        state_ = State::kInside;
+        depth_ = 1;
+      } else if (std::strchr(" \t\r\n", byte) ==
+                 nullptr) {  // finds NUL too, with which C programs end their texts
+        state_ = State::kFailed;
+      }
+      break;
+    case State::kInside:
+      if (byte == '"') state_ = State::kString;
+      if (byte == '{') ++depth_;
+      if (byte == '}' && --depth_ == 0) state_ = State::kDone;
+      break;
+    case State::kString:
+      if (byte == '"') state_ = State::kInside;
+      if (byte == '\\') state_ = State::kEscape;
+      break;
+    case State::kEscape:
+      state_ = State::kString;
+      break;
+    case State::kDone:
+    case State::kFailed:
+      break;
+  }
+}
+
+namespace {
+
+// ---- the socket
+
+absl::Status SystemError(int code, std::string_view what) {
+  return ToStatus(Errno{code}, what);
+}
+
+std::string ParentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat("socket path \"", path, "\" has ", path.size(),
+                                                   " bytes: choose one of 1 to ",
+                                                   sizeof(address.sun_path) - 1));
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+int ConnectOrBind(int (*call)(int, const sockaddr*, socklen_t), int fd, const sockaddr_un& address) {
+  return call(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ? 0 : errno;
+}
+
+// Removes a socket that an earlier process has left behind.
+absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0) {
+    return errno == ENOENT ? absl::OkStatus() : SystemError(errno, absl::StrCat("look at ", path));
+  }
+  if (!S_ISSOCK(info.st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " exists and is no socket: remove it, or choose another path"));
+  }
+  const Fd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!probe.valid()) return SystemError(errno, "make a unix socket");
+  const int error = ConnectOrBind(connect, probe.get(), address);
+  if (error == 0 || error == EAGAIN) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("another process answers on ", path, ": stop it, or choose another path"));
+  }
+  if (error != ECONNREFUSED) return SystemError(error, absl::StrCat("ask who owns ", path));
+  if (unlink(path.c_str()) != 0) return SystemError(errno, absl::StrCat("remove the stale socket ", path));
+  return absl::OkStatus();
+}
+
+// ---- descriptors that came in
+
+bool IsListener(int fd) {
+  // By name first: an ioctl on a file of unknown kind could do anything.
+  constexpr std::string_view kName = "anon_inode:seccomp notify";
+  std::array<char, 64> link{};
+  const ssize_t length = readlink(absl::StrCat("/proc/self/fd/", fd).c_str(), link.data(), link.size());
+  if (length < 0 || std::string_view(link.data(), static_cast<size_t>(length)) != kName) return false;
+  // No notification has the id 0, so a listener says ENOENT; other files do not know the request.
+  uint64_t id = 0;
+  return ioctl(fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) != 0 && errno == ENOENT;
+}
+
+// Takes the true listeners out of `fds` and closes the rest.
+std::vector<Fd> KeepListeners(std::vector<Fd> fds) {
+  std::erase_if(fds, [](const Fd& fd) { return !IsListener(fd.get()); });
+  return fds;
+}
+
+Peer PeerOf(int socket) {
+  ucred credentials{};
+  socklen_t size = sizeof(credentials);
+  SHUNT_CHECK(getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0);
+  return {credentials.uid, credentials.pid};
+}
+
+void TakeDescriptors(msghdr& message, std::vector<Fd>& fds) {
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
+      fds.emplace_back(fd);
+    }
+  }
+}
+
+absl::Status Watch(int epoll, int fd) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = fd;
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0) return SystemError(errno, "watch a descriptor");
+  return absl::OkStatus();
+}
+
+mode_t ModeFor(const std::vector<uid_t>& uids) {
+  const bool others = std::any_of(uids.begin(), uids.end(), [](uid_t u) { return u != 0 && u != geteuid(); });
+  return others ? 0666 : 0600;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Intake>> Intake::Listen(IntakeOptions options, Receiver receive) {
+  SHUNT_CHECK(options.connections > 0);
+  auto intake = std::unique_ptr<Intake>(new Intake(std::move(options), std::move(receive)));
+  intake->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
+  intake->timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!intake->epoll_.valid() || !intake->timer_.valid()) return SystemError(errno, "make the event queue");
+  for (const absl::Status& status : {intake->Bind(), Watch(intake->epoll_.get(), intake->socket_.get()),
+                                     Watch(intake->epoll_.get(), intake->timer_.get())}) {
+    if (!status.ok()) return status;
+  }
+  return intake;
+}
+
+Intake::Intake(IntakeOptions options, Receiver receive)
+    : options_(std::move(options)), receive_(std::move(receive)), buffer_(kReadBytes) {}
+
+Intake::~Intake() {
+  struct stat info {};
+  if (socket_inode_ != 0 && lstat(options_.path.c_str(), &info) == 0 && info.st_dev == socket_device_ &&
+      info.st_ino == socket_inode_) {
+    unlink(options_.path.c_str());
+  }
+}
+
+absl::Status Intake::Bind() {
+  const std::string& path = options_.path;
+  const absl::StatusOr<sockaddr_un> address = AddressOf(path);
+  if (!address.ok()) return address.status();
+
+  // Two processes that start at once must not remove each other's socket as a stale one.
+  const std::string parent = ParentOf(path);
+  const Fd lock(open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!lock.valid()) {
+    return SystemError(errno, absl::StrCat("open the folder ", parent, " of the socket (create it first)"));
+  }
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    return SystemError(errno,
+                       absl::StrCat("lock ", parent, " (another process is starting on a socket there)"));
+  }
+
+  socket_.reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket_.valid()) return SystemError(errno, "make a unix socket");
+  // bind() gives the node the mode of the socket's inode less the umask: there is no moment with a wider
+  // mode.
+  if (fchmod(socket_.get(), 0600) != 0) return SystemError(errno, "set the mode of a unix socket");
+  int error = ConnectOrBind(bind, socket_.get(), *address);
+  if (error == EADDRINUSE) {
+    if (absl::Status status = RemoveStale(path, *address); !status.ok()) return status;
+    error = ConnectOrBind(bind, socket_.get(), *address);
+  }
+  if (error != 0)
+    return SystemError(error, absl::StrCat("make the socket ", path, " (may we write to ", parent, "?)"));
+
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0) return SystemError(errno, absl::StrCat("look at ", path));
+  socket_device_ = info.st_dev;
+  socket_inode_ = info.st_ino;
+  if (chmod(path.c_str(), ModeFor(options_.allowed_uids)) != 0) {
+    return SystemError(errno, absl::StrCat("set the mode of ", path));
+  }
+  if (listen(socket_.get(), SOMAXCONN) != 0) return SystemError(errno, absl::StrCat("listen on ", path));
+  return absl::OkStatus();
+}
+
+absl::Status Intake::Allow(std::vector<uid_t> uids) {
+  options_.allowed_uids = std::move(uids);
+  if (chmod(options_.path.c_str(), ModeFor(options_.allowed_uids)) != 0) {
+    return SystemError(errno, absl::StrCat("set the mode of ", options_.path));
+  }
+  return absl::OkStatus();
+}
+
+bool Intake::MayConnect(uid_t uid) const {
+  const std::vector<uid_t>& uids = options_.allowed_uids;
+  return uid == 0 || uid == geteuid() || std::find(uids.begin(), uids.end(), uid) != uids.end();
+}
+
+// ---- the connections
+
+void Intake::HandleEvents() {
+  std::array<epoll_event, 64> events{};
+  const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+  bool newcomers = false;
+  for (int i = 0; i < count; ++i) {
+    const int fd = events[static_cast<size_t>(i)].data.fd;
+    if (fd == socket_.get()) newcomers = true;
+    // A number may have been closed and given to another connection since: reading from it once more does no
+    // harm.
+    if (const auto connection = connections_.find(fd); connection != connections_.end()) Read(connection);
+  }
+  uint64_t expirations = 0;
+  [[maybe_unused]] const ssize_t drained = read(timer_.get(), &expirations, sizeof(expirations));
+  CloseOverdue();
+  // After the reads: who has spoken is not in danger of having to make room.
+  if (newcomers && accepting_) Accept();
+  ArmTimer();
+}
+
+void Intake::Accept() {
+  for (int i = 0; i < kAcceptsPerEvent && accepting_; ++i) {
+    if (!AcceptOne()) return;
+  }
+}
+
+// False: nobody is waiting.
+bool Intake::AcceptOne() {
+  Fd socket(accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket.valid()) {
+    const int error = errno;
+    if (error == EAGAIN) return false;
+    if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS) PauseAccepting();
+    return true;  // ECONNABORTED and the like concern only the one that left
+  }
+  const Peer peer = PeerOf(socket.get());
+  if (!MayConnect(peer.uid)) {
+    Mention(absl::PermissionDeniedError(
+                "its user may not hand containers over: name the user id in allow-uids, if it should"),
+            peer);
+    return true;
+  }
+  if (connections_.size() >= options_.connections) MakeRoom();
+  const int fd = socket.get();
+  if (!Watch(epoll_.get(), fd).ok()) return true;
+  Connection connection;
+  connection.socket = std::move(socket);
+  connection.peer = peer;
+  connection.deadline = Clock::now() + options_.silence;
+  // Runtimes speak at once: most connections are over before the next one is looked at.
+  Read(connections_.emplace(fd, std::move(connection)).first);
+  return true;
+}
+
+void Intake::PauseAccepting() {
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket_.get(), nullptr);
+  accepting_ = false;
+  accept_again_ = Clock::now() + kShortageWait;
+  Mention(
+      absl::ResourceExhaustedError("no descriptor is free for a new connection: raise the limit (ulimit -n)"),
+      {});
+}
+
+// Closes the connection that is least likely to bring a container: one that has done so already, then a
+// silent one, then one in the middle of an object; among equals the one that has been waiting longest.
+void Intake::MakeRoom() {
+  const auto rank = [](const Connection& c) {
+    return std::tuple(c.scanner.begun(), c.objects == 0, c.deadline);
+  };
+  const auto least =
+      std::min_element(connections_.begin(), connections_.end(),
+                       [&](const auto& a, const auto& b) { return rank(a.second) < rank(b.second); });
+  Connection& connection = least->second;
+  if (connection.scanner.begun()) {
+    Refuse(connection, absl::ResourceExhaustedError("incomplete when its connection had to make room"));
+  } else if (connection.objects == 0) {
+    Mention(absl::ResourceExhaustedError(
+                absl::StrCat("silent, and closed because there were ", options_.connections, " connections")),
+            connection.peer);
+  }
+  connections_.erase(least);
+}
+
+void Intake::Read(Connections::iterator connection) {
+  for (int i = 0; i < kReadsPerEvent; ++i) {
+    // Looks before it takes, so as not to take beyond the end of the object: the kernel may glue the end of
+    // one message to the beginning of the next, and the descriptors beside that would be taken for this
+    // object's.
+    const int fd = connection->first;
+    const ssize_t seen = recv(fd, buffer_.data(), buffer_.size(), MSG_PEEK | MSG_DONTWAIT);
+    if (seen < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (seen <= 0 || !ReadSome(connection->second, static_cast<size_t>(seen))) {
+      Connection& ending = connection->second;
+      if (ending.scanner.begun() || !ending.fds.empty()) {
+        Refuse(ending, absl::InvalidArgumentError("container state: ends in the middle"));
+      }
+      connections_.erase(connection);
+      return;
+    }
+  }
+}
+
+bool Intake::ReadSome(Connection& connection, size_t seen) {
+  ObjectScanner ahead = connection.scanner;
+  const size_t wanted = ahead.Feed({buffer_.data(), seen});
+
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptors * sizeof(int))> control;
+  iovec bytes{buffer_.data(), wanted};
+  msghdr message{};
+  message.msg_iov = &bytes;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t got = recvmsg(connection.socket.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got <= 0) return got < 0 && errno == EAGAIN;
+  TakeDescriptors(message, connection.fds);
+  if ((message.msg_flags & MSG_CTRUNC) != 0) connection.lost_fds = true;
+
+  // Less than wanted may have come: the kernel stops behind a message that has descriptors beside it.
+  const bool had_begun = connection.scanner.begun();
+  connection.scanner.Feed({buffer_.data(), static_cast<size_t>(got)});
+  connection.bytes.append(buffer_.data(), static_cast<size_t>(got));
+  if (!had_begun && connection.scanner.begun()) connection.deadline = Clock::now() + options_.patience;
+
+  if (connection.scanner.failed()) {
+    Refuse(connection, absl::InvalidArgumentError("container state: does not begin with {"));
+    return false;
+  }
+  if (connection.bytes.size() > options_.object_bytes) {
+    Refuse(connection, absl::InvalidArgumentError(
+                           absl::StrCat("container state: longer than ", options_.object_bytes, " bytes")));
+    return false;
+  }
+  if (connection.fds.size() > kDescriptors) {
+    Refuse(connection, absl::InvalidArgumentError(
+                           absl::StrCat("container state: more than ", kDescriptors, " descriptors")));
+    return false;
+  }
+  if (connection.scanner.done()) Complete(connection);
+  return true;
+}
+
+void Intake::Complete(Connection& connection) {
+  ++connection.objects;
+  connection.deadline = Clock::now() + options_.silence;
+  absl::StatusOr<ContainerState> state = ParseContainerState(connection.bytes);
+  if (!state.ok()) return Refuse(connection, state.status());
+  if (connection.lost_fds) {
+    return Refuse(connection, absl::ResourceExhaustedError(absl::StrCat(
+                                  "container state: descriptors were lost, because more than ", kDescriptors,
+                                  " came or we had no room for more (ulimit -n)")));
+  }
+  if (state->listener_index >= connection.fds.size()) {
+    return Refuse(connection, absl::InvalidArgumentError(absl::StrCat(
+                                  "container state: descriptor ", state->listener_index,
+                                  " is to be the listener, but ", connection.fds.size(), " came")));
+  }
+  if (!IsListener(connection.fds[state->listener_index].get())) {
+    return Refuse(connection,
+                  absl::InvalidArgumentError(
+                      "container state: the descriptor named \"seccompFd\" is no seccomp listener"));
+  }
+  Handover handover;
+  handover.listeners.push_back(std::move(connection.fds[state->listener_index]));
+  handover.state = *std::move(state);
+  handover.peer = connection.peer;
+  connection.fds.clear();
+  connection.bytes = {};
+  connection.scanner = {};
+  receive_(std::move(handover));
+}
+
+// Hands on what can be saved of an object, and forgets the object.
+void Intake::Refuse(Connection& connection, absl::Status why) {
+  Handover handover;
+  handover.status = std::move(why);
+  handover.listeners = KeepListeners(std::exchange(connection.fds, {}));
+  handover.peer = connection.peer;
+  connection.lost_fds = false;
+  connection.bytes = {};
+  connection.scanner = {};
+  receive_(std::move(handover));
+}
+
+// Tells about a connection that brought nothing, unless such a word has just been said.
+void Intake::Mention(absl::Status what, Peer peer) {
+  const Clock::time_point now = Clock::now();
+  if (now - mentioned_ < kMentionInterval) {
+    ++unmentioned_;
+    return;
+  }
+  mentioned_ = now;
+  if (const size_t more = std::exchange(unmentioned_, 0); more > 0) {
+    what = absl::Status(what.code(),
+                        absl::StrCat(what.message(), " (", more, " connections more were turned away)"));
+  }
+  Handover handover;
+  handover.status = std::move(what);
+  handover.peer = peer;
+  receive_(std::move(handover));
+}
+
+void Intake::CloseOverdue() {
+  const Clock::time_point now = Clock::now();
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    const auto connection = it++;
+    if (connection->second.deadline > now) continue;
+    if (connection->second.scanner.begun() || !connection->second.fds.empty()) {
+      Refuse(connection->second, absl::DeadlineExceededError("container state: not complete in time"));
+    }
+    connections_.erase(connection);
+  }
+  if (!accepting_ && now >= accept_again_) accepting_ = Watch(epoll_.get(), socket_.get()).ok();
+}
+
+void Intake::ArmTimer() {
+  std::optional<Clock::time_point> next;
+  if (!accepting_) next = accept_again_;
+  for (const auto& [fd, connection] : connections_) {
+    if (!next || connection.deadline < *next) next = connection.deadline;
+  }
+  itimerspec when{};  // all zero: never
+  if (next) {
+    // steady_clock is CLOCK_MONOTONIC. One nanosecond past the deadline, because zero would disarm.
+    const auto since_boot = std::chrono::ceil<std::chrono::nanoseconds>(next->time_since_epoch()).count() + 1;
+    when.it_value.tv_sec = static_cast<time_t>(since_boot / 1'000'000'000);
+    when.it_value.tv_nsec = static_cast<long>(since_boot % 1'000'000'000);
+  }
+  timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr);
+}
+
+}  // namespace shunt

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Intake: the unix socket on which container runtimes hand us the seccomp listeners of their containers.
+//
+// The protocol is the OCI runtime specification's: a runtime connects, sends one JSON object (the container
+// process state) with the descriptors beside it (SCM_RIGHTS), and the name "seccompFd" in its list `fds` says
+// which of them is the listener. What real runtimes taught us, and what therefore holds here:
+//   - An object is complete when its braces balance. runc 1.1 keeps the connection open for the container's
+//   whole life,
+//     and the container hangs in its first trapped call until we serve: nobody may wait for the end of the
+//     stream.
+//   - crun connects early, and leaves without a word when the container fails to start: silence is no error.
+//   - An object may come in pieces, with descriptors beside any of them, and another may follow it at once.
+//   We never
+//     read across the end of an object, so its descriptors are those that arrived with its bytes.
+//   - A listener whose object is unusable is still handed on: dropping it can hang the container for ever,
+//   because
+//     `runc init` holds a copy of its own and therefore never learns that nobody answers.
+//
+// All calls are for one control thread, and none blocks. The peers are those whom the user ids let in; all
+// the same every connection is bounded in bytes, in descriptors and in time, and so is their number.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/fd.h"
+
+namespace shunt {
+
+// What a runtime says about the process that it has put under a filter. Nothing of it is trustworthy; the
+// texts may hold any bytes.
+struct ContainerState {
+  std::string id;  // never empty
+  pid_t pid = 0;   // the process under the filter, in the runtime's pid namespace; 0: not told (crun exec)
+  pid_t state_pid = 0;   // the container's first process; differs from `pid` for an exec; 0: not told
+  std::string status;    // "creating"; "running" for an exec; may be empty
+  std::string bundle;    // may be empty, or "." (crun exec)
+  std::string metadata;  // linux.seccomp.listenerMetadata of the container's configuration
+  std::map<std::string, std::string> annotations;
+  size_t listener_index = 0;  // which of the descriptors is the listener
+};
+
+// Reads one container process state. The error says what is wrong with it.
+absl::StatusOr<ContainerState> ParseContainerState(std::string_view json);
+
+// Finds the end of a JSON object in a stream that comes in pieces.
+class ObjectScanner {
+ public:
+  // Looks at the next bytes of the stream. Returns how many belong to the object (with what stands before
+  // it), up to and including its last brace if done() is true afterwards. Looks at nothing once done() or
+  // failed().
+  size_t Feed(std::string_view bytes);
+
+  bool done() const { return state_ == State::kDone; }
+  // The stream holds something else where the object should begin.
+  bool failed() const { return state_ == State::kFailed; }
+  // The first brace has been seen.
+  bool begun() const { return state_ != State::kBefore; }
+
+ private:
+  enum class State : unsigned char { kBefore, kInside, kString, kEscape, kDone, kFailed };
+
+  void Step(char byte);
+
+  State state_ = State::kBefore;
+  size_t depth_ = 0;
+};
+
+// The process that connected, as the kernel knows it.
+struct Peer {
+  uid_t uid = 0;
+  pid_t pid = 0;  // 0: not visible in our pid namespace
+};
+
+// One thing that came in.
+struct Handover {
+  absl::Status status;   // not OK: why nothing is known about the container
+  ContainerState state;  // meaningful if `status` is OK
+  std::vector<Fd>
+      listeners;  // exactly one if `status` is OK; else every true listener that came: answer them all
+  Peer peer;
+};
+
+struct IntakeOptions {
+  std::string path;
+  std::vector<uid_t> allowed_uids;  // whose processes may hand over, beside root's and our own
+  size_t connections = 256;         // at once; beyond that the least promising one goes
+  size_t object_bytes = size_t{1} << 20;
+  std::chrono::milliseconds silence{60'000};  // how long a connection may be idle between objects
+  std::chrono::milliseconds patience{5'000};  // how long an object may take from its first byte to its last
+};
+
+class Intake {
+ public:
+  // How many descriptors may come beside one object. Runtimes send exactly one.
+  static constexpr size_t kDescriptors = 64;
+
+  using Receiver = std::function<void(Handover)>;
+
+  // Listens on `options.path`. A socket there on which nobody answers is replaced; anything else is left
+  // alone, and an error. Its mode is 0600, or 0666 where other users are allowed: then the kernel's word
+  // about the peer decides alone. `receive` is called from HandleEvents().
+  static absl::StatusOr<std::unique_ptr<Intake>> Listen(IntakeOptions options, Receiver receive);
+
+  // Closes everything and removes the socket from the file system, unless somebody has replaced it.
+  ~Intake();
+  Intake(const Intake&) = delete;
+  Intake& operator=(const Intake&) = delete;
+
+  // Becomes readable when HandleEvents() has something to do. For the control thread's poll loop.
+  int event_fd() const { return epoll_.get(); }
+  void HandleEvents();
+
+  // Replaces the list of users for connections to come.
+  absl::Status Allow(std::vector<uid_t> uids);
+
+  size_t connections() const { return connections_.size(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  struct Connection {
+    Fd socket;
+    Peer peer;
+    ObjectScanner scanner;
+    std::string bytes;      // of the object that is arriving
+    std::vector<Fd> fds;    // beside those bytes
+    bool lost_fds = false;  // the kernel had to drop some
+    size_t objects = 0;     // that are complete
+    Clock::time_point deadline;
+  };
+  using Connections = std::map<int, Connection>;  // by socket
+
+  Intake(IntakeOptions options, Receiver receive);
+
+  absl::Status Bind();
+  bool MayConnect(uid_t uid) const;
+  void Accept();
+  bool AcceptOne();
+  void PauseAccepting();
+  void MakeRoom();
+  void Read(Connections::iterator connection);
+  // `seen` bytes wait in the socket, and are in buffer_ already. False: the connection has said its last
+  // word.
+  bool ReadSome(Connection& connection, size_t seen);
+  void Complete(Connection& connection);
+  void Refuse(Connection& connection, absl::Status why);
+  void Mention(absl::Status what, Peer peer);
+  void CloseOverdue();
+  void ArmTimer();
+
+  IntakeOptions options_;
+  Receiver receive_;
+  std::vector<char> buffer_;
+  Fd epoll_;
+  Fd timer_;
+  Fd socket_;
+  dev_t socket_device_ = 0;
+  ino_t socket_inode_ = 0;
+  Connections connections_;
+  bool accepting_ = true;
+  Clock::time_point accept_again_;
+  size_t unmentioned_ = 0;  // turned away since the last word about such
+  Clock::time_point mentioned_;
+};
+
+}  // namespace shunt

@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/accelerator.h"
+
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/engine.h"
+#include "handlers/container.h"
+#include "handlers/handlers.h"
+#include "handlers/introduction.h"
+#include "net/netns.h"
+
+namespace shunt {
+namespace {
+
+#define SHUNT_ROUTE(syscall, handler, condition) {#syscall, handler},
+constexpr Route kRoutes[] = {SHUNT_ROUTES(SHUNT_ROUTE)};
+#undef SHUNT_ROUTE
+
+// Sockets of its own network that a container has in store for twins that go home.
+constexpr int kHomeSockets = 2;
+
+// Networks that no twin may ever reach, whatever the container's own are.
+net::SubnetSet AlwaysOrdinary() {
+  net::SubnetSet set;
+  for (const char* text : {"127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128"}) {
+    const absl::StatusOr<net::Subnet> subnet = net::ParseSubnet(text);
+    SHUNT_CHECK(subnet.ok() && set.Add(*subnet));
+  }
+  return set;
+}
+
+net::LockPolicy PolicyFor(const net::SubnetSet& ordinary, const std::vector<net::Publish>& publish) {
+  net::LockPolicy policy{.deny = ordinary};
+  for (const net::Publish& port : publish) {
+    const net::IpAddress any4 = net::IpAddress::FromV4({0});
+    if (port.host_ip) {
+      policy.listen.push_back({*port.host_ip, port.host_port});
+    } else {
+      policy.listen.push_back({any4, port.host_port});
+      policy.listen.push_back({net::IpAddress(), port.host_port});
+    }
+  }
+  policy.self = policy.listen;
+  return policy;
+}
+
+// True if the task's user namespace owns the host's network (or is above its owner), so that its root may
+// undo a device lock.
+bool OwnsHostNetwork(pid_t pid) {
+  const Fd host(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+  const Fd owner(host.valid() ? ioctl(host.get(), NS_GET_USERNS) : -1);
+  struct stat of_owner {
+  }, of_task{};
+  // EPERM: the owner is above our own user namespace, and so above the container's, which we could look into.
+  if (!owner.valid() || fstat(owner.get(), &of_owner) != 0) return false;
+  if (stat(absl::StrFormat("/proc/%d/ns/user", pid).c_str(), &of_task) != 0) return true;
+  return of_owner.st_ino == of_task.st_ino && of_owner.st_dev == of_task.st_dev;
+}
+
+class RealAccelerator;
+
+// One container, on the control thread.
+struct Served {
+  ContainerSpec spec;
+  ServedListener* listener = nullptr;
+  Container* container = nullptr;  // belongs to its reactor
+  Fd route_monitor;                // of its network namespace
+  bool privileged = false;         // its root may undo a device lock
+  std::unique_ptr<const NetworkView> view;
+  bool update_in_flight = false;
+  bool update_again = false;
+  std::unique_ptr<Guest> corpse;  // after the end, until nothing is in flight
+  std::function<void()> ended;
+};
+
+// Has every reactor throw away the twins that it made in store for a lock that nobody needs any more.
+struct LockRetirement {
+  std::shared_ptr<const net::NumberedLock> lock;
+  Mailbox* control;
+  struct Notice {
+    LockRetirement* retirement;
+    SocketBench* bench;
+    Message message;
+  };
+  std::vector<Notice> notices;
+  size_t outstanding = 0;  // control thread
+};
+
+// Gives a reactor a new view of one container and brings the old one back.
+struct ViewUpdate {
+  RealAccelerator* accelerator;
+  std::shared_ptr<Served> served;
+  std::unique_ptr<const NetworkView> next;
+  Message message;
+};
+
+class RealAccelerator final : public Accelerator, public Introducer {
+ public:
+  explicit RealAccelerator(AcceleratorOptions options) : options_(std::move(options)) {}
+
+  // The reactors first: they use what is kept here.
+  ~RealAccelerator() override { engine_.reset(); }
+
+  absl::Status Init();
+
+  absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;
+  int event_fd() const override { return events_.get(); }
+  void HandleEvents() override;
+  std::string LocksInForce() const override;
+  bool CanPublish() const override { return locks_ == net::SocketLock::Kind::kProgram; }
+  std::vector<CounterValue> Counters() const override;
+
+  absl::Status Introduce(Container& container, pid_t tid, Introduction& out) override;
+
+ private:
+  absl::Status Watch(int fd, uint64_t what);
+  void ChooseLocks();
+  absl::Status ReadHostNetwork();
+  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> LockFor(const Served& served,
+                                                                   const net::SubnetSet& ordinary);
+  absl::StatusOr<std::unique_ptr<const NetworkView>> MakeView(const Served& served);
+  void Refresh(const std::shared_ptr<Served>& served);
+  void OnEnded(uint64_t key, std::unique_ptr<Guest> guest);
+  static void OnViewDelivered(Message& message);
+  static void OnViewReturned(Message& message);
+  void RetireUnusedLocks();
+
+  static constexpr uint64_t kEngineEvent = 0;
+  static constexpr uint64_t kHostEvent = 1;
+
+  AcceleratorOptions options_;
+  std::unique_ptr<Engine> engine_;
+  Fd events_;  // an epoll over everything that wakes the control thread
+  Fd host_monitor_;
+  Fd host_routes_;
+  std::shared_ptr<const net::HostNetwork> host_;
+  uint64_t host_netns_ = 0;
+  net::SocketLock::Kind locks_ = net::SocketLock::Kind::kNone;
+  std::string why_no_program_;
+  // Locks by what they enforce. They live as long as the engine: pools on reactors borrow them, and policies
+  // are few.
+  std::map<std::string, std::shared_ptr<const net::NumberedLock>> lock_by_policy_;
+  std::map<uint64_t, std::shared_ptr<Served>> served_;
+  uint64_t next_key_ = 2;
+  uint64_t next_lock_ = 1;
+  std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
+};
+
+absl::Status RealAccelerator::Watch(int fd, uint64_t what) {
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = what}};
+  if (epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return ToStatus({errno}, "watch a descriptor");
+  return absl::OkStatus();
+}
+
+absl::Status RealAccelerator::Init() {
+  events_ = Fd(epoll_create1(EPOLL_CLOEXEC));
+  const absl::StatusOr<uint64_t> own = net::OwnNetnsCookie();
+  if (!own.ok()) return own.status();
+  host_netns_ = *own;
+  Result<Fd> monitor = net::OpenRouteMonitor();
+  if (!monitor) return ToStatus(monitor.error(), "open a route monitor");
+  host_monitor_ = std::move(*monitor);
+  if (absl::Status status = ReadHostNetwork(); !status.ok()) return status;
+  ChooseLocks();
+
+  absl::Status bench_failure = absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(
+      {
+          .reactors = options_.reactors,
+          .pin = options_.affinity == Affinity::kPin,
+          .make_bench = [this, &bench_failure]() -> std::unique_ptr<Workbench> {
+            absl::StatusOr<std::unique_ptr<SocketBench>> bench = SocketBench::Create();
+            if (bench.ok()) {
+              benches_.push_back(bench->get());
+              return std::move(*bench);
+            }
+            bench_failure = bench.status();
+            return std::make_unique<Workbench>();
+          },
+          .on_reactor_start = options_.on_reactor_start,
+      },
+      kRoutes);
+  if (!bench_failure.ok()) return bench_failure;
+  if (!engine.ok()) return engine.status();
+  engine_ = std::move(*engine);
+  if (absl::Status status = Watch(engine_->event_fd(), kEngineEvent); !status.ok()) return status;
+  return Watch(host_monitor_.get(), kHostEvent);
+}
+
+// What can be locked is found by locking something.
+void RealAccelerator::ChooseLocks() {
+  absl::StatusOr<Fd> program =
+      net::LoadLockProgram(net::LockPolicy{.deny = AlwaysOrdinary()}, options_.lock_socket);
+  if (program.ok()) {
+    locks_ = net::SocketLock::Kind::kProgram;
+    return;
+  }
+  why_no_program_ = std::string(program.status().message());
+  const auto device = std::find_if(host_->interfaces().begin(), host_->interfaces().end(),
+                                   [](const net::Interface& interface) { return !interface.is_loopback; });
+  const Fd probe(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (device != host_->interfaces().end() && probe.valid() &&
+      net::BindToDevice(probe.get(), device->ifindex)) {
+    locks_ = net::SocketLock::Kind::kDevice;
+  }
+}
+
+std::string RealAccelerator::LocksInForce() const {
+  switch (locks_) {
+    case net::SocketLock::Kind::kProgram:
+      return "locks: eBPF socket filter (connects and published ports are confined by the kernel)";
+    case net::SocketLock::Kind::kDevice:
+      return absl::StrCat(
+          "locks: network device only (connects are confined to the device they leave by; nothing is "
+          "accelerated for a "
+          "container with ignored networks, published ports are forwarded by the network helper); for the "
+          "full lock: ",
+          why_no_program_);
+    case net::SocketLock::Kind::kNone:
+      break;
+  }
+  return absl::StrCat("locks: none, so nothing is accelerated: ", why_no_program_);
+}
+
+absl::Status RealAccelerator::ReadHostNetwork() {
+  if (!host_routes_.valid()) {
+    Result<Fd> routes = net::OpenRouteSocket();
+    if (!routes) return ToStatus(routes.error(), "open a route socket");
+    host_routes_ = std::move(*routes);
+  }
+  absl::StatusOr<net::HostNetwork> host = net::HostNetwork::Read(host_routes_.get());
+  if (!host.ok()) return host.status();
+  host_ = std::make_shared<const net::HostNetwork>(*std::move(host));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFor(
+    const Served& served, const net::SubnetSet& ordinary) {
+  net::LockPolicy policy;
+  // A device lock is new whenever the host's network is: what was made in store for a device that has gone
+  // must go, too.
+  std::string key = absl::StrCat("device ", host_->generation());
+  if (locks_ == net::SocketLock::Kind::kProgram) {
+    policy = PolicyFor(ordinary, served.spec.publish);
+    if (absl::Status status = net::CheckLockPolicy(policy); !status.ok()) return status;
+    key = net::EncodeLockPolicy(policy);
+  }
+  std::shared_ptr<const net::NumberedLock>& lock = lock_by_policy_[key];
+  if (lock == nullptr) {
+    auto made = std::make_shared<net::NumberedLock>();
+    made->number = next_lock_++;
+    if (locks_ == net::SocketLock::Kind::kProgram) {
+      absl::StatusOr<Fd> program = net::LoadLockProgram(policy, options_.lock_socket);
+      if (!program.ok()) {
+        lock_by_policy_.erase(key);
+        return program.status();
+      }
+      made->lock = net::SocketLock::ByProgram(std::move(*program));
+    } else {
+      made->lock = net::SocketLock::ByDevice();
+    }
+    lock = std::move(made);
+  }
+  return lock;
+}
+
+absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(const Served& served) {
+  auto view = std::make_unique<NetworkView>();
+  const absl::StatusOr<net::SubnetSet> own = net::ContainerNetworks(served.route_monitor.get());
+  if (!own.ok()) return own.status();
+  view->ordinary = AlwaysOrdinary();
+  if (!view->ordinary.AddAll(*own) || !view->ordinary.AddAll(served.spec.ignore)) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("%s: more than %d networks to keep on the ordinary path", served.spec.name,
+                        net::SubnetSet::kCapacity));
+  }
+  if (locks_ == net::SocketLock::Kind::kNone ||
+      (locks_ == net::SocketLock::Kind::kDevice && served.privileged)) {
+    return view;  // without a lock: nothing is accelerated
+  }
+  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> lock = LockFor(served, view->ordinary);
+  if (!lock.ok()) return lock.status();
+  view->lock = std::move(*lock);
+  if (locks_ == net::SocketLock::Kind::kDevice) {
+    view->host = host_;
+    for (const net::Interface& interface : host_->interfaces()) {
+      if (host_->Behind(interface.ifindex, served.spec.ignore))
+        view->open_devices.push_back(interface.ifindex);
+    }
+  }
+  return view;
+}
+
+absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec,
+                                                   std::function<void()> ended) {
+  absl::StatusOr<Listener> listener = Listener::Adopt(std::move(listener_fd));
+  if (!listener.ok()) return listener.status();
+  const uint64_t key = next_key_++;
+  auto served = std::make_shared<Served>();
+  served->spec = std::move(spec);
+  served->ended = std::move(ended);
+
+  auto container = std::make_unique<Container>(served->spec.name);
+  container->exact_traps = served->spec.exact_traps;
+  container->introducer = this;
+  container->key = key;
+  for (const net::Publish& publish : served->spec.publish)
+    container->published.push_back({.publish = publish});
+  for (const net::Publish& taken : served->spec.taken)
+    container->published.push_back({.publish = taken, .taken = true});
+  served->container = container.get();
+  served_[key] = served;
+
+  // If the container cannot be accelerated its calls are still answered: they take the ordinary path.
+  std::string ordinary;
+  if (served->spec.pid != 0) {
+    Introduction introduction;
+    if (absl::Status status = Introduce(*container, served->spec.pid, introduction); status.ok()) {
+      introduction.MoveInto(*container);
+    } else {
+      ordinary = std::string(status.message());
+      container->introducer = nullptr;
+    }
+  }
+  served->listener =
+      &engine_->Serve(*std::move(listener), std::move(container),
+                      [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
+  return ordinary;
+}
+
+// Control thread; also on behalf of a reactor that has met the first call of a container whose pid nobody
+// could tell.
+absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introduction& out) {
+  const auto found = served_.find(container.key);
+  if (found == served_.end()) return absl::NotFoundError("the container has ended");
+  Served& served = *found->second;
+  absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(tid, kHomeSockets);
+  if (!visit.ok()) return visit.status();
+  if (visit->cookie == host_netns_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(served.spec.name, " uses the host's network already: there is nothing to accelerate"));
+  }
+  served.privileged = OwnsHostNetwork(tid);
+  served.route_monitor = std::move(visit->route_monitor);
+  if (absl::Status status = Watch(served.route_monitor.get(), container.key); !status.ok()) return status;
+  absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(served);
+  if (!view.ok()) return view.status();
+  served.view = std::move(*view);
+  out.netns = visit->cookie;
+  out.view = served.view.get();
+  out.home4 = std::move(visit->tcp4);
+  out.home6 = std::move(visit->tcp6);
+  return absl::OkStatus();
+}
+
+// The container's or the host's network has changed: a new view for the reactor. One at a time for each
+// container.
+void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
+  if (served->corpse != nullptr || served->view == nullptr || served->listener == nullptr) return;
+  if (served->update_in_flight) {
+    served->update_again = true;
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(*served);
+  if (!view.ok()) return;  // the old view stays, which knows less of the network, and its lock still holds
+  auto* update = new ViewUpdate{.accelerator = this, .served = served, .next = std::move(*view)};
+  update->message = {.deliver = OnViewDelivered, .context = update};
+  served->update_in_flight = true;
+  engine_->Post(*served->listener, update->message);
+}
+
+// Reactor's thread: one pointer store.
+void RealAccelerator::OnViewDelivered(Message& message) {
+  auto& update = message.about<ViewUpdate>();
+  update.served->container->view = update.next.get();
+  message.deliver = OnViewReturned;
+  update.accelerator->engine_->control().Push(&message);
+}
+
+void RealAccelerator::OnViewReturned(Message& message) {
+  const std::unique_ptr<ViewUpdate> update(&message.about<ViewUpdate>());
+  Served& served = *update->served;
+  served.view = std::move(update->next);  // the old one goes: no handler keeps a view across a wait
+  served.update_in_flight = false;
+  update->accelerator->RetireUnusedLocks();
+  if (served.corpse != nullptr) return;
+  if (std::exchange(served.update_again, false)) update->accelerator->Refresh(update->served);
+}
+
+void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
+  const auto found = served_.find(key);
+  const std::shared_ptr<Served> served = found->second;
+  served_.erase(found);
+  served->corpse = std::move(guest);  // an update may still be on its way to it
+  served->route_monitor.reset();
+  if (!served->update_in_flight) served->view.reset();
+  RetireUnusedLocks();
+  if (served->ended) served->ended();
+}
+
+void RealAccelerator::RetireUnusedLocks() {
+  for (auto entry = lock_by_policy_.begin(); entry != lock_by_policy_.end();) {
+    if (entry->second.use_count() > 1) {
+      ++entry;
+      continue;
+    }
+    auto* const retirement =
+        new LockRetirement{.lock = std::move(entry->second), .control = &engine_->control()};
+    entry = lock_by_policy_.erase(entry);
+    retirement->outstanding = benches_.size();
+    retirement->notices.resize(benches_.size());
+    for (size_t i = 0; i < benches_.size(); ++i) {
+      LockRetirement::Notice& notice = retirement->notices[i];
+      notice.retirement = retirement;
+      notice.bench = benches_[i];
+      notice.message = {.deliver =
+                            [](Message& message) {
+                              const auto& there = message.about<LockRetirement::Notice>();
+                              there.bench->twins.Retire(there.retirement->lock->number);
+                              message.deliver = [](Message& back) {
+                                LockRetirement* const done = back.about<LockRetirement::Notice>().retirement;
+                                if (--done->outstanding == 0) delete done;
+                              };
+                              there.retirement->control->Push(&message);
+                            },
+                        .context = &notice};
+      engine_->reactors()[i]->Post(notice.message);
+    }
+  }
+}
+
+void RealAccelerator::HandleEvents() {
+  std::array<epoll_event, 64> events;
+  const int count = epoll_wait(events_.get(), events.data(), static_cast<int>(events.size()), 0);
+  for (int i = 0; i < count; ++i) {
+    const uint64_t what = events[static_cast<size_t>(i)].data.u64;
+    if (what == kEngineEvent) {
+      engine_->HandleEvents();
+    } else if (what == kHostEvent) {
+      if (net::DrainChanges(host_monitor_.get()) && ReadHostNetwork().ok() &&
+          locks_ == net::SocketLock::Kind::kDevice) {
+        for (const auto& [key, served] : served_) Refresh(served);
+      }
+    } else if (const auto found = served_.find(what); found != served_.end()) {
+      const std::shared_ptr<Served> served = found->second;
+      if (net::DrainChanges(served->route_monitor.get())) Refresh(served);
+    }
+  }
+}
+
+std::vector<Accelerator::CounterValue> RealAccelerator::Counters() const {
+  std::vector<CounterValue> values;
+  for (size_t i = 0; i < kCounterCount; ++i) {
+    values.push_back({kCounterTexts[i], engine_->Sum(static_cast<Counter>(i))});
+  }
+  return values;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Accelerator>> Accelerator::Start(const AcceleratorOptions& options) {
+  auto accelerator = std::make_unique<RealAccelerator>(options);
+  if (absl::Status status = accelerator->Init(); !status.ok()) return status;
+  return accelerator;
+}
+
+}  // namespace shunt

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// connect(2): moves a TCP socket of the container to the host's network, and its connection with it.
+//
+// The container's socket was made inside its network namespace. A twin in the host's network is locked, made
+// the same as the container's socket, put under the container's descriptor, and only then connected: if we
+// die in between, nothing has happened twice. What we do not understand, cannot carry over or cannot lock is
+// left to the kernel, where the program works as it would without us.
+//
+// A blocking connect that is not over at once is answered with CONTINUE: the kernel then finds a socket that
+// is connecting already, waits as it always does (signals, SO_SNDTIMEO, shutdown and close by other threads),
+// and looks at no address. So nothing waits in here, and the result is the kernel's own. The one exception is
+// SO_SNDTIMEO, where a second connect(2) says EALREADY when the time is over and a first one EINPROGRESS; it
+// waits in a task (TimedConnect).
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "core/task.h"
+#include "handlers/container.h"
+#include "handlers/handlers.h"
+#include "handlers/homecoming.h"
+#include "handlers/socket_call.h"
+#include "handlers/swap.h"
+#include "handlers/timed_call.h"
+#include "handlers/way.h"
+
+namespace shunt {
+namespace {
+
+int64_t ReadSendTimeout(int socket_fd) {
+  timeval timeout{};
+  socklen_t size = sizeof(timeout);
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) != 0) return 0;
+  return timeout.tv_sec * 1'000'000'000 + timeout.tv_usec * 1'000;
+}
+
+bool StillConnecting(int socket_fd) {
+  pollfd writable{.fd = socket_fd, .events = POLLOUT};
+  return poll(&writable, 1, 0) == 0;
+}
+
+// A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
+Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
+  const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid);
+  const int32_t result = co_await PollFd(call, twin.get(), POLLOUT, timeout_ns);
+  twin.reset();
+  // If the connection is over, the kernel hands out its result.
+  co_return result == -ECANCELED ? Reply::Fail(EINPROGRESS) : Reply::Continue();
+}
+
+// Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked,
+// and says what the target gets.
+Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
+  const int result = connect(twin.fd.get(), peer.data(), peer.size());
+  const int error = result == 0 ? 0 : errno;
+  if (twin.flags != O_NONBLOCK) fcntl(twin.fd.get(), F_SETFL, twin.flags);
+  if (error != EINPROGRESS) return error == 0 ? Reply::Return(0) : Reply::Fail(error);
+  if ((twin.flags & O_NONBLOCK) != 0) return Reply::Fail(EINPROGRESS);
+  if (twin.has_send_timeout && StillConnecting(twin.fd.get())) {
+    const int64_t timeout_ns = ReadSendTimeout(twin.fd.get());
+    return Start(TimedConnect(call, std::move(twin.fd), timeout_ns), /*if_no_slot=*/Reply::Continue());
+  }
+  return Reply::Continue();
+}
+
+// A locked twin of an unconnected socket, ready to be installed.
+Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& peer) {
+  const auto keep = [&call](Counter why) {
+    call.counters.Add(why);
+    return Fail(EOPNOTSUPP);
+  };
+  SocketBench& bench = BenchOf(call);
+  const Container& container = ContainerOf(call);
+  const Result<int> device = LockingDevice(bench, container, peer);
+  if (!device) return keep(Counter::kept_unlocked);
+  Result<Twin> twin = ReplacementFor(socket);
+  if (!twin) return keep(Counter::kept_options);
+  Result<Fd> made = bench.twins.Take(*container.view->lock, socket.facts.family, *device);
+  if (!made) return keep(Counter::kept_error);
+  twin->fd = std::move(*made);
+  const Result<std::optional<net::SockAddr>> source = SourceOf(bench, socket);
+  if (!source) return keep(Counter::kept_source);
+  BindTo bind_to{.address = *source};
+  const Counter obstacle = CarryOver(call, socket, *twin, bind_to);
+  if (obstacle != Counter::count_) return keep(obstacle);
+  return twin;
+}
+
+// The container's socket that a twin replaces.
+struct OldSocket {
+  Fd fd;
+  uint64_t inode = 0;  // to find it by, should somebody else hold it
+};
+
+// Somebody else holds the old socket: it is put back, and the kernel connects it on its ordinary path.
+Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::SocketIdentity old_socket) {
+  net::HolderSearch search(call.notification.tid, old_socket);
+  const bool searched = co_await OnSide(BenchOf(call), search);
+  if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
+    co_return Reply::Continue();
+  co_return StartConnection(call, std::move(twin), peer);
+}
+
+// Puts the twin in place and starts its connection.
+Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::SockAddr& peer) {
+  switch (SwapIn(call, number, std::move(old_socket.fd), twin)) {
+    case Swapped::kNotAtAll:
+      return Reply::Continue();
+    case Swapped::kShared:
+      return Start(TakeSwapBack(call, number, std::move(twin), peer, {.inode = old_socket.inode}),
+                   /*if_no_slot=*/Reply::Fail(ENOBUFS));
+    case Swapped::kAlone:
+      break;
+  }
+  call.counters.Add(Counter::accelerated);
+  return StartConnection(call, std::move(twin), peer);
+}
+
+// The same for a socket that an epoll may watch: the twin is added to it first.
+Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, net::SockAddr peer) {
+  WatcherSearch search(call, number, old_socket.fd.get(), twin.fd.get());
+  if (!co_await OnSide(BenchOf(call), search)) co_return Reply::Continue();
+  if (!search.Done(call)) {
+    call.counters.Add(Counter::kept_error);
+    co_return Reply::Continue();
+  }
+  co_return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+}
+
+// Moves a socket: with `twin` in its place, connecting to `peer`.
+Reply Move(Call& call, int number, TargetSocket socket, Twin twin, const net::SockAddr& peer) {
+  OldSocket old_socket{.fd = std::move(socket.fd), .inode = socket.info.ino};
+  if (KnownUnwatched(call, number, old_socket.fd.get())) {
+    return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+  }
+  return Start(SwapWatched(call, number, std::move(old_socket), std::move(twin), peer),
+               /*if_no_slot=*/Reply::Continue());
+}
+
+// connect(2) on a socket that was moved before.
+Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress& raw) {
+  const Container& container = ContainerOf(call);
+  if (!call.StillValid()) return Reply::Continue();
+  if (raw.family() == AF_UNSPEC) {
+    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
+                               static_cast<socklen_t>(raw.size));
+    return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
+  }
+  // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change
+  // meanwhile).
+  if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
+
+  if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0) {
+    return Reply::Fail(due);
+  }
+  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw.span());
+  if (!peer || peer->family() != socket.facts.family) {
+    // Not an address for this socket: the kernel's own error, on our copy of the bytes.
+    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
+                               static_cast<socklen_t>(raw.size));
+    return Reply::Fail(result == 0 ? EINVAL : errno);
+  }
+  if (!LeadsToHost(container, *peer)) return GoHome(call, number, std::move(socket));
+  const Result<int> device = LockingDevice(BenchOf(call), container, *peer);
+  if (!device) {
+    call.counters.Add(Counter::kept_unlocked);
+    return GoHome(call, number, std::move(socket));
+  }
+  if (*device != 0 && !net::BindToDevice(socket.fd.get(), *device)) {
+    // Its lock holds it to the device of an earlier peer: another twin takes its place.
+    Result<Twin> twin = MakeTwin(call, socket, *peer);
+    if (!twin) return GoHome(call, number, std::move(socket));
+    return Move(call, number, std::move(socket), *std::move(twin), *peer);
+  }
+  const int flags = fcntl(socket.fd.get(), F_GETFL);
+  if (flags < 0) return Reply::Continue();
+  fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
+  return StartConnection(call, {.fd = std::move(socket.fd), .flags = flags & kCarriedFlags}, *peer);
+}
+
+}  // namespace
+
+Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
+  Container& container = ContainerOf(call);
+  if (NeedsIntroduction(container)) return IntroduceFirst(call);
+  if (container.view == nullptr || container.view->lock == nullptr) return Reply::Continue();
+  if (container.timed_calls.TakeInterrupted(call.notification.tid)) return Reply::Fail(EINTR);
+
+  const std::optional<RawAddress> raw = ReadAddress(call, address, length);
+  if (!raw) return Reply::Continue();
+  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
+  const bool to_host = peer && LeadsToHost(container, *peer);
+  if (!to_host && !container.has_twins) return Reply::Continue();
+
+  std::optional<TargetSocket> socket = TakeSocket(call, number);
+  if (!socket || socket->home == Home::kElsewhere) return Reply::Continue();
+  if (socket->home == Home::kHost) return ConnectTwin(call, number, std::move(*socket), *raw);
+  if (!to_host || peer->family() != socket->facts.family) return Reply::Continue();
+  // Connected, connecting or listening inside: the kernel's own errors.
+  if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Continue();
+
+  Result<Twin> twin = MakeTwin(call, *socket, *peer);
+  if (!twin) return Reply::Continue();
+  return Move(call, number, *std::move(socket), *std::move(twin), *peer);
+}
+
+Reply Connect(Call& call) {
+  return ConnectSocket(call, call.int_arg(0), call.arg(1), call.int_arg(2));
+}
+
+}  // namespace shunt

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/container.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "handlers/side_call.h"
+#include "net/netns.h"
+
+namespace shunt {
+namespace {
+
+// A socket that holds a port of the host in all families that it has.
+Fd HoldPort(uint16_t& port) {
+  for (const int family : {AF_INET6, AF_INET}) {
+    Fd holder(socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+    const int off = 0;
+    if (family == AF_INET6) setsockopt(holder.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    const net::SockAddr any(family == AF_INET ? net::IpAddress::FromV4({0}) : net::IpAddress(), 0);
+    sockaddr_storage bound;
+    socklen_t size = sizeof(bound);
+    if (!holder.valid() || bind(holder.get(), any.data(), any.size()) != 0) continue;
+    if (getsockname(holder.get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0) continue;
+    port = ntohs(reinterpret_cast<const sockaddr_in*>(&bound)->sin_port);
+    return holder;
+  }
+  return Fd();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
+  const absl::StatusOr<uint64_t> netns = net::OwnNetnsCookie();
+  if (!netns.ok()) return netns.status();
+  Result<Fd> route_socket = net::OpenRouteSocket();
+  if (!route_socket) return ToStatus(route_socket.error(), "open a route socket");
+  const Result<net::TwinDefaults> defaults4 = net::TwinDefaults::Learn(AF_INET);
+  if (!defaults4)
+    return ToStatus(defaults4.error(),
+                    "learn the defaults of socket options (Linux 5.14 or later is needed)");
+  const Result<net::TwinDefaults> defaults6 = net::TwinDefaults::Learn(AF_INET6);
+  absl::StatusOr<std::unique_ptr<net::SideThread>> side = net::SideThread::Start();
+  if (!side.ok()) return side.status();
+  absl::StatusOr<net::HolderProbe> probe = net::HolderProbe::Create();
+  if (!probe.ok()) return probe.status();
+  TargetCache ourselves;
+  const Result<DescriptorInfo> a_socket = ourselves.Find(0, gettid()).Describe(route_socket->get());
+  if (!a_socket) return ToStatus(a_socket.error(), "read /proc/self/fdinfo (is /proc mounted?)");
+  std::unique_ptr<SocketBench> bench(
+      new SocketBench(*netns, a_socket->mount, std::move(*route_socket), *std::move(probe)));
+  bench->side = *std::move(side);
+  bench->port_holder_ = HoldPort(bench->taken_port_);
+  if (!bench->port_holder_.valid()) return absl::UnavailableError("no port of the host is free");
+  bench->defaults4_ = *defaults4;
+  // Without IPv6 on the host no IPv6 twin can be made, and the defaults are never looked at.
+  if (defaults6) bench->defaults6_ = *defaults6;
+  return bench;
+}
+
+void SocketBench::OnWake() {
+  uint64_t ignored;
+  [[maybe_unused]] const ssize_t got = read(side->completion_fd(), &ignored, sizeof(ignored));
+  while (net::SideJob* job = side->TakeFinished()) static_cast<OnSide*>(job)->Resume();
+}
+
+}  // namespace shunt

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Container and SocketBench: what the socket handlers know of the caller's container, and what they keep at
+// hand.
+//
+// A Container belongs to one reactor while it is served. What the operator wants and what the container's
+// network looks like is an immutable NetworkView, made by the control thread and replaced as a whole between
+// two calls.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/call.h"
+#include "core/fd.h"
+#include "handlers/introduction.h"
+#include "handlers/timed_call.h"
+#include "net/host_network.h"
+#include "net/option_marks.h"
+#include "net/publish.h"
+#include "net/shared_file.h"
+#include "net/side_thread.h"
+#include "net/sock_addr.h"
+#include "net/subnet_set.h"
+#include "net/twin_options.h"
+#include "net/twin_pool.h"
+
+namespace shunt {
+
+// Never changes once a reactor has it.
+struct NetworkView {
+  // Destinations that stay in the container's network: loopback, its own networks, and what the operator
+  // ignores.
+  net::SubnetSet ordinary;
+  // What confines its twins. Kind kNone: nothing of it is accelerated.
+  std::shared_ptr<const net::NumberedLock> lock;
+  // With a device lock: the host's network, and the devices that do not confine because an ignored network
+  // lies behind them.
+  std::shared_ptr<const net::HostNetwork> host;
+  std::vector<int> open_devices;
+};
+
+// A port that the operator published, and what became of it. Reactor's thread.
+struct PublishedPort {
+  net::Publish publish;
+  bool taken = false;      // by another container of this agent
+  net::SockAddr bound_as;  // what the program asked for when its socket was moved; port 0: not yet
+  Fd guard;                // holds the host's port for our own SO_REUSEPORT group; see handlers/bind.cc
+  std::array<uint64_t, 16> twins{};  // SO_COOKIEs of the listeners that were moved lately
+  size_t next_twin = 0;
+};
+
+class Container final : public Guest {
+ public:
+  explicit Container(std::string its_name) : name(std::move(its_name)) {}
+
+  const std::string name;
+  uint64_t key = 0;                  // its name among its accelerator's containers
+  Introducer* introducer = nullptr;  // who brings netns and view, should they be missing at the first call
+  uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
+  bool exact_traps =
+      false;  // the filter is ours: it traps rare options and new epolls, so their absence is known
+  const NetworkView* view = nullptr;  // nullptr: nothing is accelerated
+
+  // From here on the reactor's.
+  bool introduction_tried = false;
+  bool has_twins = false;         // some socket of it was moved, so an address alone no longer decides
+  net::OptionMarks rare_options;  // sockets on which an option was set that ordinary swaps do not read
+  net::OptionMarks stay;          // sockets with an option that nobody can read back
+  bool exchanges_descriptors =
+      false;  // was caught exchanging a socket for something else under our hands: left alone since
+  TimedCalls timed_calls;
+  uint64_t epolls_made = 0;  // epoll_create calls so far
+  std::vector<PublishedPort> published;
+  std::vector<Fd> home4,
+      home6;  // unconnected sockets of the container's own network, for those that have to go back
+};
+
+class SocketBench final : public Workbench {
+ public:
+  // In the host's network namespace.
+  static absl::StatusOr<std::unique_ptr<SocketBench>> Create();
+
+  void Connect(Mailbox& reactor, Mailbox& control) override { twins.Connect(reactor, control); }
+  int wake_fd() const override { return side->completion_fd(); }
+  void OnWake() override;  // resumes the tasks whose jobs on the side thread are finished
+
+  const uint64_t host_netns;
+  const int socket_mount;  // DescriptorInfo::mount of every socket
+  net::TwinPool twins;
+  net::RouteCache routes;
+  net::HolderProbe holders;
+  std::unique_ptr<net::SideThread> side;
+
+  // A port of the host on which nobody listens and to which nobody else can bind: ours. Host byte order.
+  uint16_t taken_port() const { return taken_port_; }
+  const net::TwinDefaults& defaults(int family) const { return family == AF_INET ? defaults4_ : defaults6_; }
+
+ private:
+  SocketBench(uint64_t its_host_netns, int its_socket_mount, Fd route_socket, net::HolderProbe probe)
+      : host_netns(its_host_netns),
+        socket_mount(its_socket_mount),
+        routes(std::move(route_socket)),
+        holders(std::move(probe)) {}
+
+  Fd port_holder_;
+  uint16_t taken_port_ = 0;
+  net::TwinDefaults defaults4_, defaults6_;
+};
+
+inline Container& ContainerOf(const Call& call) {
+  return static_cast<Container&>(call.guest);
+}
+inline SocketBench& BenchOf(const Call& call) {
+  return static_cast<SocketBench&>(call.bench);
+}
+
+}  // namespace shunt

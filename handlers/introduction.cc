@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/introduction.h"
+
+#include "core/task.h"
+#include "handlers/container.h"
+
+namespace shunt {
+namespace {
+
+class IntroduceJob final : public ControlJob {
+ public:
+  IntroduceJob(Container& container, pid_t tid) : container_(container), tid_(tid) {}
+  void Run() override { ok_ = container_.introducer->Introduce(container_, tid_, introduction_).ok(); }
+
+  bool ok() const { return ok_; }
+  Introduction& introduction() { return introduction_; }
+
+ private:
+  Container& container_;
+  pid_t tid_;
+  bool ok_ = false;
+  Introduction introduction_;
+};
+
+Task WaitForIntroduction(Call call) {
+  Container& container = ContainerOf(call);
+  IntroduceJob job(container, call.notification.tid);
+  co_await OnControl(call, job);
+  if (job.ok()) job.introduction().MoveInto(container);
+  co_return Reply::Continue();
+}
+
+}  // namespace
+
+void Introduction::MoveInto(Container& container) {
+  container.netns = netns;
+  container.view = view;
+  container.home4.swap(home4);
+  container.home6.swap(home6);
+}
+
+bool NeedsIntroduction(const Container& container) {
+  return container.view == nullptr && container.introducer != nullptr && !container.introduction_tried;
+}
+
+Reply IntroduceFirst(Call& call) {
+  ContainerOf(call).introduction_tried = true;
+  return Start(WaitForIntroduction(call), /*if_no_slot=*/Reply::Continue());
+}
+
+}  // namespace shunt

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Introduction: what a container's handlers must know before they can accelerate anything, brought by the
+// control thread.
+//
+// Usually it is there before the first call. Where a runtime does not tell a pid (crun's exec), the first
+// call waits for it.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/call.h"
+#include "core/fd.h"
+
+namespace shunt {
+
+class Container;
+struct NetworkView;
+
+struct Introduction {
+  uint64_t netns = 0;
+  const NetworkView* view = nullptr;
+  std::vector<Fd> home4, home6;
+
+  // On the container's reactor (or before it has one).
+  void MoveInto(Container& container);
+};
+
+class Introducer {
+ public:
+  virtual ~Introducer() = default;
+  // Control thread. `container` is only named by it, not looked into.
+  virtual absl::Status Introduce(Container& container, pid_t tid, Introduction& out) = 0;
+};
+
+// For the first trapped connect or bind of a container that nobody has introduced: waits until it is, then
+// lets the kernel run this one call. False if there is nothing to wait for.
+bool NeedsIntroduction(const Container& container);
+Reply IntroduceFirst(Call& call);
+
+}  // namespace shunt

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// listen(2): a twin may listen on its container's published ports and nowhere else.
+//
+// An unconnected twin whose program wants a listener goes home first. Once a container has twins, its listens
+// are carried out on our duplicate of the socket, never by CONTINUE: another thread could put a twin under
+// the descriptor in between.
+
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "handlers/container.h"
+#include "handlers/handlers.h"
+#include "handlers/homecoming.h"
+#include "handlers/socket_call.h"
+
+namespace shunt {
+namespace {
+
+bool IsPublished(const Container& container, uint16_t host_port) {
+  return std::any_of(container.published.begin(), container.published.end(),
+                     [host_port](const PublishedPort& port) { return port.publish.host_port == host_port; });
+}
+
+}  // namespace
+
+Reply ListenSocket(Call& call, int number, int backlog) {
+  Container& container = ContainerOf(call);
+  if (!container.has_twins) return Reply::Continue();
+  std::optional<TargetSocket> socket = TakeSocket(call, number);
+  // Not TCP. An AF_UNIX listener must be made by its own process: clients are told who it is.
+  if (!socket || socket->home == Home::kElsewhere || !call.StillValid()) return Reply::Continue();
+  if (socket->home == Home::kHost && !IsPublished(container, socket->facts.local.port())) {
+    if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Fail(EINVAL);
+    return GoHome(call, number, std::move(*socket), {.kind = Arrival::Kind::kListen, .backlog = backlog});
+  }
+  return listen(socket->fd.get(), backlog) == 0 ? Reply::Return(0) : Reply::Fail(errno);
+}
+
+Reply Listen(Call& call) {
+  return ListenSocket(call, call.int_arg(0), call.int_arg(1));
+}
+
+}  // namespace shunt

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/socket_call.h"
+
+#include <sys/socket.h>
+
+#include <cstring>
+
+#include "core/reactor.h"
+#include "handlers/container.h"
+
+namespace shunt {
+
+int RawAddress::family() const {
+  sa_family_t family;
+  memcpy(&family, bytes.data(), sizeof(family));
+  return family;
+}
+
+std::optional<RawAddress> ReadAddress(const Call& call, uint64_t address, int length) {
+  RawAddress raw;
+  if (length < static_cast<int>(sizeof(sa_family_t)) || length > static_cast<int>(raw.bytes.size()))
+    return {};
+  raw.size = static_cast<size_t>(length);
+  const Result<size_t> got = call.target().ReadMemory(address, std::span(raw.bytes).first(raw.size));
+  if (!got && got.error() != Errno{EFAULT}) call.counters.Add(Counter::unreadable);
+  if (!got || *got != raw.size) return {};
+  return raw;
+}
+
+bool TargetSocket::BoundToPort(const SocketBench& bench) {
+  if (!bound_) {
+    // bind(2) to a port that is taken says EINVAL to a socket that has a port and EADDRINUSE to one that has
+    // none. In a container's network we have no port that is taken; port 0 does as well, but leaves the
+    // socket bound, which matters to nobody: it is about to be replaced.
+    const net::IpAddress any = facts.family == AF_INET ? net::IpAddress::FromV4({0}) : net::IpAddress();
+    const net::SockAddr address(any, home == Home::kHost ? bench.taken_port() : uint16_t{0});
+    bound_ =
+        facts.local.port() != 0 && bind(fd.get(), address.data(), address.size()) != 0 && errno == EINVAL;
+  }
+  return *bound_;
+}
+
+namespace {
+
+// What is no socket must not be duplicated at all: see Target::TakeFd.
+std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& info_out) {
+  const Result<DescriptorInfo> info = call.target().Describe(number);
+  if (!info) {
+    if (info.error() != Errno{ENOENT}) call.counters.Add(Counter::unreadable);
+    return {};
+  }
+  if (info->mount != BenchOf(call).socket_mount || ContainerOf(call).exchanges_descriptors) return {};
+  Result<Fd> taken = call.target().TakeFd(number);
+  if (!taken) {
+    if (taken.error() != Errno{EBADF}) call.counters.Add(Counter::unreadable);
+    return {};
+  }
+  info_out = *info;
+  return std::move(*taken);
+}
+
+// It was a socket a microsecond ago. Who does that once by accident will not miss us, and who does it on
+// purpose shall not keep us busy.
+void LeaveAlone(const Call& call, Fd taken) {
+  ContainerOf(call).exchanges_descriptors = true;
+  call.reactor.CloseInBackground(std::move(taken));
+}
+
+}  // namespace
+
+std::optional<Fd> TakeAnySocket(const Call& call, int number) {
+  DescriptorInfo info;
+  std::optional<Fd> taken = TakeIfSocket(call, number, info);
+  int type = 0;
+  socklen_t size = sizeof(type);
+  if (taken && getsockopt(taken->get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
+    LeaveAlone(call, *std::move(taken));
+    return {};
+  }
+  return taken;
+}
+
+std::optional<TargetSocket> TakeSocket(const Call& call, int number) {
+  DescriptorInfo info;
+  std::optional<Fd> taken = TakeIfSocket(call, number, info);
+  if (!taken) return {};
+  const Result<net::SocketFacts> facts = net::ReadFacts(taken->get());
+  if (!facts) {
+    if (facts.error() == Errno{ENOTSOCK}) LeaveAlone(call, *std::move(taken));
+    return {};
+  }
+  TargetSocket socket(std::move(*taken), info, *facts);
+  if (facts->netns == BenchOf(call).host_netns) {
+    socket.home = Home::kHost;
+  } else if (facts->netns == ContainerOf(call).netns) {
+    socket.home = Home::kContainer;
+  }
+  return socket;
+}
+
+}  // namespace shunt

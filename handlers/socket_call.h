@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The first half that connect, bind, listen and their like share: the address once into our copy, the socket
+// by a duplicate of its descriptor, and whose network it lives in.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "core/call.h"
+#include "net/socket_facts.h"
+
+namespace shunt {
+
+// The bytes of an address as the target passed it. Read once; everything is decided on this copy.
+struct RawAddress {
+  std::array<std::byte, 128> bytes;
+  size_t size = 0;
+
+  std::span<const std::byte> span() const { return {bytes.data(), size}; }
+  int family() const;  // size >= 2
+};
+
+// Nothing if the kernel would refuse the length (below 2 or above 128) or the memory is not readable: it
+// shall say so itself.
+std::optional<RawAddress> ReadAddress(const Call& call, uint64_t address, int length);
+
+class SocketBench;
+
+// Whose network a target's socket lives in.
+enum class Home : uint8_t {
+  kContainer,  // where the container's sockets are made
+  kHost,       // a twin
+  kElsewhere,  // a nested network namespace, or not yet known
+};
+
+struct TargetSocket {
+  TargetSocket(Fd its_fd, const DescriptorInfo& its_info, const net::SocketFacts& its_facts)
+      : fd(std::move(its_fd)), info(its_info), facts(its_facts) {}
+
+  Fd fd;  // our duplicate
+  DescriptorInfo info;
+  net::SocketFacts facts;
+  Home home = Home::kElsewhere;
+
+  // True if the program has bound it to a port, rather than one being left over from a failed connect.
+  bool BoundToPort(const SocketBench& bench);
+
+ private:
+  std::optional<bool> bound_;
+};
+
+// Our duplicate of the target's socket of any kind; nothing if it is no socket or we may not look.
+std::optional<Fd> TakeAnySocket(const Call& call, int number);
+
+// Nothing if it is no TCP socket over IPv4 or IPv6, or if we may not look: the kernel shall deal with it.
+std::optional<TargetSocket> TakeSocket(const Call& call, int number);
+
+}  // namespace shunt

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/swap.h"
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+namespace shunt {
+namespace {
+
+net::OptionSet OptionsToRead(const Call& call, int socket_fd, Home home, bool& stays) {
+  const Container& container = ContainerOf(call);
+  stays = false;
+  const net::OptionSet all = home == Home::kHost ? net::OptionSet::kAllOfTwin : net::OptionSet::kAll;
+  if (!container.exact_traps) return all;
+  if (container.rare_options.empty() && container.stay.empty()) return net::OptionSet::kHot;
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return all;
+  stays = container.stay.MayHave(cookie);
+  return container.rare_options.MayHave(cookie) ? all : net::OptionSet::kHot;
+}
+
+// What was rare on the container's socket is so on its twin.
+void MarkRare(const Call& call, int twin_fd) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(twin_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0)
+    ContainerOf(call).rare_options.Mark(cookie);
+}
+
+net::IpAddress Anywhere(int family) {
+  return family == AF_INET ? net::IpAddress::FromV4({0}) : net::IpAddress();
+}
+
+}  // namespace
+
+Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSocket& socket) {
+  const net::SockAddr& local = socket.facts.local;
+  if (local.ip().IsLoopback()) return Fail(EADDRNOTAVAIL);
+  if (!socket.BoundToPort(bench)) return std::nullopt;
+  // Any other address of the container's means: whatever address the host takes.
+  return net::SockAddr(Anywhere(socket.facts.family), local.port(),
+                       static_cast<sa_family_t>(socket.facts.family));
+}
+
+Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, BindTo& bind_to) {
+  const net::TwinDefaults& defaults = BenchOf(call).defaults(socket.facts.family);
+  const int twin_fd = twin.fd.get();
+  bool stays;
+  const net::OptionSet options = OptionsToRead(call, socket.fd.get(), socket.home, stays);
+  if (stays) return Counter::kept_options;
+  if (options != net::OptionSet::kHot) MarkRare(call, twin_fd);
+  const auto carry = [&](net::CarryPhase phase) {
+    const net::Carried carried = net::CarryOptions(socket.fd.get(), twin_fd, defaults, options, phase);
+    twin.has_send_timeout = carried.send_timeout;
+    return carried.complete();
+  };
+  if (!bind_to.address) return carry(net::CarryPhase::kWhole) ? Counter::count_ : Counter::kept_options;
+  if (!carry(net::CarryPhase::kBeforeBind)) return Counter::kept_options;
+  if (bind(twin_fd, bind_to.address->data(), bind_to.address->size()) != 0) {
+    bind_to.error = errno;
+    return Counter::kept_source;
+  }
+  return carry(net::CarryPhase::kAfterBind) ? Counter::count_ : Counter::kept_options;
+}
+
+Result<Twin> ReplacementFor(const TargetSocket& socket) {
+  const int flags = socket.info.flags;
+  // A shutdown(2) that came before the connection counts for it all the same. (One of the sending side alone
+  // cannot be seen.)
+  pollfd closed{.fd = socket.fd.get(), .events = POLLRDHUP};
+  if (poll(&closed, 1, 0) < 0 || (closed.revents & POLLRDHUP) != 0) return Fail(EOPNOTSUPP);
+  if ((flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
+  return Twin{.flags = flags & kCarriedFlags, .cloexec = (flags & O_CLOEXEC) != 0};
+}
+
+Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
+  net::HolderProbe& probe = BenchOf(call).holders;
+  if (!probe.Arm(old_socket.get())) return Swapped::kNotAtAll;
+  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) {
+    probe.Disarm(old_socket.get());
+    return Swapped::kNotAtAll;
+  }
+  ContainerOf(call).has_twins = true;
+  old_socket.reset();
+  return probe.StillHeld() ? Swapped::kShared : Swapped::kAlone;
+}
+
+bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
+             const net::SocketIdentity& socket, bool cloexec) {
+  if (holder) {
+    const Result<Fd> old_socket = net::TakeHeld(*holder, socket);
+    if (old_socket && call.listener.Install(call.notification.id, old_socket->get(), number, cloexec)) {
+      call.counters.Add(Counter::kept_shared);
+      return true;
+    }
+  }
+  call.counters.Add(Counter::shared_lost);
+  return false;
+}
+
+namespace {
+
+// A target's note: [0] the container's epoll count at which its epolls were looked for, plus one; [1] how
+// many there were; [2] and [3] up to four of their numbers. More than that is not kept: the next swap looks
+// again.
+constexpr size_t kNotedEpolls = 4;
+
+bool ReadNote(const Call& call, net::EpollSet& epolls) {
+  const std::array<uint64_t, 4>& note = call.target().note();
+  const Container& container = ContainerOf(call);
+  if (!container.exact_traps || note[0] != container.epolls_made + 1) return false;
+  epolls.count = note[1];
+  for (size_t i = 0; i < epolls.count; ++i)
+    epolls.fds[i] = static_cast<int>(note[2 + i / 2] >> (32 * (i % 2)));
+  return true;
+}
+
+void WriteNote(const Call& call, uint64_t epolls_made, const net::EpollSet& epolls) {
+  if (epolls.count > kNotedEpolls) return;
+  std::array<uint64_t, 4>& note = call.target().note();
+  note = {epolls_made + 1, epolls.count, 0, 0};
+  for (size_t i = 0; i < epolls.count; ++i) {
+    note[2 + i / 2] |= uint64_t{static_cast<uint32_t>(epolls.fds[i])} << (32 * (i % 2));
+  }
+}
+
+}  // namespace
+
+bool KnownUnwatched(const Call& call, int number, int socket_fd) {
+  const Container& container = ContainerOf(call);
+  if (container.exact_traps && container.epolls_made == 0) return true;
+  net::EpollSet epolls;
+  if (!ReadNote(call, epolls)) return false;
+  if (epolls.count == 0) return true;
+  const Result<net::EpollSet> watchers = net::FindWatchers(call.notification.tid, number, socket_fd, epolls);
+  return watchers && watchers->count == 0;
+}
+
+WatcherSearch::WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd)
+    : tid_(call.notification.tid),
+      pidfd_(call.target().PidFd().value_or(-1)),
+      number_(number),
+      socket_fd_(socket_fd),
+      twin_fd_(twin_fd),
+      epolls_made_(ContainerOf(call).epolls_made) {}
+
+void WatcherSearch::Run(net::SideTable& table) {
+  epolls_ = net::FindEpolls(tid_);
+  if (!epolls_ || epolls_->count == 0) return;
+  const Result<net::EpollSet> watchers = net::FindWatchers(tid_, number_, socket_fd_, *epolls_);
+  if (!watchers) {
+    result_ = tl::unexpected(watchers.error());
+    return;
+  }
+  if (watchers->count == 0) return;
+  net::EpollMigration migration(pidfd_, number_, socket_fd_, twin_fd_, *watchers);
+  migration.Run(table);
+  result_ = migration.result();
+  migrated_ = watchers->count;
+}
+
+bool WatcherSearch::Done(const Call& call) const {
+  if (!epolls_ || !result_) return false;
+  WriteNote(call, epolls_made_, *epolls_);
+  for (size_t i = 0; i < migrated_; ++i) call.counters.Add(Counter::epolls_migrated);
+  return true;
+}
+
+}  // namespace shunt

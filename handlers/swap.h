@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// The swap: what connect and bind do to get a locked twin in under the container's descriptor.
+//
+//   CarryOver   makes a twin the same as the container's socket
+//   SwapIn      installs it, carries epoll registrations over, and sees whether somebody else holds the old
+//   socket
+//
+// Whatever goes wrong before the installation leaves the container's socket as it was.
+
+#pragma once
+
+#include <fcntl.h>
+
+#include <optional>
+
+#include "core/call.h"
+#include "core/task.h"
+#include "handlers/container.h"
+#include "handlers/side_call.h"
+#include "handlers/socket_call.h"
+#include "net/epoll_migration.h"
+
+namespace shunt {
+
+// The file status flags that a program can set and that mean something on a socket.
+inline constexpr int kCarriedFlags = O_NONBLOCK | O_APPEND;
+
+// A twin that is ready to be installed.
+struct Twin {
+  Fd fd;
+  int flags =
+      0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
+  bool cloexec = false;
+  bool has_send_timeout = true;  // SO_SNDTIMEO may be set
+};
+
+// Where a twin is to be bound before the options that want it bound.
+struct BindTo {
+  std::optional<net::SockAddr> address;  // none: leave it unbound
+  int error = 0;                         // the errno of the bind, if it failed
+};
+
+// The source port that the program has bound, as the other network can have it too. Nothing: none bound.
+// EADDRNOTAVAIL for a loopback address, which leads nowhere else.
+Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSocket& socket);
+
+// Copies the options and binds the twin. Counter::count_ if it is now the same as the container's socket,
+// else what to count: the socket stays on its ordinary path and the twin is no longer fresh.
+Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, BindTo& bind_to);
+
+// The file status flags and FD_CLOEXEC that a replacement of the socket must have. EOPNOTSUPP: it has some
+// that it cannot.
+Result<Twin> ReplacementFor(const TargetSocket& socket);
+
+// What a swap came to.
+enum class Swapped : uint8_t {
+  kAlone,     // the twin is in place and nobody else holds the old socket
+  kShared,    // the twin is in place, but somebody (a dup, a fork, a message in flight) holds the old socket
+  kNotAtAll,  // the target has gone or the number is not open any more: nothing happened
+};
+
+// Installs `twin` as descriptor `number`; closes our duplicate of the old socket.
+Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin);
+
+// Takes a swap back that came to kShared: `holder` is what a HolderSearch on the side thread has found.
+// False: the old socket is not to be had (its other copy is in flight), so the swap stands.
+bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
+             const net::SocketIdentity& socket, bool cloexec);
+
+// True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`,
+// whose file `socket_fd` duplicates. Otherwise the swap has to be one that waits: co_await CarryWatchers.
+bool KnownUnwatched(const Call& call, int number, int socket_fd);
+
+// Looks for the epolls of the target that watch the socket and adds the twin to them, on the side thread. For
+// use in a task:
+//   WatcherSearch search(call, number, socket_fd, twin_fd);
+//   if (!co_await OnSide(bench, search) || !search.Done(call)) co_return Reply::Continue();
+class WatcherSearch final : public net::SideJob {
+ public:
+  // The descriptors stay open until the job is finished.
+  WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd);
+
+  void Run(net::SideTable& table) override;
+
+  // On the reactor, afterwards: remembers what was found. False: a registration cannot be carried over, or
+  // may have been overlooked; the socket must stay on the ordinary path and the twin must go.
+  bool Done(const Call& call) const;
+
+ private:
+  const pid_t tid_;
+  const int pidfd_;
+  const int number_;
+  const int socket_fd_;
+  const int twin_fd_;
+  const uint64_t epolls_made_;
+  Result<net::EpollSet> epolls_;
+  size_t migrated_ = 0;
+  Result<void> result_;
+};
+
+}  // namespace shunt

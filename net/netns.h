@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Network namespaces: which one a socket lives in, and how we get sockets that live in somebody else's.
+//
+// A namespace is recognised by the cookie that the kernel gives each of its sockets: read from the socket
+// itself, so that nothing has to be remembered about processes and numbers.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/fd.h"
+#include "core/result.h"
+
+namespace shunt::net {
+
+// SO_NETNS_COOKIE (Linux 5.14): the network namespace that the socket was made in. Hot path.
+Result<uint64_t> NetnsCookie(int socket_fd);
+
+// The cookie of the namespace that this process is in.
+absl::StatusOr<uint64_t> OwnNetnsCookie();
+
+// What a short-lived child of ours brings back from a container's network namespace.
+struct NetnsVisit {
+  uint64_t cookie = 0;
+  Fd route_monitor;      // as net::OpenRouteMonitor(), but of that namespace
+  std::vector<Fd> tcp4;  // unconnected TCP sockets that live there, nonblocking
+  std::vector<Fd> tcp6;  // fewer than asked for (none) where IPv6 is off
+};
+
+// Sends a child into the network namespace (and, if it takes that, the user namespace) of task `pid` and
+// waits for what it brings: a process, because a thread cannot join a user namespace. Control path: forks, a
+// few hundred microseconds.
+absl::StatusOr<NetnsVisit> VisitNetns(pid_t pid, int sockets_of_each_family);
+
+}  // namespace shunt::net

@@ -1,0 +1,341 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Real containers hand their seccomp listeners to `shunt agent`.
+
+    agent_test.py --agent PROGRAM --runtime runc|crun --as root|user
+
+Starts PROGRAM's `agent` in an arena and containers of the runtime beside it. Each container makes trapped
+calls, so it only gets on if it is really served. What is checked comes from the agent's log and its open
+descriptors.
+"""
+
+import argparse
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+ARENA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "arena")
+BUSYBOX = "/usr/bin/busybox"
+PATIENCE = 20  # seconds; nothing here takes one
+SKIP = 77
+ARGS = None
+
+
+class Agent:
+    """A running agent, its log line by line."""
+
+    def __init__(self, folder, tag, *options, environment=None):
+        self.tag = tag
+        self.socket = os.path.join(folder, "agent.sock")
+        ready, ready_write = os.pipe()
+        self.process = subprocess.Popen(
+            [ARGS.agent, "agent", "--socket", self.socket, "--ready-fd", str(ready_write), *options],
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[ready_write], text=True,
+            env={**os.environ, **(environment or {})})
+        os.close(ready_write)
+        self.lines = []
+        self.fresh = queue.Queue()
+        self.collector = threading.Thread(target=self._collect, daemon=True)
+        self.collector.start()
+        with open(ready, "rb") as pipe:
+            self.ready = pipe.read()  # up to the end: the agent closes its side
+
+    def _collect(self):
+        for line in self.process.stderr:
+            self.lines.append(line)
+            self.fresh.put(line)
+
+    def wait_for(self, pattern):
+        """The first line not yet waited for that matches; fails if there is none in time.
+
+        `container NAME` stands for the container that a test calls so.
+        """
+        pattern = re.sub(r"container (\w+)", rf"container \1-{self.tag}", pattern)
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                line = self.fresh.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                log = "".join(self.lines)
+                raise AssertionError(f"no line of the agent matches {pattern!r}:\n{log}") from None
+            if re.search(pattern, line):
+                return line
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(timeout=PATIENCE)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self.collector.join(PATIENCE)
+            self.process.stderr.close()
+
+
+class RuntimeTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        # Runtimes make control groups by the container's name, machine-wide: no two tests may share one.
+        self.tag = os.urandom(4).hex()
+        self.rootfs = os.path.join(self.folder, "rootfs")
+        for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
+            os.makedirs(os.path.join(self.rootfs, name))
+        shutil.copy(BUSYBOX, os.path.join(self.rootfs, "bin"))
+        for applet in ("sh", "mkdir", "sleep", "echo"):
+            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
+
+    def start_agent(self, *options, **keywords):
+        agent = Agent(self.folder, self.tag, *options, **keywords)
+        self.addCleanup(agent.stop)
+        self.assertEqual(agent.ready, b"\x01", "one byte when ready, then the end:\n" + "".join(agent.lines))
+        return agent
+
+    def runtime_command(self, command, *options, name):
+        root = os.path.join(self.folder, "state")
+        return ["timeout", "-s", "KILL", str(PATIENCE), ARGS.runtime, "--root", root, command, *options,
+                f"{name}-{self.tag}"]
+
+    def runtime(self, command, name, *arguments, **keywords):
+        """Runs the runtime on a container, to its end."""
+        return subprocess.run([*self.runtime_command(command, name=name), *arguments],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                              **keywords)
+
+    def delete(self, name):
+        subprocess.run(self.runtime_command("delete", "--force", name=name), stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+    def bundle(self, name, socket, command, metadata=None, annotations=None):
+        folder = os.path.join(self.folder, name)
+        os.makedirs(folder)
+        rootless = ["--rootless"] if os.getuid() != 0 else []
+        subprocess.run([ARGS.runtime, "spec", *rootless], cwd=folder, check=True)
+        path = os.path.join(folder, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        config["process"]["terminal"] = False
+        config["process"]["args"] = ["sh", "-c", command]
+        config["root"] = {"path": self.rootfs, "readonly": False}
+        config["annotations"] = annotations or {}
+        config["linux"]["seccomp"] = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "listenerPath": socket,
+            "syscalls": [{"names": ["connect", "bind", "mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+        }
+        if metadata is not None:
+            config["linux"]["seccomp"]["listenerMetadata"] = metadata
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        return folder
+
+    def run_container(self, name, agent, **keywords):
+        command = f"mkdir /tmp/{name} && echo made"
+        return self.runtime("run", name, cwd=self.bundle(name, agent.socket, command, **keywords))
+
+    def execute(self, name, number=0):
+        """Executes a program in a running container."""
+        result = self.runtime("exec", name, "sh", "-c", f"mkdir /tmp/{name}-{number} && echo made")
+        if "SYS_PIDFD_GETFD syscall: operation not permitted" in result.stderr:
+            self.skipTest("this runc cannot take the listener of a rootless exec: " + result.stderr.strip())
+        return result
+
+    def start_container(self, name, agent, **keywords):
+        """Starts a container that stays until it is killed."""
+        output = os.path.join(self.folder, name + ".out")
+        folder = self.bundle(name, agent.socket, f"mkdir /tmp/{name} && sleep 1000", **keywords)
+        with open(output, "w", encoding="utf-8") as file:
+            # Not through self.runtime(): what stays behind would hold the pipes of its output.
+            status = subprocess.run(self.runtime_command("run", "-d", name=name), cwd=folder,
+                                    stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
+        with open(output, encoding="utf-8") as file:
+            self.assertEqual(status.returncode, 0, file.read())
+        self.addCleanup(self.delete, name)
+        # `run -d` may return before the container's program has been started, and until then an exec fails.
+        end = time.monotonic() + PATIENCE
+        while not os.path.exists(os.path.join(self.rootfs, "tmp", name)):
+            self.assertLess(time.monotonic(), end, "the container's program does not get on")
+            time.sleep(0.005)
+
+    def assert_served(self, result):
+        self.assertEqual((result.returncode, result.stdout), (0, "made\n"), result.stderr)
+
+    def test_serves_a_container_and_forgets_it(self):
+        agent = self.start_agent()
+        before = agent.descriptors()
+        self.assert_served(self.run_container("c1", agent))
+        line = agent.wait_for(r"container c1: serving it \(pid ")
+        if os.getuid() == 0 or ARGS.runtime == "runc":
+            self.assertRegex(line, r"\(pid [1-9][0-9]*, of user %d, published ports: none\)" % os.getuid())
+        agent.wait_for(r"container c1: ended \(0 listeners left, of 0 containers\)")
+        self.wait_for_descriptors(agent, before)
+
+    def wait_for_descriptors(self, agent, count):
+        """A connection that has brought a container may stay a little while, until its runtime has gone."""
+        end = time.monotonic() + PATIENCE
+        while agent.descriptors() != count and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(agent.descriptors(), count)
+
+    def test_serves_what_is_executed_in_a_running_container(self):
+        agent = self.start_agent()
+        before = agent.descriptors()
+        self.start_container("c2", agent)
+        agent.wait_for(r"container c2: serving it ")
+        for number in range(3):
+            self.assert_served(self.execute("c2", number))
+            agent.wait_for(r"container c2: serving a process started in it \(pid ")
+            agent.wait_for(r"container c2: ended \(1 listeners left, of 1 containers\)")
+        self.runtime("kill", "c2", "KILL")
+        agent.wait_for(r"container c2: ended \(0 listeners left, of 0 containers\)")
+        self.wait_for_descriptors(agent, before)
+
+    def test_serves_many_containers_one_after_another(self):
+        agent = self.start_agent()
+        before = agent.descriptors()
+        for i in range(15):
+            self.assert_served(self.run_container(f"many{i}", agent))
+            agent.wait_for(rf"container many{i}: ended")
+        self.wait_for_descriptors(agent, before)
+
+    def test_reads_wishes_from_metadata_and_annotations(self):
+        agent = self.start_agent()
+        self.assert_served(self.run_container("c3", agent, metadata="pod=x;shunt.publish=8080:80",
+                                              annotations={"shunt/publish": "127.0.0.1:8443:443", "a": "x"}))
+        agent.wait_for(r"container c3: serving it .*published ports: 8080:80,127\.0\.0\.1:8443:443\)")
+
+    def test_a_container_with_an_unusable_wish_works_on_its_ordinary_path(self):
+        agent = self.start_agent()
+        self.assert_served(self.run_container("c4", agent, metadata="shunt.publish=99999:80"))
+        agent.wait_for(r"error: container c4 .*shunt\.publish: .*99999.*; its connections stay on")
+        agent.wait_for(r"container c4: ended \(0 listeners left")
+
+    def test_what_is_executed_in_a_container_shares_its_host_ports(self):
+        agent = self.start_agent()
+        self.start_container("first", agent, metadata="shunt.publish=8080:80")
+        self.assert_served(self.execute("first"))
+        agent.wait_for(r"container first: serving a process started in it .*published ports: 8080:80\)")
+        agent.wait_for(r"container first: ended \(1 listeners left, of 1 containers\)")
+        self.start_container("second", agent, metadata="shunt.publish=8080:80")
+        agent.wait_for(r"error: container second: its published port 8080:80 belongs to container first ")
+
+    def test_promises_a_host_port_to_one_container_at_a_time(self):
+        agent = self.start_agent()
+        self.start_container("first", agent, metadata="shunt.publish=8080:80")
+        agent.wait_for(r"container first: serving it .*published ports: 8080:80\)")
+        self.start_container("second", agent, metadata="shunt.publish=8080:90,8081:91")
+        agent.wait_for(r"error: container second: its published port 8080:90 belongs to container first ")
+        agent.wait_for(r"container second: serving it .*published ports: 8081:91\)")
+        self.runtime("kill", "first", "KILL")
+        agent.wait_for(r"container first: ended \(1 listeners left, of 1 containers\)")
+        self.start_container("third", agent, metadata="shunt.publish=8080:80")
+        agent.wait_for(r"container third: serving it .*published ports: 8080:80\)")
+
+    def test_escapes_what_a_container_says(self):
+        agent = self.start_agent()
+        self.assert_served(self.run_container("c5", agent, metadata="shunt.publish=\033[2J\r"))
+        agent.wait_for(r"error: container c5 .*\\x1b\[2J")
+        self.assertNotIn("\033", "".join(agent.lines))
+
+    def test_reads_its_configuration_again_on_sighup(self):
+        path = os.path.join(self.folder, "agent.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("publish: {enabled: false}\n")
+        agent = self.start_agent("--config", path)
+        self.assert_served(self.run_container("c6", agent, metadata="shunt.publish=8080:80"))
+        agent.wait_for(r"error: container c6 .*not enabled")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("publish:\n  enabled: true\nignored: []\n")
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for(r"error: the configuration stays as it was: .*agent\.yaml:3: unknown key \"ignored\"")
+        self.assert_served(self.run_container("c7", agent, metadata="shunt.publish=8080:80"))
+        agent.wait_for(r"error: container c7 .*not enabled")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("publish: {host-ip: 127.0.0.1}\n")
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for(r"read the configuration")
+        self.assert_served(self.run_container("c8", agent, metadata="shunt.publish=8080:80"))
+        agent.wait_for(r"container c8: serving it .*published ports: 127\.0\.0\.1:8080:80\)")
+
+    def test_the_configuration_that_we_ship_is_right(self):
+        shipped = os.path.join(os.path.dirname(ARENA), "..", "..", "deploy", "agent.yaml")
+        self.assert_served(self.run_container("c9", self.start_agent("--config", shipped)))
+
+    def test_is_ready_for_its_service_manager(self):
+        path = os.path.join(self.folder, "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(path)
+            manager.settimeout(PATIENCE)
+            agent = self.start_agent(environment={"NOTIFY_SOCKET": path})
+            self.assertEqual(manager.recv(100), b"READY=1")
+            self.assertEqual(agent.stop(), 0)
+            self.assertEqual(manager.recv(100), b"STOPPING=1")
+
+    def test_leaves_nothing_behind(self):
+        for how in (signal.SIGTERM, signal.SIGINT):
+            agent = self.start_agent()
+            self.assertTrue(os.path.exists(agent.socket))
+            self.assertEqual(agent.stop(how), 0)
+            self.assertFalse(os.path.exists(agent.socket))
+
+    def test_wrong_options_end_it_with_one_line_that_names_them(self):
+        missing = os.path.join(self.folder, "none")
+        bad = os.path.join(self.folder, "bad.yaml")
+        with open(bad, "w", encoding="utf-8") as file:
+            file.write("allow-uids: [0]\nlog:\n  level: loud\n")
+        busy = self.start_agent()
+        good = os.path.join(self.folder, "other.sock")
+        for options, names in (
+                (["--config", missing], missing),
+                (["--config", self.folder], self.folder),
+                (["--config", bad], "bad.yaml:3: \"log.level\": should be debug, info, warning or error"),
+                (["--ready-fd", "99"], "--ready-fd 99"),
+                (["--socket", missing + "/s.sock"], missing),
+                (["--socket", busy.socket], "another process answers on " + busy.socket)):
+            with self.subTest(options=options):
+                socket_option = [] if "--socket" in options else ["--socket", good]
+                result = subprocess.run([ARGS.agent, "agent", *socket_option, *options], timeout=PATIENCE,
+                                        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+                self.assertIn(names, result.stderr)
+                self.assertFalse(os.path.exists(good))
+
+
+def main():
+    global ARGS  # pylint: disable=global-statement
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--agent", required=True)
+    parser.add_argument("--runtime", required=True, choices=["runc", "crun"])
+    parser.add_argument("--as", dest="who", required=True, choices=["root", "user"])
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    ARGS, rest = parser.parse_known_args()
+    for program in (ARGS.runtime, BUSYBOX, "newuidmap"):
+        if shutil.which(program) is None:
+            print(f"skipped: {program} is not installed")
+            return SKIP
+    if not ARGS.inside:
+        user = ["--user"] if ARGS.who == "user" else []
+        again = [sys.executable, *sys.argv, "--inside"]
+        return subprocess.run([ARENA, *user, "--", *again], check=False).returncode
+    return 0 if unittest.main(argv=[sys.argv[0], "-v", *rest], exit=False).result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

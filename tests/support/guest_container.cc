@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/guest_container.h"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "core/check.h"
+#include "core/filter.h"
+#include "handlers/traps.h"
+
+namespace shunt {
+namespace {
+
+constexpr int kRunTimeoutMs = 60'000;
+
+void WriteFile(const char* path, const std::string& text) {
+  const Fd file(open(path, O_WRONLY | O_CLOEXEC));
+  SHUNT_CHECK(file.valid() &&
+              write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+}
+
+void BringLoopbackUp() {
+  const Fd any(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  SHUNT_CHECK(ioctl(any.get(), SIOCSIFFLAGS, &request) == 0);
+}
+
+void Expect(int pipe_fd) {
+  char byte;
+  if (read(pipe_fd, &byte, 1) != 1) _exit(99);
+}
+
+void Tell(int pipe_fd) {
+  SHUNT_CHECK(write(pipe_fd, "", 1) == 1);
+}
+
+[[noreturn]] void Child(const std::vector<sock_filter>& program, bool wait_killable, int from_parent,
+                        int to_parent, const std::function<int()>& body) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const uid_t uid = geteuid();
+  const gid_t gid = getegid();
+  SHUNT_CHECK(unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0);
+  WriteFile("/proc/self/setgroups", "deny");
+  WriteFile("/proc/self/uid_map", absl::StrFormat("0 %d 1", uid));
+  WriteFile("/proc/self/gid_map", absl::StrFormat("0 %d 1", gid));
+  BringLoopbackUp();
+  // As a container's runtime does, which execs: else a non-root supervisor may not look at us.
+  prctl(PR_SET_DUMPABLE, 1);
+  const Result<Fd> listener =
+      InstallFilter(program, wait_killable ? FilterWait::kWaitKillable : FilterWait::kInterruptible);
+  SHUNT_CHECK(listener.has_value());
+  const int number = listener->get();
+  SHUNT_CHECK(write(to_parent, &number, sizeof(number)) == sizeof(number));
+  Expect(from_parent);
+  ::close(number);
+  _exit(body());
+}
+
+int WaitFor(pid_t child) {
+  int status = 0;
+  SHUNT_CHECK(waitpid(child, &status, 0) == child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+}  // namespace
+
+int GuestContainer::Run(const std::function<int()>& body) {
+  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(Traps({.renumbered = true}), Denies());
+  SHUNT_CHECK(program.ok());
+  std::array<int, 2> down, up;
+  SHUNT_CHECK(pipe2(down.data(), O_CLOEXEC) == 0 && pipe2(up.data(), O_CLOEXEC) == 0);
+  const pid_t child = fork();
+  SHUNT_CHECK(child >= 0);
+  if (child == 0) Child(*program, options_.wait_killable, down[0], up[1], body);
+  const Fd from_child(up[0]), to_child(down[1]);
+  ::close(down[0]);
+  ::close(up[1]);
+
+  const auto fail = [&](const std::string& why) {
+    error_ = why;
+    kill(child, SIGKILL);
+    WaitFor(child);
+    return -1;
+  };
+  int number = -1;
+  if (read(from_child.get(), &number, sizeof(number)) != sizeof(number))
+    return fail("the child made no listener");
+  const Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
+  Fd listener(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
+  if (!listener.valid()) return fail(absl::StrFormat("pidfd_getfd: %s", strerror(errno)));
+
+  absl::StatusOr<std::unique_ptr<Accelerator>> accelerator = Accelerator::Start(options_.accelerator);
+  if (!accelerator.ok()) return fail(accelerator.status().ToString());
+  locks_ = (*accelerator)->LocksInForce();
+  bool ended = false;
+  const absl::StatusOr<std::string> served = (*accelerator)
+                                                 ->Serve(std::move(listener),
+                                                         {.name = "guest",
+                                                          .pid = child,
+                                                          .publish = options_.publish,
+                                                          .ignore = options_.ignore,
+                                                          .exact_traps = true},
+                                                         [&ended] { ended = true; });
+  if (!served.ok()) return fail(served.status().ToString());
+  Tell(to_child.get());
+
+  pollfd event{.fd = (*accelerator)->event_fd(), .events = POLLIN};
+  while (!ended) {
+    const int ready = poll(&event, 1, kRunTimeoutMs);
+    if (ready == 0) return fail("the container did not end in time");
+    (*accelerator)->HandleEvents();
+  }
+  const std::vector<Accelerator::CounterValue> values = (*accelerator)->Counters();
+  for (size_t i = 0; i < values.size(); ++i) counters_[i] = values[i].value;
+  return WaitFor(child);
+}
+
+}  // namespace shunt

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// GuestContainer: a child process in network and user namespaces of its own, under shunt's filter, served by
+// an Accelerator in the test's process. What `shunt run` does, as small as a test can have it.
+//
+//   GuestContainer container({.publish = ...});
+//   EXPECT_EQ(container.Run([] { return connect(...) == 0 ? 0 : errno; }), 0);
+//
+// Make it before the test starts threads of its own. Run inside tests/support/arena, whose network plays the
+// host.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "handlers/accelerator.h"
+
+namespace shunt {
+
+struct GuestOptions {
+  std::vector<net::Publish> publish;
+  net::SubnetSet ignore;
+  bool wait_killable = false;
+  AcceleratorOptions accelerator{};
+};
+
+class GuestContainer {
+ public:
+  explicit GuestContainer(GuestOptions options = {}) : options_(std::move(options)) {}
+
+  // Runs `body` in a fresh container and serves it until it has ended. Returns body's result (0 to 255), or
+  // 1000 + the signal that killed it, or -1 with error() set.
+  int Run(const std::function<int()>& body);
+
+  const std::string& error() const { return error_; }
+  // What the engine counted during the last Run.
+  uint64_t Counted(Counter counter) const { return counters_[static_cast<size_t>(counter)]; }
+  const std::string& locks() const { return locks_; }
+
+ private:
+  GuestOptions options_;
+  std::string error_;
+  std::string locks_;
+  std::array<uint64_t, kCounterCount> counters_{};
+};
+
+}  // namespace shunt

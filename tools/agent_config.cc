@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// AgentConfig: see agent_config.h.
+
+#include "tools/agent_config.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "core/check.h"
+#include "core/fd.h"
+#include "net/publish.h"
+
+namespace shunt {
+namespace {
+
+// ---- the file
+
+// How one key's value is read. The error says what would be right, without naming the key.
+using ReadValue = std::function<absl::Status(const YAML::Node& value)>;
+using Keys = std::map<std::string, ReadValue>;
+
+constexpr size_t kLongestFile = size_t{1} << 20;
+
+// An error that has its place. Errors in values, which do not know theirs, have another code.
+constexpr absl::StatusCode kPlaced = absl::StatusCode::kFailedPrecondition;
+
+absl::Status At(const std::string& name, const YAML::Mark& mark, absl::string_view what) {
+  if (mark.is_null()) return {kPlaced, absl::StrCat(name, ": ", what)};
+  return {kPlaced, absl::StrCat(name, ":", mark.line + 1, ": ", what)};
+}
+
+absl::Status Should(absl::string_view be) {
+  return absl::InvalidArgumentError(absl::StrCat("should be ", be));
+}
+
+// Reads a mapping whose keys are all in `keys`. `path` stands before the keys in messages: "" or "publish.".
+absl::Status ReadMapping(const std::string& name, const std::string& path, const YAML::Node& mapping,
+                         const Keys& keys) {
+  if (!mapping.IsMap()) return Should("a mapping of keys to values");
+  std::set<std::string> seen;
+  for (const auto& entry : mapping) {
+    const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
+    const auto found = keys.find(key);
+    if (found == keys.end()) {
+      std::vector<std::string> known;
+      for (const auto& [known_key, read] : keys) known.push_back(path + known_key);
+      return At(name, entry.first.Mark(),
+                absl::StrCat("unknown key \"", path, key, "\": known are ", absl::StrJoin(known, ", ")));
+    }
+    if (!seen.insert(key).second)
+      return At(name, entry.first.Mark(), absl::StrCat("\"", path, key, "\" is there twice"));
+    const absl::Status status = found->second(entry.second);
+    if (status.ok()) continue;
+    if (status.code() == kPlaced) return status;
+    return At(name, entry.second.Mark(), absl::StrCat("\"", path, key, "\": ", status.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> Texts(const YAML::Node& value) {
+  std::vector<std::string> texts;
+  if (!value.IsSequence()) return Should("a list, [...]");
+  for (const auto& item : value) {
+    if (!item.IsScalar()) return Should("a list of plain values");
+    texts.push_back(item.Scalar());
+  }
+  return texts;
+}
+
+absl::Status ReadUids(const YAML::Node& value, std::vector<uid_t>& uids) {
+  const auto texts = Texts(value);
+  if (!texts.ok()) return texts.status();
+  for (const std::string& text : *texts) {
+    uint32_t uid = 0;
+    // The highest number means "no user" to the kernel.
+    if (!absl::SimpleAtoi(text, &uid) || uid == UINT32_MAX) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", text, "\" should be a user id, as `id -u NAME` prints it"));
+    }
+    uids.push_back(uid);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddSubnet(absl::string_view text, net::SubnetSet& set) {
+  const auto subnet = net::ParseSubnet(text);
+  if (!subnet.ok()) return subnet.status();
+  if (!set.Add(*subnet)) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is one network too many: at most ",
+                                                   net::SubnetSet::kCapacity, " can be ignored"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadSubnets(const YAML::Node& value, net::SubnetSet& set) {
+  const auto texts = Texts(value);
+  if (!texts.ok()) return texts.status();
+  for (const std::string& text : *texts) {
+    if (absl::Status status = AddSubnet(text, set); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadBool(const YAML::Node& value, bool& result) {
+  if (!value.IsScalar() || (value.Scalar() != "true" && value.Scalar() != "false"))
+    return Should("true or false");
+  result = value.Scalar() == "true";
+  return absl::OkStatus();
+}
+
+absl::Status ReadHostIp(const YAML::Node& value, std::optional<net::IpAddress>& ip) {
+  if (!value.IsScalar()) return Should("an address");
+  const auto parsed = net::IpAddress::Parse(value.Scalar());
+  if (!parsed.ok()) return parsed.status();
+  ip = *parsed;
+  return absl::OkStatus();
+}
+
+absl::Status ReadPortRange(const YAML::Node& value, PublishPolicy& policy) {
+  const auto wrong = [] { return Should("FIRST-LAST with ports from 1 to 65535, for example 1024-65535"); };
+  if (!value.IsScalar()) return wrong();
+  const std::vector<std::string> ends = absl::StrSplit(value.Scalar(), '-');
+  int first = 0;
+  int last = 0;
+  if (ends.size() != 2 || !absl::SimpleAtoi(ends[0], &first) || !absl::SimpleAtoi(ends[1], &last))
+    return wrong();
+  if (first < 1 || last > 65535 || first > last) return wrong();
+  policy.first_host_port = static_cast<uint16_t>(first);
+  policy.last_host_port = static_cast<uint16_t>(last);
+  return absl::OkStatus();
+}
+
+absl::Status ReadLevel(const YAML::Node& value, log::Level& level) {
+  static const std::map<std::string, log::Level> kLevels = {{"debug", log::Level::kDebug},
+                                                            {"info", log::Level::kInfo},
+                                                            {"warning", log::Level::kWarning},
+                                                            {"error", log::Level::kError}};
+  const auto found = value.IsScalar() ? kLevels.find(value.Scalar()) : kLevels.end();
+  if (found == kLevels.end()) return Should("debug, info, warning or error");
+  level = found->second;
+  return absl::OkStatus();
+}
+
+// ---- the wishes of a container
+
+absl::Status AddPublish(absl::string_view list, const PublishPolicy& policy, ContainerSpec& spec) {
+  for (const absl::string_view text : absl::StrSplit(list, ',', absl::SkipWhitespace())) {
+    auto publish = net::ParsePublish(absl::StripAsciiWhitespace(text));
+    if (!publish.ok()) return publish.status();
+    if (!policy.enabled) {
+      return absl::PermissionDeniedError(absl::StrCat(
+          "publishing \"", text, "\" is not enabled: see publish.enabled in the agent's configuration"));
+    }
+    if (publish->host_port < policy.first_host_port || publish->host_port > policy.last_host_port) {
+      return absl::PermissionDeniedError(absl::StrCat("publishing \"", text, "\": only host ports ",
+                                                      policy.first_host_port, "-", policy.last_host_port,
+                                                      " are allowed (publish.host-ports)"));
+    }
+    if (!publish->host_ip) publish->host_ip = policy.host_ip;
+    // An annotation and the metadata may say the same.
+    if (std::find(spec.publish.begin(), spec.publish.end(), *publish) == spec.publish.end()) {
+      spec.publish.push_back(*publish);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddIgnore(absl::string_view list, ContainerSpec& spec) {
+  for (const absl::string_view text : absl::StrSplit(list, ',', absl::SkipWhitespace())) {
+    if (absl::Status status = AddSubnet(absl::StripAsciiWhitespace(text), spec.ignore); !status.ok())
+      return status;
+  }
+  return absl::OkStatus();
+}
+
+// One wish, of which `key` is "publish" or "ignore".
+absl::Status AddWish(absl::string_view source, absl::string_view key, absl::string_view value,
+                     const AgentConfig& config, ContainerSpec& spec) {
+  absl::Status status;
+  if (key == "publish") {
+    status = AddPublish(value, config.publish, spec);
+  } else if (key == "ignore") {
+    status = AddIgnore(value, spec);
+  } else {
+    status = absl::InvalidArgumentError("unknown key: known are publish and ignore");
+  }
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(source, key, ": ", status.message()));
+}
+
+}  // namespace
+
+absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std::string& name) {
+  AgentConfig config;
+  const Keys publish = {
+      {"enabled", [&](const YAML::Node& value) { return ReadBool(value, config.publish.enabled); }},
+      {"host-ip", [&](const YAML::Node& value) { return ReadHostIp(value, config.publish.host_ip); }},
+      {"host-ports", [&](const YAML::Node& value) { return ReadPortRange(value, config.publish); }},
+  };
+  const Keys logging = {
+      {"level", [&](const YAML::Node& value) { return ReadLevel(value, config.log_level); }},
+  };
+  const Keys top = {
+      {"allow-uids", [&](const YAML::Node& value) { return ReadUids(value, config.allow_uids); }},
+      {"ignore", [&](const YAML::Node& value) { return ReadSubnets(value, config.ignore); }},
+      {"publish", [&](const YAML::Node& value) { return ReadMapping(name, "publish.", value, publish); }},
+      {"log", [&](const YAML::Node& value) { return ReadMapping(name, "log.", value, logging); }},
+  };
+  try {
+    const YAML::Node root = YAML::Load(text);
+    if (root.IsNull()) return config;  // an empty file, or only comments
+    const absl::Status status = ReadMapping(name, "", root, top);
+    if (status.code() == kPlaced) return status;
+    if (!status.ok()) return At(name, root.Mark(), status.message());
+  } catch (const YAML::Exception& error) {
+    return At(name, error.mark, error.msg);
+  }
+  return config;
+}
+
+absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
+  const auto cannot = [&path] {
+    return absl::NotFoundError(
+        absl::StrCat("cannot read the configuration ", path, ": ", std::strerror(errno)));
+  };
+  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return cannot();
+  std::string text;
+  std::array<char, 4096> chunk;
+  for (;;) {
+    const ssize_t got = read(file.get(), chunk.data(), chunk.size());
+    if (got < 0) return cannot();
+    if (got == 0) return ParseAgentConfig(text, path);
+    text.append(chunk.data(), static_cast<size_t>(got));
+    if (text.size() > kLongestFile) {
+      return absl::InvalidArgumentError(absl::StrCat(path, " is longer than a configuration can be"));
+    }
+  }
+}
+
+absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config) {
+  constexpr absl::string_view kMetadataPrefix = "shunt.";
+  constexpr absl::string_view kAnnotationPrefix = "shunt/";
+  ContainerSpec spec;
+  spec.name = state.id;
+  spec.ignore = config.ignore;
+  for (absl::string_view item : absl::StrSplit(state.metadata, absl::ByAnyChar(";\n"))) {
+    const std::pair<absl::string_view, absl::string_view> wish =
+        absl::StrSplit(absl::StripAsciiWhitespace(item), absl::MaxSplits('=', 1));
+    absl::string_view key = absl::StripTrailingAsciiWhitespace(wish.first);
+    if (!absl::ConsumePrefix(&key, kMetadataPrefix)) continue;
+    const absl::Status status = AddWish("listenerMetadata shunt.", key, wish.second, config, spec);
+    if (!status.ok()) return status;
+  }
+  for (const auto& [name, value] : state.annotations) {
+    absl::string_view key = name;
+    if (!absl::ConsumePrefix(&key, kAnnotationPrefix)) continue;
+    const absl::Status status = AddWish("annotation shunt/", key, value, config, spec);
+    if (!status.ok()) return status;
+  }
+  if (absl::Status status = net::CheckPublishList(spec.publish); !status.ok()) return status;
+  return spec;
+}
+
+ContainerSpec OrdinarySpec(std::string name) {
+  ContainerSpec spec;
+  spec.name = std::move(name);
+  for (const char* everything : {"0.0.0.0/0", "::/0"})
+    SHUNT_CHECK(spec.ignore.Add(*net::ParseSubnet(everything)));
+  return spec;
+}
+
+}  // namespace shunt

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// AgentConfig: the configuration file of `shunt agent`, and what it makes of a container's own wishes.
+//
+// The file is YAML. All keys are optional; an unknown one is an error, so that a misspelt rule is not a
+// missing rule:
+//
+//   allow-uids: [1000, 1001]     # users who may hand containers over, beside root and the agent's own
+//   ignore: [10.0.0.0/8]         # networks that stay on the ordinary path, for every container
+//   publish:
+//     enabled: true              # false: containers may not publish ports
+//     host-ip: 127.0.0.1         # for published ports that name no host address
+//     host-ports: 1024-65535     # the host ports that containers may ask for
+//   log:
+//     level: info                # debug, info, warning or error
+//
+// A container states its wishes in its listenerMetadata,
+// "shunt.publish=8080:80,8443:443;shunt.ignore=10.0.0.0/8" (items separated by ";" or a line's end, keys that
+// do not begin with "shunt." are somebody else's), in the annotations "shunt/publish" and "shunt/ignore", or
+// in both, which then add up.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/intake.h"
+#include "handlers/accelerator.h"
+#include "net/ip_address.h"
+#include "net/subnet_set.h"
+#include "tools/log.h"
+
+namespace shunt {
+
+struct PublishPolicy {
+  bool enabled = true;
+  std::optional<net::IpAddress> host_ip;
+  uint16_t first_host_port = 1;
+  uint16_t last_host_port = 65535;  // included
+};
+
+struct AgentConfig {
+  std::vector<uid_t> allow_uids;
+  net::SubnetSet ignore;
+  PublishPolicy publish;
+  log::Level log_level = log::Level::kInfo;
+};
+
+// Reads the text of a configuration file; `name` is the file's, for messages. The error names file, line and
+// key, and says what would be right.
+absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std::string& name);
+absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path);
+
+// What the container wants, as far as `config` lets it: all but the pid. The error names the wish that cannot
+// be granted.
+absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config);
+
+// A container that stays on its ordinary path entirely.
+ContainerSpec OrdinarySpec(std::string name);
+
+}  // namespace shunt
