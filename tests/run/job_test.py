@@ -15,7 +15,7 @@ import termios
 import time
 import unittest
 
-from shunt_run import SHUNT, PYTHON, DEADLINE, until, processes, descendants, alive, main
+from shunt_run import SHUNT, PYTHON, DEADLINE, ACCELERATED, until, processes, descendants, alive, main
 
 
 class Shell:
@@ -68,7 +68,7 @@ class Shell:
 
 class Job(unittest.TestCase):
     def setUp(self):
-        self.run_ = f"{SHUNT} run --net none --"
+        self.run_ = f"{SHUNT} run --net none{'' if ACCELERATED else ' --no-accelerate'} --"
         self.shell = Shell()
         self.addCleanup(self.shell.close)
         self.scratch = tempfile.TemporaryDirectory()

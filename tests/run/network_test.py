@@ -110,7 +110,7 @@ class Network(unittest.TestCase):
         return found
 
     def fetch(self, net, *urls):
-        result = run("--no-accelerate", "--", PYTHON, "-c", FETCH, *urls, net=net)
+        result = run("--", PYTHON, "-c", FETCH, *urls, net=net)
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         return result.stdout.split()
 
@@ -131,7 +131,7 @@ class Network(unittest.TestCase):
         for net in self.programs():
             with socket.create_server((self.HOST, 0)) as server:
                 server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-                process = start("--no-accelerate", "--", PYTHON, "-c", SEND, self.HOST, str(server.getsockname()[1]),
+                process = start("--", PYTHON, "-c", SEND, self.HOST, str(server.getsockname()[1]),
                                 str(size), net=net)
                 client, _ = server.accept()
                 client.settimeout(DEADLINE)
@@ -167,7 +167,7 @@ class Network(unittest.TestCase):
 
     def test_the_container_has_an_address_that_is_not_the_hosts(self):
         for net in self.programs():
-            result = run("--no-accelerate", "--", "ip", "-o", "-4", "addr", net=net)
+            result = run("--", "ip", "-o", "-4", "addr", net=net)
             self.assertIn("10.0.2.100/24", result.stdout)
             self.assertNotIn(self.HOST, result.stdout)
 
@@ -175,7 +175,7 @@ class Network(unittest.TestCase):
         for net in self.programs():
             for host_ip, address in (("", self.HOST), ("", "127.0.0.1"), ("127.0.0.1:", "127.0.0.1")):
                 port = free_port()
-                process = start("--no-accelerate", "-p", f"{host_ip}{port}:8080", "--", PYTHON, "-c", SERVE_ONE, "8080",
+                process = start("-p", f"{host_ip}{port}:8080", "--", PYTHON, "-c", SERVE_ONE, "8080",
                                 net=net)
                 self.assertEqual(process.stdout.readline(), "ready\n")
                 self.assertEqual(ask(address, port), "hello from inside", (net, host_ip))
@@ -185,7 +185,7 @@ class Network(unittest.TestCase):
     def test_a_published_host_address_is_kept(self):
         for net in self.programs():
             port = free_port()
-            process = start("--no-accelerate", "-p", f"127.0.0.1:{port}:8080", "--", PYTHON, "-c", SERVE_ONE, "8080", net=net)
+            process = start("-p", f"127.0.0.1:{port}:8080", "--", PYTHON, "-c", SERVE_ONE, "8080", net=net)
             self.assertEqual(process.stdout.readline(), "ready\n")
             with self.assertRaises(ConnectionRefusedError):
                 socket.create_connection((self.HOST, port), timeout=10)
@@ -196,7 +196,7 @@ class Network(unittest.TestCase):
         with socket.create_server(("0.0.0.0", 0)) as taken:
             port = taken.getsockname()[1]
             for net in self.programs():
-                result = run("--no-accelerate", "-p", f"{port}:80", "--", "true", net=net)
+                result = run("-p", f"{port}:80", "--", "true", net=net)
                 self.assertEqual(result.returncode, 1)
                 self.assertIn(str(port), result.stderr)
                 self.assertIn("taken", result.stderr)
@@ -208,7 +208,7 @@ class Network(unittest.TestCase):
         mode = os.stat("/dev/net/tun").st_mode & 0o777
         os.chmod("/dev/net/tun", 0o600)
         self.addCleanup(os.chmod, "/dev/net/tun", mode)
-        command = ["setpriv", "--reuid", "7331", "--regid", "7331", "--init-groups", "--", SHUNT, "run"]
+        command = ["setpriv", "--reuid", "7331", "--regid", "7331", "--init-groups", "--", SHUNT, "run", "--no-accelerate"]
         result = subprocess.run(command + ["--", "echo", "ran"], capture_output=True, text=True, timeout=DEADLINE)
         self.assertEqual((result.returncode, result.stdout), (0, "ran\n"))
         self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)

@@ -13,19 +13,28 @@ DEADLINE = 30  # seconds; nothing here takes more than a few
 IS_ROOT = os.geteuid() == 0
 
 
+# With the engine in place the command must be none the wiser. (Without a network there is little for it to do.)
+ACCELERATED = os.environ.get("SHUNT_TEST_ACCELERATED") == "1"
+
+
+def command_line(net, arguments):
+    """Of `shunt run` with the network `net`, or with none of these options of ours if that is None."""
+    ordinary = [] if ACCELERATED else ["--no-accelerate"]
+    return [SHUNT, "run", *(["--net", net, *ordinary] if net else []), *arguments]
+
+
 def run(*arguments, net="none", **kwargs):
     """Runs `shunt run` to its end."""
-    command = [SHUNT, "run"] + (["--net", net] if net else []) + list(arguments)
     kwargs.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=DEADLINE, **kwargs)
+    return subprocess.run(command_line(net, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=DEADLINE, **kwargs)
 
 
 def start(*arguments, net="none", **kwargs):
     """Starts `shunt run` in a session without a terminal."""
-    command = [SHUNT, "run"] + (["--net", net] if net else []) + list(arguments)
     kwargs.setdefault("stdin", subprocess.DEVNULL)
     kwargs.setdefault("start_new_session", True)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **kwargs)
+    return subprocess.Popen(command_line(net, arguments), stdout=subprocess.PIPE, text=True, **kwargs)
 
 
 def until(condition, what):
