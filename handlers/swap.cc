@@ -44,14 +44,17 @@ Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSo
                        static_cast<sa_family_t>(socket.facts.family));
 }
 
-Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to) {
+Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, BindTo& bind_to) {
   const net::TwinDefaults& defaults = BenchOf(call).defaults(socket.facts.family);
+  const int twin_fd = twin.fd.get();
   bool stays;
   const net::OptionSet options = OptionsToRead(call, socket.fd.get(), socket.home, stays);
   if (stays) return Counter::kept_options;
   if (options != net::OptionSet::kHot) MarkRare(call, twin_fd);
   const auto carry = [&](net::CarryPhase phase) {
-    return net::CarryOptions(socket.fd.get(), twin_fd, defaults, options, phase).complete();
+    const net::Carried carried = net::CarryOptions(socket.fd.get(), twin_fd, defaults, options, phase);
+    twin.has_send_timeout = carried.send_timeout;
+    return carried.complete();
   };
   if (!bind_to.address) return carry(net::CarryPhase::kWhole) ? Counter::count_ : Counter::kept_options;
   if (!carry(net::CarryPhase::kBeforeBind)) return Counter::kept_options;
