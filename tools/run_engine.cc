@@ -15,8 +15,8 @@
 #include "absl/strings/str_join.h"
 #include "core/filter.h"
 #include "handlers/traps.h"
-#include "tools/run_sandbox.h"
 #include "tools/run_network.h"
+#include "tools/run_sandbox.h"
 
 namespace shunt {
 namespace {
@@ -119,7 +119,8 @@ class Run {
                             .ignore = options_.ignore,
                             .exact_traps = true};
       if (engine_publishes) spec.publish = options_.publish;
-      const absl::StatusOr<std::string> ordinary = accelerator_->Serve(*std::move(listener), std::move(spec), [] {});
+      const absl::StatusOr<std::string> ordinary =
+          accelerator_->Serve(*std::move(listener), std::move(spec), [] {});
       if (!ordinary.ok()) return ordinary.status();
       if (!ordinary->empty()) degraded_.push_back(absl::StrCat("nothing is accelerated: ", *ordinary));
     }
@@ -146,8 +147,9 @@ class Run {
   absl::Status StartOrdinaryNetwork(bool forward) {
     const std::vector<net::Publish> ports = forward ? options_.publish : std::vector<net::Publish>();
     if (forward && !ports.empty() && accelerator_ != nullptr) {
-      degraded_.push_back(absl::StrCat("published ports are forwarded by the network program: ",
-                                       accelerator_->LocksInForce()));
+      // Why, the verbose line says anyway.
+      degraded_.push_back(absl::StrCat("published ports are forwarded by the network program",
+                                       options_.verbose ? "" : ": " + accelerator_->LocksInForce()));
     }
     switch (options_.net) {
       case RunOptions::Net::kNone:
