@@ -136,7 +136,8 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
       ->check(CLI::ExistingDirectory);
   run->add_option("--user", typed.user, "Run the command as this user of the container instead of 0")
       ->type_name("UID[:GID]");
-  run->add_option("--net", typed.net, "The ordinary network, for all that is not accelerated; the first that works if not given")
+  run->add_option("--net", typed.net,
+                  "The ordinary network, for all that is not accelerated; the first that works if not given")
       ->type_name("slirp4netns|pasta|none")
       ->check(CLI::IsMember({"slirp4netns", "pasta", "none"}));
   run->add_option("-p,--publish", typed.publish,

@@ -160,8 +160,9 @@ class Run {
   absl::Status StartOrdinaryNetwork(bool forward) {
     const std::vector<net::Publish> ports = forward ? options_.publish : std::vector<net::Publish>();
     if (forward && !ports.empty() && accelerator_ != nullptr) {
-      degraded_.push_back(absl::StrCat("published ports are forwarded by the network program: ",
-                                       accelerator_->LocksInForce()));
+      // Why, the verbose line says anyway.
+      degraded_.push_back(absl::StrCat("published ports are forwarded by the network program",
+                                       options_.verbose ? "" : ": " + accelerator_->LocksInForce()));
     }
     switch (options_.net) {
       case RunOptions::Net::kNone:
