@@ -66,8 +66,9 @@ Reply StartConnection(Call& call, Fd twin, const net::SockAddr& peer, int flags)
   return Reply::Continue();
 }
 
-// A locked twin of a container's unconnected socket, ready to be installed.
-Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& peer) {
+// A twin of a container's unconnected socket, with this lock on it and ready to be installed.
+Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& peer,
+                      const net::NumberedLock& lock) {
   const auto keep = [&call](Counter why) {
     call.counters.Add(why);
     return Fail(EOPNOTSUPP);
@@ -76,7 +77,7 @@ Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& pee
   const Container& container = ContainerOf(call);
   Result<Twin> twin = ReplacementFor(socket);
   if (!twin) return keep(Counter::kept_options);
-  Result<Fd> made = bench.twins.Take(*container.view->lock, socket.facts.family);
+  Result<Fd> made = bench.twins.Take(lock, socket.facts.family);
   if (!made) return keep(Counter::kept_error);
   twin->fd = std::move(*made);
   if (!LockFor(bench, container, peer, twin->fd.get())) return keep(Counter::kept_unlocked);
@@ -157,10 +158,17 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
                                static_cast<socklen_t>(raw.size));
     return Reply::Fail(result == 0 ? EINVAL : errno);
   }
-  if (!LeadsToHost(container, *peer)) return GoHome(call, number, std::move(socket));
+  if (!LeadsToHost(container, *peer)) {
+    const std::optional<net::SockAddr> own = OwnPublishedPort(BenchOf(call), container, *peer);
+    if (!own) return GoHome(call, number, std::move(socket));
+    // Its lock keeps it from there: another twin takes its place.
+    Result<Twin> twin = MakeTwin(call, socket, *own, *container.view->own_ports_lock);
+    if (!twin) return GoHome(call, number, std::move(socket));
+    return Move(call, number, std::move(socket.fd), *std::move(twin), *own);
+  }
   if (!LockFor(BenchOf(call), container, *peer, socket.fd.get())) {
     // Its lock holds it to the device of an earlier peer: another twin takes its place.
-    if (Result<Twin> twin = MakeTwin(call, socket, *peer))
+    if (Result<Twin> twin = MakeTwin(call, socket, *peer, *container.view->lock))
       return Move(call, number, std::move(socket.fd), *std::move(twin), *peer);
     return GoHome(call, number, std::move(socket));
   }
@@ -180,8 +188,16 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();
-  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
-  const bool to_host = peer && LeadsToHost(container, *peer);
+  Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
+  bool to_host = peer && LeadsToHost(container, *peer);
+  const net::NumberedLock* lock = container.view->lock.get();
+  if (peer && !to_host) {
+    if (const std::optional<net::SockAddr> own = OwnPublishedPort(BenchOf(call), container, *peer)) {
+      peer = *own;
+      to_host = true;
+      lock = container.view->own_ports_lock.get();
+    }
+  }
   if (!to_host && !container.has_twins) return Reply::Continue();
 
   std::optional<TargetSocket> socket = TakeSocket(call, number);
@@ -191,7 +207,7 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   // Connected, connecting or listening inside: the kernel's own errors.
   if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Continue();
 
-  Result<Twin> twin = MakeTwin(call, *socket, *peer);
+  Result<Twin> twin = MakeTwin(call, *socket, *peer, *lock);
   if (!twin) return Reply::Continue();
   return Move(call, number, std::move(socket->fd), *std::move(twin), *peer);
 }
