@@ -37,6 +37,7 @@ void Introduction::MoveInto(Container& container) {
   container.view = view;
   container.home4.swap(home4);
   container.home6.swap(home6);
+  for (size_t i = 0; i < host_ports.size(); ++i) container.published[i].host = std::move(host_ports[i]);
 }
 
 bool NeedsIntroduction(const Container& container) {
