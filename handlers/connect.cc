@@ -76,7 +76,7 @@ Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& pee
   const Result<int> device = LockingDevice(bench, container, peer);
   if (!device) return keep(Counter::kept_unlocked);
   Result<Twin> twin = ReplacementFor(socket);
-  if (!twin) return keep(Counter::kept_options);
+  if (!twin || WasShutDown(socket.fd.get())) return keep(Counter::kept_options);
   Result<Fd> made = bench.twins.Take(*container.view->lock, socket.facts.family, *device);
   if (!made) return keep(Counter::kept_error);
   twin->fd = std::move(*made);

@@ -54,6 +54,7 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   if (CarryOver(call, twin, *home, bind_to) != Counter::count_) {
     return Reply::Fail(bind_to.error != 0 ? bind_to.error : EADDRNOTAVAIL);
   }
+  if (WasShutDown(twin.fd.get())) shutdown(home->fd.get(), SHUT_RDWR);
   if (const int error = Arrive(home->fd.get(), arrival); error != 0) return Reply::Fail(error);
   fcntl(home->fd.get(), F_SETFL, home->flags);
   if (!call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec))

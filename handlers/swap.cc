@@ -65,12 +65,13 @@ Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, Bind
   return carry(net::CarryPhase::kAfterBind) ? Counter::count_ : Counter::kept_options;
 }
 
+bool WasShutDown(int socket_fd) {
+  pollfd closed{.fd = socket_fd, .events = POLLRDHUP};
+  return poll(&closed, 1, 0) == 1 && (closed.revents & POLLRDHUP) != 0;
+}
+
 Result<Twin> ReplacementFor(const TargetSocket& socket) {
   const int flags = socket.info.flags;
-  // A shutdown(2) that came before the connection counts for it all the same. (One of the sending side alone
-  // cannot be seen.)
-  pollfd closed{.fd = socket.fd.get(), .events = POLLRDHUP};
-  if (poll(&closed, 1, 0) < 0 || (closed.revents & POLLRDHUP) != 0) return Fail(EOPNOTSUPP);
   if ((flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
   return Twin{.flags = flags & kCarriedFlags, .cloexec = (flags & O_CLOEXEC) != 0};
 }
