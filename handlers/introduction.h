@@ -10,11 +10,10 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "core/call.h"
-#include "core/fd.h"
+#include "net/spare_sockets.h"
 
 namespace shunt {
 
@@ -24,7 +23,7 @@ struct NetworkView;
 struct Introduction {
   uint64_t netns = 0;
   const NetworkView* view = nullptr;
-  std::vector<Fd> home4, home6;
+  net::SpareSockets home4, home6;
 
   // On the container's reactor (or before it has one).
   void MoveInto(Container& container);
