@@ -47,8 +47,10 @@ __kernel_timespec ToTimespec(int64_t nanoseconds) {
 
 Reactor::Reactor(Config config) : config_(std::move(config)) {}
 
+// The bench's threads may still be at work for tasks whose frames lie in our slots: it goes before them.
 Reactor::~Reactor() {
   Stop();
+  config_.bench.reset();
 }
 
 absl::Status Reactor::Start() {
