@@ -79,6 +79,7 @@ absl::Status Reactor::Start() {
     defers_task_work_ = ring_->defers_task_work();
     if (config_.on_thread_start) config_.on_thread_start();
     Run(&started);
+    if (config_.on_thread_stop) config_.on_thread_stop();
     ring_.reset();
   });
   started.wait(-1);
@@ -251,6 +252,7 @@ void* TakeSlot(Call& call, size_t bytes) {
     call.counters.Add(Counter::no_slot);
     return nullptr;
   }
+  call.counters.Add(Counter::waits_begun);
   new (slot) SlotHead{.reactor = &call.reactor, .served = &call.served};
   return static_cast<std::byte*>(slot) + kHeadBytes;
 }
@@ -259,6 +261,7 @@ void GiveSlot(void* frame) {
   void* const slot = static_cast<std::byte*>(frame) - kHeadBytes;
   const SlotHead head = *static_cast<SlotHead*>(slot);
   head.reactor->slots_.Give(slot);
+  head.reactor->counters_.Add(Counter::waits_ended);
   head.reactor->GiveBackIfUnused(*head.served);
 }
 
