@@ -124,13 +124,13 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (port->taken) return Reply::Fail(EADDRINUSE);
   Result<Twin> twin = ReplacementFor(*socket);
   if (!twin) return Reply::Continue();
-  Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family);
+  Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family, /*device=*/0);
   if (!made) return Reply::Continue();
   twin->fd = std::move(*made);
   BindTo bind_to{.address = HostAddress(port->publish, family)};
   if (const int error = GuardReusedPort(*port, *socket, *bind_to.address); error != 0)
     return Reply::Fail(error);
-  const Counter obstacle = CarryOver(call, *socket, twin->fd.get(), bind_to);
+  const Counter obstacle = CarryOver(call, *socket, *twin, bind_to);
   if (bind_to.error != 0) return Reply::Fail(bind_to.error);
   if (obstacle != Counter::count_) {
     call.counters.Add(obstacle);
