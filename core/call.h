@@ -16,7 +16,7 @@
 namespace shunt {
 
 class Reactor;
-struct ServedListener;
+struct Seat;
 
 // What the layers above know of one container. Made and destroyed on the control thread, used on its
 // listener's reactor.
@@ -42,13 +42,19 @@ class Workbench {
 struct Call {
   Notification notification;
   Reactor& reactor;
-  ServedListener& served;  // the listener's place in its reactor
+  Seat& seat;  // the listener's place in this reactor
+  size_t
+      place;  // 0 on the listener's reactor, 1 on the one that helps: for what a guest keeps for each of them
+  // Nobody else is inside a handler of this container's, on whatever reactor, and no task of its is under
+  // way.
+  bool alone;
   const Listener& listener;
   Guest& guest;
   Workbench& bench;
   Counters& counters;
   uint64_t owner;  // tells listeners apart in the TargetCache
   TargetCache& targets;
+  uint32_t attempts = 0;  // how often this call has been put off (Pause)
 
   uint64_t arg(size_t index) const { return notification.args[index]; }
   // The 32-bit view of an argument: descriptors and lengths are ints whatever the upper half of the register

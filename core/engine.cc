@@ -71,13 +71,16 @@ ServedListener& Engine::Serve(Listener listener, std::unique_ptr<Guest> guest,
   ++load_[entry->reactor_index];
   ServedListener& served = entry->served;
   served.gone = {.deliver = OnGone, .context = entry.get()};
-  Reactor& reactor = *reactors_[entry->reactor_index];
+  const size_t index = entry->reactor_index;
   served_.insert(std::move(entry));
-  reactor.Add(served);
+  // The next one helps.
+  Reactor* const helper = reactors_.size() > 1 ? reactors_[(index + 1) % reactors_.size()].get() : nullptr;
+  reactors_[index]->Add(served, helper);
   return served;
 }
 
-// Starts to look somewhere else in each process: engines with one listener each (`shunt run`) shall not all use the same CPU.
+// Starts to look somewhere else in each process: engines with one listener each (`shunt run`) shall not all
+// use the same CPU.
 size_t Engine::LeastLoaded() const {
   const auto start = static_cast<size_t>(getpid()) % load_.size();
   size_t best = start;

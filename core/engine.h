@@ -38,7 +38,7 @@ class Engine {
                         std::function<void(std::unique_ptr<Guest>)> ended);
 
   // Delivers `message` on the reactor that serves `served`, between two calls.
-  void Post(ServedListener& served, Message& message) { served.reactor->Post(message); }
+  void Post(ServedListener& served, Message& message) { served.main.reactor->Post(message); }
 
   int event_fd() const { return control_.event_fd(); }
   void HandleEvents() { control_.Deliver(); }

@@ -28,6 +28,14 @@ T& Unpack(uint64_t packed) {
   return *reinterpret_cast<T*>(packed & ~kTagMask);
 }
 
+// A helper that finds nothing this many times in a row has nothing to help with any more.
+constexpr uint32_t kHelpEndsAfter = 8;
+
+bool IsReadable(int listener_fd) {
+  pollfd listener{.fd = listener_fd, .events = POLLIN};
+  return poll(&listener, 1, 0) == 1 && (listener.revents & POLLIN) != 0;
+}
+
 __kernel_timespec ToTimespec(int64_t nanoseconds) {
   return {.tv_sec = nanoseconds / 1'000'000'000, .tv_nsec = nanoseconds % 1'000'000'000};
 }
@@ -88,12 +96,13 @@ void Reactor::Stop() {
   thread_.join();
 }
 
-void Reactor::Add(ServedListener& served) {
-  served.reactor = this;
+void Reactor::Add(ServedListener& served, Reactor* helper) {
+  served.main.reactor = this;
+  served.helper.reactor = helper;
   served.add = {.deliver =
                     [](Message& self) {
                       auto& added = self.about<ServedListener>();
-                      added.reactor->Arm(added);
+                      added.main.reactor->Arm(added.main);
                     },
                 .context = &served};
   mailbox_.Push(&served.add);
@@ -119,7 +128,7 @@ void Reactor::Run(std::atomic<int>* started) {
 void Reactor::Complete(const Completion& completion) {
   switch (static_cast<Tag>(completion.tag & kTagMask)) {
     case Tag::kListener:
-      Serve(Unpack<ServedListener>(completion.tag), completion.result);
+      Serve(Unpack<Seat>(completion.tag), completion.result);
       break;
     case Tag::kOperation: {
       auto& operation = Unpack<Operation>(completion.tag);
@@ -145,28 +154,44 @@ void Reactor::Complete(const Completion& completion) {
 }
 
 // One notification of one listener: the whole hot path but the handler.
-void Reactor::Serve(ServedListener& served, int32_t poll_result) {
-  if (served.ended) return;
+void Reactor::Serve(Seat& seat, int32_t poll_result) {
+  if (seat.ended) return;
   if (poll_result < 0 || (poll_result & (POLLIN | POLLHUP)) == 0) {
-    Arm(served);  // POLLERR was seen under contention on rings without DEFER_TASKRUN: look again
+    Arm(seat);  // POLLERR was seen under contention on rings without DEFER_TASKRUN: look again
     return;
   }
   if ((poll_result & POLLIN) == 0) {
-    End(served);
+    End(seat);
     return;
   }
-  const Result<Notification> notification = served.listener.Receive();
+  ServedListener& served = *seat.served;
+  const bool is_main = &seat == &served.main;
+  Result<Notification> notification = Fail(ENOENT);
+  if (is_main && !served.shared) {
+    notification = served.listener.Receive();
+  } else if (!ReceiveShared(seat, notification)) {
+    return;
+  }
   if (!notification) {
     // ENOENT: killed between the poll and us. The next poll tells what is left.
     counters_.Add(Counter::gone);
-    Arm(served);
+    Arm(seat);
     return;
   }
   counters_.Add(Counter::received);
+  if (is_main) {
+    if (notification->tid != served.last_tid && !served.shared && served.helper.reactor != nullptr &&
+        IsReadable(served.listener.fd())) {
+      AskForHelp(served);
+    }
+    served.last_tid = notification->tid;
+  }
   Call call{
       .notification = *notification,
       .reactor = *this,
-      .served = served,
+      .seat = seat,
+      .place = is_main ? size_t{0} : size_t{1},
+      .alone = is_main && !served.shared && seat.slots_held == 0,
       .listener = served.listener,
       .guest = *served.guest,
       .bench = *config_.bench,
@@ -177,11 +202,52 @@ void Reactor::Serve(ServedListener& served, int32_t poll_result) {
   const Handler handler = config_.dispatch->Find(notification->arch, notification->nr);
   const Reply reply = handler != nullptr ? handler(call) : Reply::Continue();
   if (reply.kind() != Reply::Kind::kLater) Answer(served, notification->id, reply);
-  Arm(served);
+  Arm(seat);
+}
+
+// Receives from a listener of which another reactor receives as well. False: there is nothing (any more), and
+// the seat has been armed again or left.
+bool Reactor::ReceiveShared(Seat& seat, Result<Notification>& notification) {
+  ServedListener& served = *seat.served;
+  if (served.receiving.test_and_set(std::memory_order_acquire)) {
+    Arm(seat);  // the other one is about to take it, or one of several
+    return false;
+  }
+  const bool readable = IsReadable(served.listener.fd());
+  if (readable) notification = served.listener.Receive();
+  served.receiving.clear(std::memory_order_release);
+  if (&seat == &served.helper) {
+    served.found_nothing = readable ? 0 : served.found_nothing + 1;
+    if (served.found_nothing >= kHelpEndsAfter) {
+      seat.ended = true;
+      GiveBackIfUnused(seat);
+      return false;
+    }
+  }
+  if (!readable) Arm(seat);
+  return readable;
+}
+
+void Reactor::AskForHelp(ServedListener& served) {
+  served.shared = true;  // before the other one can receive
+  served.ask = {.deliver =
+                    [](Message& self) {
+                      auto& asked = self.about<ServedListener>();
+                      asked.helper.reactor->Help(asked);
+                    },
+                .context = &served};
+  served.helper.reactor->Post(served.ask);
+}
+
+// On the helper's thread.
+void Reactor::Help(ServedListener& served) {
+  served.found_nothing = 0;
+  served.helper.ended = false;
+  Arm(served.helper);
 }
 
 // The one exit of every call.
-void Reactor::Answer(ServedListener& served, uint64_t id, Reply reply) {
+void Reactor::Answer(const ServedListener& served, uint64_t id, Reply reply) {
   if (reply.kind() == Reply::Kind::kContinue) counters_.Add(Counter::continued);
   if (reply.kind() == Reply::Kind::kSent || served.listener.Send(id, reply)) {
     counters_.Add(Counter::answered);
@@ -190,25 +256,40 @@ void Reactor::Answer(ServedListener& served, uint64_t id, Reply reply) {
   }
 }
 
-void Reactor::Arm(ServedListener& served) {
-  ring_->PollOnce(served.listener.fd(), POLLIN, Pack(&served, Tag::kListener));
+void Reactor::Arm(Seat& seat) {
+  ring_->PollOnce(seat.served->listener.fd(), POLLIN, Pack(&seat, Tag::kListener));
 }
 
 // The last task under the filter is gone. Tasks that wait on behalf of its calls are cancelled; the last of
 // them gives the listener back.
-void Reactor::End(ServedListener& served) {
-  served.ended = true;
-  targets_.Forget(served.owner);
-  config_.bench->Forget(*served.guest);
-  for (Operation* operation = served.operations; operation != nullptr; operation = operation->next) {
+void Reactor::End(Seat& seat) {
+  seat.ended = true;
+  targets_.Forget(seat.served->owner);
+  config_.bench->Forget(*seat.served->guest);
+  for (Operation* operation = seat.operations; operation != nullptr; operation = operation->next) {
     ring_->Cancel(Pack(operation, Tag::kOperation), Pack(nullptr, Tag::kIgnored));
   }
-  GiveBackIfUnused(served);
+  GiveBackIfUnused(seat);
 }
 
-void Reactor::GiveBackIfUnused(ServedListener& served) {
-  if (!served.ended || served.slots_held != 0) return;
-  config_.control->Push(&served.gone);
+// The helper gives the listener back to its main reactor, that gives it back to the control thread: each when
+// it has ended here and nothing holds it.
+void Reactor::GiveBackIfUnused(Seat& seat) {
+  if (!seat.ended || seat.slots_held != 0) return;
+  ServedListener& served = *seat.served;
+  if (&seat == &served.main) {
+    if (!served.shared) config_.control->Push(&served.gone);
+    return;
+  }
+  targets_.Forget(served.owner);
+  served.left = {.deliver =
+                     [](Message& self) {
+                       auto& left = self.about<ServedListener>();
+                       left.shared = false;
+                       left.main.reactor->GiveBackIfUnused(left.main);
+                     },
+                 .context = &served};
+  served.main.reactor->Post(served.left);
 }
 
 namespace task_internal {
@@ -217,19 +298,19 @@ namespace task_internal {
 // its call.
 struct SlotHead {
   Reactor* reactor;
-  ServedListener* served;
+  Seat* seat;
 };
 constexpr size_t kHeadBytes = 16;
 static_assert(sizeof(SlotHead) <= kHeadBytes);
 
 void* TakeSlot(Call& call, size_t bytes) {
-  void* const slot = call.reactor.slots_.Take(bytes + kHeadBytes, call.served.slots_held);
+  void* const slot = call.reactor.slots_.Take(bytes + kHeadBytes, call.seat.slots_held);
   if (slot == nullptr) {
     call.counters.Add(Counter::no_slot);
     return nullptr;
   }
   call.counters.Add(Counter::waits_begun);
-  new (slot) SlotHead{.reactor = &call.reactor, .served = &call.served};
+  new (slot) SlotHead{.reactor = &call.reactor, .seat = &call.seat};
   return static_cast<std::byte*>(slot) + kHeadBytes;
 }
 
@@ -238,22 +319,31 @@ void GiveSlot(void* frame) {
   const SlotHead head = *static_cast<SlotHead*>(slot);
   head.reactor->slots_.Give(slot);
   head.reactor->counters_.Add(Counter::waits_ended);
-  head.reactor->GiveBackIfUnused(*head.served);
+  head.reactor->GiveBackIfUnused(*head.seat);
 }
 
 void Finish(Call& call, Reply reply) {
   if (reply.kind() == Reply::Kind::kLater) return;
-  call.reactor.Answer(call.served, call.notification.id, reply);
+  call.reactor.Answer(*call.seat.served, call.notification.id, reply);
 }
 
 }  // namespace task_internal
 
+namespace {
+
+// Among what is cancelled when the listener ends.
+void Enlist(Call& call, Operation& operation) {
+  operation.next = call.seat.operations;
+  operation.link = &call.seat.operations;
+  if (operation.next != nullptr) operation.next->link = &operation.next;
+  call.seat.operations = &operation;
+}
+
+}  // namespace
+
 void PollFd::await_suspend(std::coroutine_handle<> waiter) {
   operation_.waiter = waiter;
-  operation_.next = call_.served.operations;
-  operation_.link = &call_.served.operations;
-  if (operation_.next != nullptr) operation_.next->link = &operation_.next;
-  call_.served.operations = &operation_;
+  Enlist(call_, operation_);
   const uint64_t tag = Pack(&operation_, Tag::kOperation);
   if (timeout_ns_ > 0) {
     timeout_ = ToTimespec(timeout_ns_);
@@ -261,7 +351,14 @@ void PollFd::await_suspend(std::coroutine_handle<> waiter) {
   } else {
     call_.reactor.ring_->PollOnce(fd_, events_, tag);
   }
-  if (call_.served.ended) call_.reactor.ring_->Cancel(tag, Pack(nullptr, Tag::kIgnored));
+  if (call_.seat.ended) call_.reactor.ring_->Cancel(tag, Pack(nullptr, Tag::kIgnored));
+}
+
+void Pause::await_suspend(std::coroutine_handle<> waiter) {
+  operation_.waiter = waiter;
+  timeout_ = ToTimespec(nanoseconds_);
+  Enlist(call_, operation_);
+  call_.reactor.ring_->Timer(&timeout_, Pack(&operation_, Tag::kOperation));
 }
 
 void OnControl::await_suspend(std::coroutine_handle<> waiter) {

@@ -7,8 +7,15 @@
 // call that puts us to sleep. So a flood from one container gets one call per turn like everybody else's, and
 // no RECV is made without its own POLLIN: RECV blocks even on an O_NONBLOCK listener.
 //
+// A listener belongs to one reactor. When that finds a second thread of the container waiting behind the one
+// that it serves, it asks the next reactor to help, until that finds nothing to do: most of a swap is waiting
+// for the target to be scheduled, and two such waits can overlap. While there is help, who wants to receive
+// takes a flag and looks with poll(2) first.
+//
 // What holds:
-//  1. One listener belongs to one reactor, and nobody else receives from it.
+//  1. Nobody receives from a listener without having seen POLLIN since the last RECV: its one reactor by its
+//  own poll, or
+//     whoever holds `receiving`.
 //  2. Every notification received is answered exactly once (Answer), or its target is gone.
 //  3. After Start() nothing on this thread allocates, locks or logs. tests/endure/frozen_heap_test aborts on
 //  any malloc.
@@ -30,22 +37,43 @@
 
 namespace shunt {
 
-// One listener in its reactor. Made by the control thread, lent to the reactor by Add, given back by a
-// message when the listener has ended and no task holds it any more.
+struct ServedListener;
+
+// What one reactor keeps for one listener. Its thread only.
+struct Seat {
+  ServedListener* served = nullptr;
+  Reactor* reactor = nullptr;
+  uint32_t slots_held = 0;  // tasks of this listener on this reactor
+  bool ended = false;       // nothing is received here any more; what waits is finished or cancelled
+  Operation* operations = nullptr;
+};
+
+// One listener. Made by the control thread, lent to its reactor by Add, given back by a message when the
+// listener has ended and no task holds it any more.
 struct ServedListener {
   ServedListener(Listener its_listener, std::unique_ptr<Guest> its_guest, uint64_t its_owner)
-      : listener(std::move(its_listener)), guest(std::move(its_guest)), owner(its_owner) {}
+      : listener(std::move(its_listener)), guest(std::move(its_guest)), owner(its_owner) {
+    main.served = this;
+    helper.served = this;
+  }
 
   Listener listener;
   std::unique_ptr<Guest> guest;
   const uint64_t owner;  // unique for the life of the engine
-  Reactor* reactor = nullptr;
-  uint32_t slots_held = 0;  // tasks of this listener
-  bool ended = false;
-  Operation* operations = nullptr;
-  Message add;   // to the reactor: serve this
-  Message gone;  // to the control thread: this has ended
-  ServedListener* next_parked = nullptr;
+  Seat main;             // its reactor's
+  Seat helper;           // of the reactor that helps; `reactor` is null if there is only one
+  Message add;           // to its reactor: serve this
+  Message gone;          // to the control thread: this has ended
+
+  // The main reactor's: is there help, and who called last?
+  bool shared = false;
+  pid_t last_tid = 0;
+  Message ask;   // to the helper: help
+  Message left;  // back: the helper has nothing of this listener any more
+  // The helper's: how often in a row it found nothing.
+  uint32_t found_nothing = 0;
+
+  std::atomic_flag receiving;  // while shared: somebody is between poll(2) and RECV
 };
 
 class Reactor {
@@ -66,8 +94,9 @@ class Reactor {
   // Returns when the thread runs, or why it does not.
   absl::Status Start();
 
-  // Control thread. The listener is the reactor's until `served.gone` arrives at the control mailbox.
-  void Add(ServedListener& served);
+  // Control thread. The listener is this reactor's (and now and then `helper`'s, if there is one) until
+  // `served.gone` arrives at the control mailbox.
+  void Add(ServedListener& served, Reactor* helper);
   // Control thread: `message` is delivered on the reactor's thread between two calls.
   void Post(Message& message) { mailbox_.Push(&message); }
   // Ends the thread. What it still served is simply left: its owner closes the listeners.
@@ -85,15 +114,19 @@ class Reactor {
   friend void task_internal::GiveSlot(void* slot);
   friend void task_internal::Finish(Call& call, Reply reply);
   friend class PollFd;
+  friend class Pause;
   friend class OnControl;
 
   void Run(std::atomic<int>* started);
   void Complete(const Completion& completion);
-  void Serve(ServedListener& served, int32_t poll_result);
-  void Answer(ServedListener& served, uint64_t id, Reply reply);
-  void Arm(ServedListener& served);
-  void End(ServedListener& served);
-  void GiveBackIfUnused(ServedListener& served);
+  void Serve(Seat& seat, int32_t poll_result);
+  bool ReceiveShared(Seat& seat, Result<Notification>& notification);
+  void Answer(const ServedListener& served, uint64_t id, Reply reply);
+  void Arm(Seat& seat);
+  void End(Seat& seat);
+  void GiveBackIfUnused(Seat& seat);
+  void AskForHelp(ServedListener& served);
+  void Help(ServedListener& served);
 
   Config config_;
   std::unique_ptr<Ring> ring_;

@@ -89,6 +89,21 @@ class PollFd {
   Operation operation_;
 };
 
+// Waits; less if the container ends.
+class Pause {
+ public:
+  Pause(Call& call, int64_t nanoseconds) : call_(call), nanoseconds_(nanoseconds) {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> waiter);
+  void await_resume() const noexcept {}
+
+ private:
+  Call& call_;
+  int64_t nanoseconds_;
+  __kernel_timespec timeout_{};
+  Operation operation_;
+};
+
 // Has the control thread do something (forks, long scans, whatever may allocate or block) and resumes when it
 // is done. Derive, and write the answer into the derived object, which lives in the task's frame: co_await
 // OnControl(call, job).

@@ -119,6 +119,7 @@ struct ViewUpdate {
   RealAccelerator* accelerator;
   std::shared_ptr<Served> served;
   std::unique_ptr<const NetworkView> next;
+  size_t place = 0;  // whose turn it is
   Message message;
 };
 
@@ -139,6 +140,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
   std::vector<CounterValue> Counters() const override;
 
   absl::Status Introduce(Container& container, pid_t tid, Introduction& out) override;
+  void Activate(Container& container) override;
 
  private:
   absl::Status Watch(int fd, uint64_t what);
@@ -357,6 +359,7 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
     Introduction introduction;
     if (absl::Status status = Introduce(*container, served->spec.pid, introduction); status.ok()) {
       introduction.MoveInto(*container);
+      container->views.fill(served->view.get());
     } else {
       ordinary = std::string(status.message());
       container->introducer = nullptr;
@@ -387,12 +390,15 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
   if (!view.ok()) return view.status();
   served.view = std::move(*view);
   out.netns = visit->cookie;
-  out.view = served.view.get();
   out.home4 = std::move(visit->tcp4);
   out.home6 = std::move(visit->tcp6);
   for (const net::Publish& publish : served.spec.publish)
     out.host_ports.push_back(SharedHostPort(visit->cookie, publish));
   return absl::OkStatus();
+}
+
+void RealAccelerator::Activate(Container& container) {
+  if (const auto found = served_.find(container.key); found != served_.end()) Refresh(found->second);
 }
 
 // One for each network and port, however many listeners its processes come with.
@@ -419,10 +425,16 @@ void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
   engine_->Post(*served->listener, update->message);
 }
 
-// Reactor's thread: one pointer store.
+// On the container's reactor and then on the one that helps: one pointer store for each.
 void RealAccelerator::OnViewDelivered(Message& message) {
   auto& update = message.about<ViewUpdate>();
-  update.served->container->view = update.next.get();
+  update.served->container->views[update.place] = update.next.get();
+  Reactor* const helper = update.served->listener->helper.reactor;
+  if (update.place == 0 && helper != nullptr) {
+    update.place = 1;
+    helper->Post(message);
+    return;
+  }
   message.deliver = OnViewReturned;
   update.accelerator->engine_->control().Push(&message);
 }

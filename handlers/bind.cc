@@ -88,6 +88,14 @@ Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, PublishedPort&
   co_return Swap(call, number, std::move(old_socket), std::move(twin), port, bound_as);
 }
 
+// Another call is moving this socket: looks again when that should be over.
+Task BindLater(Call call, int number, uint64_t address, int length) {
+  co_await Pause(call, kPutOffFor);
+  ++call.attempts;
+  call.alone = false;
+  co_return BindSocket(call, number, address, length);
+}
+
 // A twin is bound in the container's network like any other socket of it. One that is connected, listening or
 // bound cannot be bound again, wherever it lives.
 Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& address) {
@@ -100,9 +108,9 @@ Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& a
 
 Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(container)) return IntroduceFirst(call);
-  if (container.view == nullptr || (container.published.empty() && !container.has_twins))
-    return Reply::Continue();
+  if (NeedsIntroduction(call)) return IntroduceFirst(call);
+  const NetworkView* const view = ViewOf(call);
+  if (view == nullptr || (container.published.empty() && !container.has_twins)) return Reply::Continue();
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();
@@ -110,13 +118,17 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (!wanted) return Reply::Continue();
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   if (!socket || !call.StillValid()) return Reply::Continue();
+  std::optional<SocketClaim> claim = ClaimSocket(call, number, *socket);
+  if (!claim) {
+    if (call.attempts > kPutOffAtMost) return Reply::Continue();
+    return Start(BindLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
+  }
   if (socket->home == Home::kHost) return BindTwin(call, number, std::move(*socket), *wanted);
   if (socket->home != Home::kContainer) return Reply::Continue();
 
   const int family = socket->facts.family;
   PublishedPort* const port = FindPublished(container, *wanted, family);
-  const bool confined =
-      container.view->lock != nullptr && container.view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
+  const bool confined = view->lock != nullptr && view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
   // Bound, listening or connected already, or an address of another family: the kernel's own errors.
   if (port == nullptr || !confined || wanted->family() != family || socket->facts.local.port() != 0) {
     return Reply::Continue();
@@ -125,7 +137,7 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (port->taken) return Reply::Fail(EADDRINUSE);
   Result<Twin> twin = ReplacementFor(*socket);
   if (!twin) return Reply::Continue();
-  Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family, /*device=*/0);
+  Result<Fd> made = BenchOf(call).twins.Take(*view->lock, family, /*device=*/0);
   if (!made) return Reply::Continue();
   twin->fd = std::move(*made);
   if (const int error = port->host->Admit(socket->fd.get(), family); error != 0) return Reply::Fail(error);
@@ -140,6 +152,7 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   // inside) comes before the success on the host.
   if (bind(socket->fd.get(), wanted->data(), wanted->size()) != 0) return Reply::Fail(errno);
   fcntl(twin->fd.get(), F_SETFL, twin->flags);
+  twin->claim = *std::move(claim);
   if (KnownUnwatched(call, number, socket->fd.get()))
     return Swap(call, number, std::move(socket->fd), *std::move(twin), *port, *wanted);
   return Start(SwapWatched(call, number, std::move(socket->fd), *std::move(twin), *port, *wanted),

@@ -65,7 +65,8 @@ Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
   return Reply::Continue();
 }
 
-// A twin of an unconnected socket, with `lock` on it (by `device`, if it is that kind) and ready to be installed.
+// A twin of an unconnected socket, with `lock` on it (by `device`, if it is that kind) and ready to be
+// installed.
 Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock& lock, int device) {
   const auto keep = [&call](Counter why) {
     call.counters.Add(why);
@@ -123,6 +124,8 @@ Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, net::So
     call.counters.Add(Counter::kept_error);
     co_return Reply::Continue();
   }
+  call.alone = false;
+  if (!ClaimTwin(call, twin)) co_return Reply::Fail(EAGAIN);
   co_return Swap(call, number, std::move(old_socket), std::move(twin), peer);
 }
 
@@ -136,9 +139,17 @@ Reply Move(Call& call, int number, TargetSocket socket, Twin twin, const net::So
                /*if_no_slot=*/Reply::Continue());
 }
 
+// Another call is moving this socket: looks again when that should be over.
+Task ConnectLater(Call call, int number, uint64_t address, int length) {
+  co_await Pause(call, kPutOffFor);
+  ++call.attempts;
+  call.alone = false;
+  co_return ConnectSocket(call, number, address, length);
+}
+
 // connect(2) on a socket that was moved before.
-Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress& raw) {
-  const Container& container = ContainerOf(call);
+Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim, const RawAddress& raw) {
+  const NetworkView* const view = ViewOf(call);
   if (!call.StillValid()) return Reply::Continue();
   if (raw.family() == AF_UNSPEC) {
     const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
@@ -159,68 +170,82 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
                                static_cast<socklen_t>(raw.size));
     return Reply::Fail(result == 0 ? EINVAL : errno);
   }
-  if (!LeadsToHost(container, *peer)) {
-    const std::optional<net::SockAddr> own = OwnPublishedPort(BenchOf(call), container, *peer);
+  if (!LeadsToHost(*view, *peer)) {
+    const std::optional<net::SockAddr> own = OwnPublishedPort(call, *peer);
     if (!own) return GoHome(call, number, std::move(socket));
     // Its lock keeps it from there: another twin takes its place.
-    Result<Twin> twin = MakeTwin(call, socket, *container.view->own_ports_lock, /*device=*/0);
+    Result<Twin> twin = MakeTwin(call, socket, *view->own_ports_lock, /*device=*/0);
     if (!twin) return GoHome(call, number, std::move(socket));
+    twin->claim = std::move(claim);
     return Move(call, number, std::move(socket), *std::move(twin), *own);
   }
-  const Result<int> device = LockingDevice(BenchOf(call), container, *peer);
+  const Result<int> device = LockingDevice(BenchOf(call), *view, *peer);
   if (!device) {
     call.counters.Add(Counter::kept_unlocked);
     return GoHome(call, number, std::move(socket));
   }
   if (*device != 0 && !net::BindToDevice(socket.fd.get(), *device)) {
     // Its lock holds it to the device of an earlier peer: another twin takes its place.
-    Result<Twin> twin = MakeTwin(call, socket, *container.view->lock, *device);
+    Result<Twin> twin = MakeTwin(call, socket, *view->lock, *device);
     if (!twin) return GoHome(call, number, std::move(socket));
+    twin->claim = std::move(claim);
     return Move(call, number, std::move(socket), *std::move(twin), *peer);
   }
   const int flags = fcntl(socket.fd.get(), F_GETFL);
   if (flags < 0) return Reply::Continue();
   fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
-  return StartConnection(call, {.fd = std::move(socket.fd), .flags = flags & kCarriedFlags}, *peer);
+  return StartConnection(
+      call, {.fd = std::move(socket.fd), .flags = flags & kCarriedFlags, .claim = std::move(claim)}, *peer);
 }
 
 }  // namespace
 
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(container)) return IntroduceFirst(call);
-  if (container.view == nullptr || container.view->lock == nullptr) return Reply::Continue();
+  if (NeedsIntroduction(call)) return IntroduceFirst(call);
+  const NetworkView* const view = ViewOf(call);
+  if (view == nullptr || view->lock == nullptr) return Reply::Continue();
   if (container.timed_calls.TakeInterrupted(call.notification.tid)) return Reply::Fail(EINTR);
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();
   Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
-  bool to_host = peer && LeadsToHost(container, *peer);
-  const net::NumberedLock* lock = container.view->lock.get();
+  bool to_host = peer && LeadsToHost(*view, *peer);
+  const net::NumberedLock* lock = view->lock.get();
   if (peer && !to_host) {
-    if (const std::optional<net::SockAddr> own = OwnPublishedPort(BenchOf(call), container, *peer)) {
+    if (const std::optional<net::SockAddr> own = OwnPublishedPort(call, *peer)) {
       peer = *own;
       to_host = true;
-      lock = container.view->own_ports_lock.get();
+      lock = view->own_ports_lock.get();
     }
   }
   if (!to_host && !container.has_twins) return Reply::Continue();
 
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   if (!socket || socket->home == Home::kElsewhere) return Reply::Continue();
-  if (socket->home == Home::kHost) return ConnectTwin(call, number, std::move(*socket), *raw);
+  std::optional<SocketClaim> claim = ClaimSocket(call, number, *socket);
+  if (!claim) {
+    if (call.attempts > kPutOffAtMost) return Reply::Continue();
+    return Start(ConnectLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
+  }
+  if (socket->home == Home::kHost)
+    return ConnectTwin(call, number, *std::move(socket), *std::move(claim), *raw);
   if (!to_host || peer->family() != socket->facts.family) return Reply::Continue();
   // Connected, connecting or listening inside: the kernel's own errors.
   if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Continue();
 
-  const bool own_port = lock != container.view->lock.get();
-  const Result<int> device = own_port ? Result<int>(0) : LockingDevice(BenchOf(call), container, *peer);
+  const bool own_port = lock != view->lock.get();
+  const Result<int> device = own_port ? Result<int>(0) : LockingDevice(BenchOf(call), *view, *peer);
   if (!device) {
     call.counters.Add(Counter::kept_unlocked);
     return Reply::Continue();
   }
   Result<Twin> twin = MakeTwin(call, *socket, *lock, *device);
   if (!twin) return Reply::Continue();
+  twin->claim = *std::move(claim);
+  if (!ClaimTwin(call, *twin)) {
+    return Start(ConnectLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
+  }
   return Move(call, number, *std::move(socket), *std::move(twin), *peer);
 }
 

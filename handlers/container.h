@@ -9,8 +9,10 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,7 @@
 #include "core/fd.h"
 #include "handlers/host_port.h"
 #include "handlers/introduction.h"
+#include "handlers/socket_claim.h"
 #include "handlers/timed_call.h"
 #include "net/host_network.h"
 #include "net/listener_census.h"
@@ -68,19 +71,24 @@ class Container final : public Guest {
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
   bool exact_traps =
       false;  // the filter is ours: it traps rare options and new epolls, so their absence is known
-  const NetworkView* view = nullptr;  // nullptr: nothing is accelerated
+  // One for each reactor that may serve it (Call::place), which alone writes and reads it: so a call sees one
+  // view.
+  std::array<const NetworkView*, 2> views{};  // nullptr: nothing is accelerated
 
-  // From here on the reactor's.
-  bool introduction_tried = false;
-  bool has_twins = false;         // some socket of it was moved, so an address alone no longer decides
-  net::OptionMarks rare_options;  // sockets on which an option was set that ordinary swaps do not read
-  net::OptionMarks stay;          // sockets with an option that nobody can read back
-  bool exchanges_descriptors =
-      false;  // was caught exchanging a socket for something else under our hands: left alone since
+  // From here on its reactors'.
+  std::atomic<bool> introduction_tried = false;
+  std::atomic<bool> has_twins = false;  // some socket of it was moved, so an address alone no longer decides
+  net::OptionMarks rare_options;        // sockets on which an option was set that ordinary swaps do not read
+  net::OptionMarks stay;                // sockets with an option that nobody can read back
+  // Was caught exchanging a socket for something else under our hands: left alone since.
+  std::atomic<bool> exchanges_descriptors = false;
   TimedCalls timed_calls;
-  uint64_t epolls_made = 0;  // epoll_create calls so far
+  ClaimTable claims;
+  std::atomic<uint64_t> epolls_made = 0;  // epoll_create calls so far
   std::vector<PublishedPort> published;
-  net::SpareSockets home4, home6;  // of the container's own network, for those that have to go back
+  // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
+  std::mutex home_mutex;
+  net::SpareSockets home4, home6;
 };
 
 class SocketBench final : public Workbench {
@@ -120,6 +128,10 @@ class SocketBench final : public Workbench {
 
 inline Container& ContainerOf(const Call& call) {
   return static_cast<Container&>(call.guest);
+}
+// nullptr: nothing is accelerated.
+inline const NetworkView* ViewOf(const Call& call) {
+  return ContainerOf(call).views[call.place];
 }
 inline SocketBench& BenchOf(const Call& call) {
   return static_cast<SocketBench&>(call.bench);

@@ -63,8 +63,17 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);
 }
 
-net::SpareSockets& Stock(Container& container, int family) {
-  return family == AF_INET ? container.home4 : container.home6;
+// A socket of the container's network from what is in store; not valid if there is none.
+Fd TakeHome(Container& container, int family) {
+  const std::lock_guard lock(container.home_mutex);
+  net::SpareSockets& stock = family == AF_INET ? container.home4 : container.home6;
+  return stock.empty() ? Fd() : stock.Take();
+}
+
+void Replenish(Container& container, FetchSockets& fetch) {
+  const std::lock_guard lock(container.home_mutex);
+  if (container.home4.empty()) container.home4 = std::move(fetch.brought().tcp4);
+  if (container.home6.empty()) container.home6 = std::move(fetch.brought().tcp6);
 }
 
 // Waits for sockets of the container's network.
@@ -72,30 +81,26 @@ Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival)
   Container& container = ContainerOf(call);
   FetchSockets fetch(call.notification.tid, container.netns);
   co_await OnControl(call, fetch);
-  if (container.home4.empty()) container.home4 = std::move(fetch.brought().tcp4);
-  if (container.home6.empty()) container.home6 = std::move(fetch.brought().tcp6);
-  net::SpareSockets& stock = Stock(container, twin.facts.family);
-  if (stock.empty()) co_return Reply::Fail(EADDRNOTAVAIL);
-  Fd home = stock.Take();
+  Replenish(container, fetch);
+  Fd home = TakeHome(container, twin.facts.family);
+  if (!home.valid()) co_return Reply::Fail(EADDRNOTAVAIL);
   co_return Exchange(call, number, twin, std::move(home), arrival);
 }
 
 }  // namespace
 
 Reply GoHome(Call& call, int number, TargetSocket twin, const Arrival& arrival) {
-  net::SpareSockets& stock = Stock(ContainerOf(call), twin.facts.family);
-  if (stock.empty()) {
+  Fd home = TakeHome(ContainerOf(call), twin.facts.family);
+  if (!home.valid()) {
     return Start(FetchAndExchange(call, number, std::move(twin), arrival),
                  /*if_no_slot=*/Reply::Fail(EADDRNOTAVAIL));
   }
-  Fd home = stock.Take();
   return Exchange(call, number, twin, std::move(home), arrival);
 }
 
 Reply RefuseBind(Call& call, TargetSocket twin, const net::SockAddr& address) {
-  net::SpareSockets& stock = Stock(ContainerOf(call), twin.facts.family);
-  if (stock.empty()) return Reply::Fail(EINVAL);
-  const Fd judge = stock.Take();
+  const Fd judge = TakeHome(ContainerOf(call), twin.facts.family);
+  if (!judge.valid()) return Reply::Fail(EINVAL);
   const int error = bind(judge.get(), address.data(), address.size()) == 0 ? 0 : errno;
   return Reply::Fail(error == 0 || error == EADDRINUSE ? EINVAL : error);
 }

@@ -24,11 +24,24 @@ class IntroduceJob final : public ControlJob {
   Introduction introduction_;
 };
 
+class ActivateJob final : public ControlJob {
+ public:
+  explicit ActivateJob(Container& container) : container_(container) {}
+  void Run() override { container_.introducer->Activate(container_); }
+
+ private:
+  Container& container_;
+};
+
 Task WaitForIntroduction(Call call) {
   Container& container = ContainerOf(call);
-  IntroduceJob job(container, call.notification.tid);
-  co_await OnControl(call, job);
-  if (job.ok()) job.introduction().MoveInto(container);
+  IntroduceJob introduce(container, call.notification.tid);
+  co_await OnControl(call, introduce);
+  if (introduce.ok()) {
+    introduce.introduction().MoveInto(container);
+    ActivateJob activate(container);
+    co_await OnControl(call, activate);
+  }
   co_return Reply::Continue();
 }
 
@@ -36,18 +49,18 @@ Task WaitForIntroduction(Call call) {
 
 void Introduction::MoveInto(Container& container) {
   container.netns = netns;
-  container.view = view;
   container.home4 = std::move(home4);
   container.home6 = std::move(home6);
   for (size_t i = 0; i < host_ports.size(); ++i) container.published[i].host = std::move(host_ports[i]);
 }
 
-bool NeedsIntroduction(const Container& container) {
-  return container.view == nullptr && container.introducer != nullptr && !container.introduction_tried;
+bool NeedsIntroduction(const Call& call) {
+  const Container& container = ContainerOf(call);
+  return ViewOf(call) == nullptr && container.introducer != nullptr && !container.introduction_tried;
 }
 
 Reply IntroduceFirst(Call& call) {
-  ContainerOf(call).introduction_tried = true;
+  if (ContainerOf(call).introduction_tried.exchange(true)) return Reply::Continue();
   return Start(WaitForIntroduction(call), /*if_no_slot=*/Reply::Continue());
 }
 

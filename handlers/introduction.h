@@ -25,11 +25,10 @@ struct NetworkView;
 
 struct Introduction {
   uint64_t netns = 0;
-  const NetworkView* view = nullptr;
   net::SpareSockets home4, home6;
   std::vector<std::shared_ptr<HostPort>> host_ports;  // for the first of Container::published, in their order
 
-  // On the container's reactor (or before it has one).
+  // On one of the container's reactors, before they have a view.
   void MoveInto(Container& container);
 };
 
@@ -38,11 +37,13 @@ class Introducer {
   virtual ~Introducer() = default;
   // Control thread. `container` is only named by it, not looked into.
   virtual absl::Status Introduce(Container& container, pid_t tid, Introduction& out) = 0;
+  // Control thread, after Introduction::MoveInto: gives the container's reactors its view.
+  virtual void Activate(Container& container) = 0;
 };
 
 // For the first trapped connect or bind of a container that nobody has introduced: waits until it is, then
 // lets the kernel run this one call. False if there is nothing to wait for.
-bool NeedsIntroduction(const Container& container);
+bool NeedsIntroduction(const Call& call);
 Reply IntroduceFirst(Call& call);
 
 }  // namespace shunt

@@ -29,8 +29,9 @@ bool IsPublished(const Container& container, uint16_t host_port) {
 
 Reply ListenSocket(Call& call, int number, int backlog) {
   Container& container = ContainerOf(call);
-  const bool deaf_anyway = container.view == nullptr || container.view->lock == nullptr ||
-                           container.view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
+  const NetworkView* const view = ViewOf(call);
+  const bool deaf_anyway =
+      view == nullptr || view->lock == nullptr || view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
   if (!container.has_twins && deaf_anyway) return Reply::Continue();
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   // Not TCP. An AF_UNIX listener must be made by its own process: clients are told who it is.

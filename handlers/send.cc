@@ -12,7 +12,7 @@ namespace shunt {
 namespace {
 
 Reply SendAndConnect(Call& call) {
-  const NetworkView* const view = ContainerOf(call).view;
+  const NetworkView* const view = ViewOf(call);
   const bool accelerated = view != nullptr && view->lock != nullptr;
   return accelerated ? Reply::Fail(EOPNOTSUPP) : Reply::Continue();
 }

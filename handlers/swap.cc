@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 namespace shunt {
 namespace {
@@ -70,6 +71,23 @@ bool WasShutDown(int socket_fd) {
   return poll(&closed, 1, 0) == 1 && (closed.revents & POLLRDHUP) != 0;
 }
 
+std::optional<SocketClaim> ClaimSocket(const Call& call, int number, const TargetSocket& socket) {
+  SocketClaim claim;
+  if (!claim.Add(ContainerOf(call).claims, socket.info.ino)) return {};
+  // Before we had it, somebody may have moved it.
+  if (!call.alone) {
+    const Result<DescriptorInfo> now = call.target().Describe(number);
+    if (!now || now->ino != socket.info.ino) return {};
+  }
+  return claim;
+}
+
+bool ClaimTwin(const Call& call, Twin& twin) {
+  if (call.alone) return true;
+  struct stat status;
+  return fstat(twin.fd.get(), &status) == 0 && twin.claim.Add(ContainerOf(call).claims, status.st_ino);
+}
+
 Result<Twin> ReplacementFor(const TargetSocket& socket) {
   const int flags = socket.info.flags;
   if ((flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
@@ -79,11 +97,12 @@ Result<Twin> ReplacementFor(const TargetSocket& socket) {
 Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
   net::HolderProbe& probe = BenchOf(call).holders;
   if (!probe.Arm(old_socket.get())) return Swapped::kNotAtAll;
+  // Before any thread of the target can use it.
+  ContainerOf(call).has_twins.store(true, std::memory_order_release);
   if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) {
     probe.Disarm(old_socket.get());
     return Swapped::kNotAtAll;
   }
-  ContainerOf(call).has_twins = true;
   old_socket.reset();
   return probe.StillHeld() ? Swapped::kShared : Swapped::kAlone;
 }
@@ -141,7 +160,7 @@ bool KnownUnwatched(const Call& call, int number, int socket_fd) {
 
 WatcherSearch::WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd)
     : tid_(call.notification.tid),
-      pidfd_(call.target().PidFd().value_or(-1)),
+      pidfd_(fcntl(call.target().PidFd().value_or(-1), F_DUPFD_CLOEXEC, 0)),
       number_(number),
       socket_fd_(socket_fd),
       twin_fd_(twin_fd),
@@ -156,7 +175,7 @@ void WatcherSearch::Run(net::SideTable& table) {
     return;
   }
   if (watchers->count == 0) return;
-  net::EpollMigration migration(pidfd_, number_, socket_fd_, twin_fd_, *watchers);
+  net::EpollMigration migration(pidfd_.get(), number_, socket_fd_, twin_fd_, *watchers);
   migration.Run(table);
   result_ = migration.result();
   migrated_ = watchers->count;

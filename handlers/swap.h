@@ -32,7 +32,20 @@ struct Twin {
       0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
   bool cloexec = false;
   bool has_send_timeout = true;  // SO_SNDTIMEO may be set
+  SocketClaim claim;             // held until the socket has been moved and started
 };
+
+// Claims the container's socket under `number`, which `socket` was taken from, for a call that is about to
+// move it. Nothing: another call is at it, or it has just been moved; the call has to be put off.
+std::optional<SocketClaim> ClaimSocket(const Call& call, int number, const TargetSocket& socket);
+
+// The same for the twin, which is about to be installed. False cannot be but by a collision of places: put
+// off as well.
+bool ClaimTwin(const Call& call, Twin& twin);
+
+// How long a call is put off, in nanoseconds, and how often before the kernel is left to deal with it.
+inline constexpr int64_t kPutOffFor = 100'000;
+inline constexpr uint32_t kPutOffAtMost = 20'000;
 
 // Where a twin is to be bound before the options that want it bound.
 struct BindTo {
@@ -48,8 +61,8 @@ Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSo
 // else what to count: the socket stays on its ordinary path and the twin is no longer fresh.
 Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, BindTo& bind_to);
 
-// True if shutdown(2) was called on the unconnected socket: it says ENOTCONN, and counts for a later connection all the same.
-// (One of the sending side alone cannot be seen.)
+// True if shutdown(2) was called on the unconnected socket: it says ENOTCONN, and counts for a later
+// connection all the same. (One of the sending side alone cannot be seen.)
 bool WasShutDown(int socket_fd);
 
 // The file status flags and FD_CLOEXEC that a replacement of the socket must have. EOPNOTSUPP: it has some
@@ -92,7 +105,7 @@ class WatcherSearch final : public net::SideJob {
 
  private:
   const pid_t tid_;
-  const int pidfd_;
+  const Fd pidfd_;  // our own: the cached one may be closed before the job is done
   const int number_;
   const int socket_fd_;
   const int twin_fd_;

@@ -3,11 +3,18 @@
 //
 // A signal takes a thread out of its trapped call without our being told. With SA_RESTART the same thread
 // then calls again, although for a socket with a send timeout the kernel itself would have said EINTR. So: a
-// thread that calls while an earlier call of its own still waits has been interrupted.
+// thread that calls while an earlier call of its own still waits has been interrupted. The two may meet
+// different reactors, so the places are atomic.
 
 #pragma once
 
 #include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+
+#include "core/limits.h"
 
 namespace shunt {
 
@@ -16,36 +23,47 @@ class TimedCalls {
   // One waiting call; lives in its task's frame.
   class Mark {
    public:
-    Mark(TimedCalls& calls, pid_t tid) : tid_(tid), link_(&calls.first_), next_(calls.first_) {
-      if (next_ != nullptr) next_->link_ = &next_;
-      calls.first_ = this;
-    }
+    Mark(TimedCalls& calls, pid_t tid) : calls_(calls), place_(calls.Take(tid)) {}
     Mark(const Mark&) = delete;
     Mark& operator=(const Mark&) = delete;
-    ~Mark() {
-      *link_ = next_;
-      if (next_ != nullptr) next_->link_ = link_;
-    }
+    ~Mark() { calls_.Give(place_); }
 
    private:
-    friend class TimedCalls;
-    pid_t tid_;
-    Mark** link_;
-    Mark* next_;
+    TimedCalls& calls_;
+    const size_t place_;
   };
 
   // True if `tid` is found waiting: its earlier call is over. Says so only once for each.
   bool TakeInterrupted(pid_t tid) {
-    for (Mark* mark = first_; mark != nullptr; mark = mark->next_) {
-      if (mark->tid_ != tid) continue;
-      mark->tid_ = 0;
-      return true;
+    if (waiting_.load(std::memory_order_acquire) == 0) return false;
+    for (std::atomic<pid_t>& place : places_) {
+      pid_t expected = tid;
+      if (place.compare_exchange_strong(expected, kTold)) return true;
     }
     return false;
   }
 
  private:
-  Mark* first_ = nullptr;
+  // A call for each slot that one container can hold on two reactors.
+  static constexpr size_t kPlaces = 2 * limits::kTaskSlotsPerListener;
+  static constexpr pid_t kFree = 0;
+  static constexpr pid_t kTold = -1;
+
+  // There is always a place: see kPlaces.
+  size_t Take(pid_t tid) {
+    waiting_.fetch_add(1, std::memory_order_acq_rel);
+    for (size_t i = 0;; i = (i + 1) % kPlaces) {
+      pid_t expected = kFree;
+      if (places_[i].compare_exchange_strong(expected, tid)) return i;
+    }
+  }
+  void Give(size_t place) {
+    places_[place].store(kFree, std::memory_order_release);
+    waiting_.fetch_sub(1, std::memory_order_acq_rel);
+  }
+
+  std::array<std::atomic<pid_t>, kPlaces> places_{};
+  std::atomic<size_t> waiting_{0};
 };
 
 }  // namespace shunt

@@ -50,18 +50,17 @@ bool ReachesOwnListener(net::ListenerCensus& census, const HostPort& port, uint1
 
 }  // namespace
 
-bool LeadsToHost(const Container& container, const net::SockAddr& peer) {
+bool LeadsToHost(const NetworkView& view, const net::SockAddr& peer) {
   const net::IpAddress ip = peer.ip();
   // A scope id is an interface's index in the container's namespace, and port 0 nobody's: the kernel's
   // business.
   if (peer.port() == 0 || peer.scope_id() != 0) return false;
   if (ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() || ip.IsBroadcast()) return false;
   if (ip.IsV6() && ip.IsLinkLocal()) return false;
-  return !container.view->ordinary.Contains(ip);
+  return !view.ordinary.Contains(ip);
 }
 
-Result<int> LockingDevice(SocketBench& bench, const Container& container, const net::SockAddr& peer) {
-  const NetworkView& view = *container.view;
+Result<int> LockingDevice(SocketBench& bench, const NetworkView& view, const net::SockAddr& peer) {
   switch (view.lock->lock.kind()) {
     case net::SocketLock::Kind::kProgram:
       return 0;
@@ -77,16 +76,16 @@ Result<int> LockingDevice(SocketBench& bench, const Container& container, const 
   return *device;
 }
 
-std::optional<net::SockAddr> OwnPublishedPort(SocketBench& bench, const Container& container,
-                                              const net::SockAddr& peer) {
-  if (container.view->own_ports_lock == nullptr) return {};
-  for (const PublishedPort& port : container.published) {
+std::optional<net::SockAddr> OwnPublishedPort(const Call& call, const net::SockAddr& peer) {
+  const NetworkView& view = *ViewOf(call);
+  if (view.own_ports_lock == nullptr) return {};
+  for (const PublishedPort& port : ContainerOf(call).published) {
     if (port.publish.port != peer.port() || port.host == nullptr) continue;
-    const std::optional<net::IpAddress> inside = OwnAddress(*container.view, peer.ip());
+    const std::optional<net::IpAddress> inside = OwnAddress(view, peer.ip());
     if (!inside) return {};
     const net::IpAddress outside = HostAddress(port.publish, *inside);
     if (outside.IsV6() && peer.family() == AF_INET) continue;
-    if (ReachesOwnListener(bench.listeners, *port.host, port.publish.host_port, *inside, outside))
+    if (ReachesOwnListener(BenchOf(call).listeners, *port.host, port.publish.host_port, *inside, outside))
       return net::SockAddr(outside, port.publish.host_port, peer.family());
   }
   return {};
