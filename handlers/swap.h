@@ -48,8 +48,8 @@ Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSo
 // else what to count: the socket stays on its ordinary path and the twin is no longer fresh.
 Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, BindTo& bind_to);
 
-// True if shutdown(2) was called on the unconnected socket: it says ENOTCONN, and counts for a later connection all the same.
-// (One of the sending side alone cannot be seen.)
+// True if shutdown(2) was called on the unconnected socket: it says ENOTCONN, and counts for a later
+// connection all the same. (One of the sending side alone cannot be seen.)
 bool WasShutDown(int socket_fd);
 
 // The file status flags and FD_CLOEXEC that a replacement of the socket must have. EOPNOTSUPP: it has some

@@ -236,7 +236,8 @@ void Agent::KeepOrdinary(Handover& handover, const absl::Status& why) {
 void Agent::Claim(const ContainerKey& container, ContainerSpec& spec) {
   for (const PortRegistry::Conflict& conflict : ports_.Claim(container, spec.publish)) {
     log::Error(
-        "container {}: its published port {} belongs to container {} of user {}; binding it will be EADDRINUSE",
+        "container {}: its published port {} belongs to container {} of user {}; binding it will be "
+        "EADDRINUSE",
         container.id, conflict.wanted.ToString(), conflict.holder.id, conflict.holder.uid);
     spec.taken.push_back(conflict.wanted);
   }

@@ -157,7 +157,8 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
   run->add_option("--lock-socket", options.accelerator.lock_socket,
                   "Where the host's administrator hands out socket locks")
       ->type_name("PATH");
-  run->add_flag("-v,--verbose", options.verbose, "Say which network, ids and locks are in force, and what was counted in the end");
+  run->add_flag("-v,--verbose", options.verbose,
+                "Say which network, ids and locks are in force, and what was counted in the end");
   run->add_option("COMMAND", options.command, "The command and its arguments")->required()->type_name("");
   run->callback([shared, &exit_status] {
     if (absl::Status status = Interpret(shared->typed, shared->options); !status.ok()) {

@@ -214,8 +214,8 @@ TEST(Traps, EveryInstructionOfTheFilterIsReached) {
   }
   for (uint64_t call = 0; call < 32; ++call) run(AUDIT_ARCH_I386, 102, {call});
   for (size_t at = 0; at < program.size(); ++at) {
-    // Between trapped calls with adjacent numbers (i386: bind, connect, listen) no number is left that would miss them, so
-    // a far jump for the misses may lie idle.
+    // Between trapped calls with adjacent numbers (i386: bind, connect, listen) no number is left that would
+    // miss them, so a far jump for the misses may lie idle.
     if (program[at].code == (BPF_JMP | BPF_JA)) continue;
     EXPECT_TRUE(visited.count(at) > 0)
         << "instruction " << at << ": code " << program[at].code << " k " << program[at].k;
