@@ -77,7 +77,8 @@ ServedListener& Engine::Serve(Listener listener, std::unique_ptr<Guest> guest,
   return served;
 }
 
-// Starts to look somewhere else in each process: engines with one listener each (`shunt run`) shall not all use the same CPU.
+// Starts to look somewhere else in each process: engines with one listener each (`shunt run`) shall not all
+// use the same CPU.
 size_t Engine::LeastLoaded() const {
   const auto start = static_cast<size_t>(getpid()) % load_.size();
   size_t best = start;
