@@ -357,8 +357,8 @@ void AddAgentCommand(CLI::App& app, int& exit_status, StartAccelerator start) {
             options->accelerator.affinity = how == "pin" ? Affinity::kPin : Affinity::kFloat;
           },
           "pin: one thread to each CPU; float: let them move")
-      ->type_name("HOW")
-      ->check(CLI::IsMember({"pin", "float"}));
+      ->type_name("pin|float")
+      ->check(CLI::IsMember({"pin", "float"}).description(""));
   command
       ->add_option("--lock-socket", options->accelerator.lock_socket,
                    "Where the privileged step hands out the eBPF lock")
