@@ -84,8 +84,8 @@ struct Peer {
 struct Handover {
   absl::Status status;   // not OK: why nothing is known about the container
   ContainerState state;  // meaningful if `status` is OK
-  std::vector<Fd>
-      listeners;  // exactly one if `status` is OK; else every true listener that came: answer them all
+  // Exactly one if `status` is OK; else every true listener that came: answer them all.
+  std::vector<Fd> listeners;
   Peer peer;
 };
 

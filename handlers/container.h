@@ -66,8 +66,8 @@ class Container final : public Guest {
   uint64_t key = 0;                  // its name among its accelerator's containers
   Introducer* introducer = nullptr;  // who brings netns and view, should they be missing at the first call
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
-  bool exact_traps =
-      false;  // the filter is ours: it traps rare options and new epolls, so their absence is known
+  // The filter is ours: it traps rare options and new epolls, so their absence is known.
+  bool exact_traps = false;
   const NetworkView* view = nullptr;  // nullptr: nothing is accelerated
 
   // From here on the reactor's.
@@ -75,8 +75,8 @@ class Container final : public Guest {
   bool has_twins = false;         // some socket of it was moved, so an address alone no longer decides
   net::OptionMarks rare_options;  // sockets on which an option was set that ordinary swaps do not read
   net::OptionMarks stay;          // sockets with an option that nobody can read back
-  bool exchanges_descriptors =
-      false;  // was caught exchanging a socket for something else under our hands: left alone since
+  // Was caught exchanging a socket for something else under our hands: left alone since.
+  bool exchanges_descriptors = false;
   TimedCalls timed_calls;
   uint64_t epolls_made = 0;  // epoll_create calls so far
   std::vector<PublishedPort> published;

@@ -29,8 +29,8 @@ inline constexpr int kCarriedFlags = O_NONBLOCK | O_APPEND;
 // A twin that is ready to be installed.
 struct Twin {
   Fd fd;
-  int flags =
-      0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
+  // The file status flags that the program shall find; until it is started the twin has O_NONBLOCK.
+  int flags = 0;
   bool cloexec = false;
   bool has_send_timeout = true;  // SO_SNDTIMEO may be set
 };
