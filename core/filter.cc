@@ -24,8 +24,6 @@ namespace {
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
 #endif
 
-constexpr uint32_t kX32Bit = 0x40000000u;
-
 // One system call interface of this machine.
 struct Abi {
   uint32_t audit_arch;
@@ -190,6 +188,7 @@ Label TestAny(BackwardAssembler& code, const std::vector<Conditions>& any_of, La
     return entry;
   }
   std::vector<std::pair<uint32_t, Label>> targets;
+  targets.reserve(by_value.size());
   for (const auto& [value, rest] : by_value) {
     targets.emplace_back(static_cast<uint32_t>(value), TestAny(code, rest, yes, other));
   }

@@ -5,16 +5,13 @@
 // process state) with the descriptors beside it (SCM_RIGHTS), and the name "seccompFd" in its list `fds` says
 // which of them is the listener. What real runtimes taught us, and what therefore holds here:
 //   - An object is complete when its braces balance. runc 1.1 keeps the connection open for the container's
-//   whole life,
-//     and the container hangs in its first trapped call until we serve: nobody may wait for the end of the
-//     stream.
+//     whole life, and the container hangs in its first trapped call until we serve: nobody may wait for the
+//     end of the stream.
 //   - crun connects early, and leaves without a word when the container fails to start: silence is no error.
 //   - An object may come in pieces, with descriptors beside any of them, and another may follow it at once.
-//   We never
-//     read across the end of an object, so its descriptors are those that arrived with its bytes.
+//     We never read across the end of an object, so its descriptors are those that arrived with its bytes.
 //   - A listener whose object is unusable is still handed on: dropping it can hang the container for ever,
-//   because
-//     `runc init` holds a copy of its own and therefore never learns that nobody answers.
+//     because `runc init` holds a copy of its own and therefore never learns that nobody answers.
 //
 // All calls are for one control thread, and none blocks. The peers are those whom the user ids let in; all
 // the same every connection is bounded in bytes, in descriptors and in time, and so is their number.
@@ -87,8 +84,8 @@ struct Peer {
 struct Handover {
   absl::Status status;   // not OK: why nothing is known about the container
   ContainerState state;  // meaningful if `status` is OK
-  std::vector<Fd>
-      listeners;  // exactly one if `status` is OK; else every true listener that came: answer them all
+  // Exactly one if `status` is OK; else every true listener that came: answer them all.
+  std::vector<Fd> listeners;
   Peer peer;
 };
 

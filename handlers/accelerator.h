@@ -39,8 +39,8 @@ struct ContainerSpec {
   std::string name;  // for messages
   pid_t pid = 0;     // a task in its network namespace, as seen from our pid namespace; 0: not known yet
   std::vector<net::Publish> publish;  // ports that move to the host
-  std::vector<net::Publish>
-      taken;              // published ports whose host port is another container's: a bind is EADDRINUSE
+  // Published ports whose host port is another container's: a bind is EADDRINUSE.
+  std::vector<net::Publish> taken;
   net::SubnetSet ignore;  // networks that stay on the container's ordinary path
   // The filter is the one that handlers/traps.h describes, so what it does not report has not happened.
   // False: any filter that traps connect; every swap then looks at everything that could matter, which takes

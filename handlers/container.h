@@ -69,8 +69,8 @@ class Container final : public Guest {
   uint64_t key = 0;                  // its name among its accelerator's containers
   Introducer* introducer = nullptr;  // who brings netns and view, should they be missing at the first call
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
-  bool exact_traps =
-      false;  // the filter is ours: it traps rare options and new epolls, so their absence is known
+  // The filter is ours: it traps rare options and new epolls, so their absence is known.
+  bool exact_traps = false;
   // One for each reactor that may serve it (Call::place), which alone writes and reads it: so a call sees one
   // view.
   std::array<const NetworkView*, 2> views{};  // nullptr: nothing is accelerated

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The swap: what connect and bind do to get a locked twin in under the container's descriptor.
 //
-//   CarryOver   makes a twin the same as the container's socket
-//   SwapIn      installs it, carries epoll registrations over, and sees whether somebody else holds the old
-//   socket
+//   CarryOver      makes a twin the same as the container's socket
+//   WatcherSearch  adds it to the epolls that watch the container's socket
+//   SwapIn         installs it, and sees whether somebody else holds the old socket
+//   PutBack        takes the swap back in that case
 //
 // Whatever goes wrong before the installation leaves the container's socket as it was.
 
@@ -28,8 +29,8 @@ inline constexpr int kCarriedFlags = O_NONBLOCK | O_APPEND;
 // A twin that is ready to be installed.
 struct Twin {
   Fd fd;
-  int flags =
-      0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
+  // The file status flags that the program shall find; until it is started the twin has O_NONBLOCK.
+  int flags = 0;
   bool cloexec = false;
   bool has_send_timeout = true;  // SO_SNDTIMEO may be set
   SocketClaim claim;             // held until the socket has been moved and started
@@ -85,7 +86,7 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
              const net::SocketIdentity& socket, bool cloexec);
 
 // True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`,
-// whose file `socket_fd` duplicates. Otherwise the swap has to be one that waits: co_await CarryWatchers.
+// whose file `socket_fd` duplicates. Otherwise the swap has to wait for a WatcherSearch.
 bool KnownUnwatched(const Call& call, int number, int socket_fd);
 
 // Looks for the epolls of the target that watch the socket and adds the twin to them, on the side thread. For

@@ -15,14 +15,12 @@
 // table, as it was when the call was trapped: level, edge, oneshot, exclusive, all 64 bits of data.
 // Afterwards the program can MOD and DEL it. Not guaranteed:
 //   - what another thread of the target does to this very registration while the connect is under way
-//   (natively a race
-//     as well, but one that ends in one of two orders): ADD is lost, MOD is lost, DEL comes back;
+//     (natively a race as well, but one that ends in one of two orders): ADD is lost, MOD is lost, DEL comes
+//     back;
 //   - a thread that waits in epoll_wait meanwhile may see EPOLLHUP of the unconnected twin once more.
-//   Natively it has
-//     seen that of its own socket already, when it registered it;
+//     Natively it has seen that of its own socket already, when it registered it;
 //   - an epoll that only another process has open, and a registration under another number (through a dup
-//   that has
-//     been closed since).
+//     that has been closed since).
 // A oneshot entry that has fired and was not armed again cannot be re-created (the kernel always adds ERR and
 // HUP): ENOTSUP, the socket belongs on the ordinary path.
 

@@ -4,14 +4,14 @@
 // Two locks exist, and a container cannot take either off, not even as root of its own user namespace:
 //
 //   program  An eBPF socket filter (net/lock_program.h), attached and then locked with SO_LOCK_FILTER. It
-//   knows networks and
-//            ports, covers connects and listeners, and accepted children inherit it. Loading one needs
-//            CAP_BPF in the initial user namespace, once for each policy; attaching needs no privilege.
+//            knows networks and ports, covers connects and listeners, and accepted children inherit it.
+//            Loading one needs CAP_BPF in the initial user namespace, once for each policy; attaching needs
+//            no privilege.
 //   device   SO_BINDTOIFINDEX. Needs no privilege to set; to change it takes CAP_NET_RAW over the host's
-//   network. It keeps a
-//            socket off loopback and off every network that is not behind that device. It does NOT keep the
-//            socket from listening there, so listen(2) must never be CONTINUEd for a container whose lock
-//            this is: carry it out on our own copy of the socket, and refuse it on a twin.
+//            network. It keeps a socket off loopback and off every network that is not behind that device. It
+//            does NOT keep the socket from listening there, so listen(2) must never be CONTINUEd for a
+//            container whose lock this is: carry it out on our own copy of the socket, and refuse it on a
+//            twin.
 //
 // Both hold against a container without privileges in the user namespace that owns the host's network (any
 // rootless one). A container whose root has CAP_NET_RAW or CAP_NET_ADMIN there is not confined by a socket

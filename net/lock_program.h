@@ -9,15 +9,12 @@
 // socket, with its header, before TCP does, and decides so:
 //
 //   1. The socket listens: the packet goes through if it is for an endpoint of `listen`, else it is dropped.
-//   All packets, not
-//      only SYNs, because a bare ACK with a valid SYN cookie makes a connection too.
+//      All packets, not only SYNs, because a bare ACK with a valid SYN cookie makes a connection too.
 //   2. The socket waits for the answer to a connect, or the packet has SYN and ACK: dropped if it comes from
-//   a network of
-//      `deny` and not from an endpoint of `self`. RST included, so that refusals do not tell which ports are
-//      open there.
+//      a network of `deny` and not from an endpoint of `self`. RST included, so that refusals do not tell
+//      which ports are open there.
 //   3. SYN alone, in any other state, is let through for an endpoint of `listen`: who sends it means the
-//   container, and a
-//      client that crashed and comes back must get its answer. Else it is judged as in 2.
+//      container, and a client that crashed and comes back must get its answer. Else it is judged as in 2.
 //   4. Everything else belongs to a connection that 1 or 2 has let come about.
 //
 // The state in 1 and 2 is read without the socket's lock: it may be an older one than TCP then acts on.

@@ -127,7 +127,7 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t pid) {
   if (letter.error != 0) {
     return ToStatus({letter.error}, absl::StrFormat("process %d: cannot %s", pid, letter.step));
   }
-  if (fds.size() != static_cast<size_t>(1 + letter.tcp4 + letter.tcp6)) {
+  if (fds.size() != size_t{1} + static_cast<size_t>(letter.tcp4) + static_cast<size_t>(letter.tcp6)) {
     return absl::ResourceExhaustedError(
         "too few descriptors left: raise the limit of open files (ulimit -n)");
   }

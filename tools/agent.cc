@@ -236,7 +236,8 @@ void Agent::KeepOrdinary(Handover& handover, const absl::Status& why) {
 void Agent::Claim(const ContainerKey& container, ContainerSpec& spec) {
   for (const PortRegistry::Conflict& conflict : ports_.Claim(container, spec.publish)) {
     log::Error(
-        "container {}: its published port {} belongs to container {} of user {}; binding it will be EADDRINUSE",
+        "container {}: its published port {} belongs to container {} of user {}; binding it will be "
+        "EADDRINUSE",
         container.id, conflict.wanted.ToString(), conflict.holder.id, conflict.holder.uid);
     spec.taken.push_back(conflict.wanted);
   }
@@ -356,8 +357,8 @@ void AddAgentCommand(CLI::App& app, int& exit_status, StartAccelerator start) {
             options->accelerator.affinity = how == "pin" ? Affinity::kPin : Affinity::kFloat;
           },
           "pin: one thread to each CPU; float: let them move")
-      ->type_name("HOW")
-      ->check(CLI::IsMember({"pin", "float"}));
+      ->type_name("pin|float")
+      ->check(CLI::IsMember({"pin", "float"}).description(""));
   command
       ->add_option("--lock-socket", options->accelerator.lock_socket,
                    "Where the privileged step hands out the eBPF lock")

@@ -64,7 +64,7 @@ absl::Status ReadMapping(const std::string& name, const std::string& path, const
     }
     if (!seen.insert(key).second)
       return At(name, entry.first.Mark(), absl::StrCat("\"", path, key, "\" is there twice"));
-    const absl::Status status = found->second(entry.second);
+    absl::Status status = found->second(entry.second);
     if (status.ok()) continue;
     if (status.code() == kPlaced) return status;
     return At(name, entry.second.Mark(), absl::StrCat("\"", path, key, "\": ", status.message()));

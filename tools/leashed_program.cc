@@ -22,7 +22,7 @@
 namespace shunt {
 namespace {
 
-constexpr off_t kComplaintBytes = 64 * 1024;
+constexpr off_t kComplaintBytes = off_t{64} * 1024;
 constexpr int kReadyFd = 3;
 
 int PidfdOpen(pid_t pid) {
@@ -54,6 +54,7 @@ std::string ReadComplaint(int file_fd) {
 
 std::vector<char*> ArgumentPointers(const std::vector<std::string>& argv) {
   std::vector<char*> pointers;
+  pointers.reserve(argv.size() + 1);
   for (const std::string& argument : argv) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
   return pointers;

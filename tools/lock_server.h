@@ -4,19 +4,16 @@
 //
 // Why any user may be served:
 //   - What comes back is a program that the server wrote from a handful of networks and ports
-//   (net/lock_program.h); no
-//     instruction comes from the client. The kernel's verifier checks it nevertheless.
+//     (net/lock_program.h); no instruction comes from the client. The kernel's verifier checks it
+//     nevertheless.
 //   - A socket filter can only drop packets that arrive at sockets of whoever attaches it. Dropping its own
-//   packets is
-//     something that every process may do anyway. The program has no maps, reads nothing but TCP and IP
-//     headers, writes nothing, and its descriptor grants nothing else.
+//     packets is something that every process may do anyway. The program has no maps, reads nothing but TCP
+//     and IP headers, writes nothing, and its descriptor grants nothing else.
 //   - Requests are bounded, are judged before anything is done with them, and cannot make the server wait: a
-//   silent client
-//     is dropped after two seconds, and of too many at once the oldest.
+//     silent client is dropped after two seconds, and of too many at once the oldest.
 //   - Programs that users hold on to cost kernel memory. It is charged to the server's control group, whose
-//   limit
-//     (deploy/systemd/shunt-lock.slice) bounds it. Beyond it nobody gets a new lock and sockets stay on their
-//     ordinary path.
+//     limit (deploy/systemd/shunt-lock.slice) bounds it. Beyond it nobody gets a new lock and sockets stay on
+//     their ordinary path.
 // And if all that were wrong: from before the first request on, the server holds no capability but CAP_BPF
 // and may make no system calls but those of its loop.
 

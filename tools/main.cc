@@ -31,6 +31,8 @@ std::string Explain(const CLI::App& app, const CLI::ParseError& error) {
 
 }  // namespace
 
+// What is thrown beside ParseError is a mistake of ours, and shall crash.
+// NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
   CLI::App app("Moves the sockets of rootless containers onto the host's network.", "shunt");
   app.set_version_flag("--version", "shunt " SHUNT_VERSION);

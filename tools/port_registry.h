@@ -23,6 +23,7 @@ namespace shunt {
 struct ContainerKey {
   uid_t uid = 0;
   std::string id;
+  // NOLINTNEXTLINE(modernize-use-nullptr): the 0 that it sees is the compiler's own.
   friend auto operator<=>(const ContainerKey&, const ContainerKey&) = default;
 };
 

@@ -225,8 +225,8 @@ absl::StatusOr<std::set<std::string>> ReadCapabilities(const std::string& text) 
   for (const absl::string_view word : absl::StrSplit(text, ',', absl::SkipWhitespace())) {
     std::string name = absl::AsciiStrToUpper(absl::StripAsciiWhitespace(word));
     if (name.rfind("CAP_", 0) != 0) name.insert(0, "CAP_");
-    const bool plain =
-        std::all_of(name.begin(), name.end(), [](char c) { return absl::ascii_isalpha(c) || c == '_'; });
+    const bool plain = std::all_of(name.begin(), name.end(),
+                                   [](unsigned char c) { return absl::ascii_isalpha(c) || c == '_'; });
     if (!plain) {
       return absl::InvalidArgumentError(absl::StrCat(
           "--caps: \"", std::string(word), "\" is no capability; right would be one like CAP_NET_RAW"));
@@ -261,8 +261,8 @@ int RunProfile(const ProfileOptions& options) {
   absl::StatusOr<Profile> base = ReadBase(options, subject);
   if (!base.ok()) return Complain(std::string(base.status().message()));
   std::vector<std::string> refused;
-  absl::StatusOr<Profile> profile = AddTraps(
-      *std::move(base), Traps({.renumbered = options.renumbered}), Denies(), &refused);
+  absl::StatusOr<Profile> profile =
+      AddTraps(*std::move(base), Traps({.renumbered = options.renumbered}), Denies(), &refused);
   if (!profile.ok())
     return Complain(absl::StrCat(options.base, ": ", std::string(profile.status().message())));
   if (!options.listener.empty()) profile->listener_path = options.listener;

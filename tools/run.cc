@@ -133,13 +133,13 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
   run->positionals_at_end();
   run->add_option("--rootfs", options.rootfs, "Use DIR as the root directory instead of the host's files")
       ->type_name("DIR")
-      ->check(CLI::ExistingDirectory);
+      ->check(CLI::ExistingDirectory.description(""));
   run->add_option("--user", typed.user, "Run the command as this user of the container instead of 0")
       ->type_name("UID[:GID]");
   run->add_option("--net", typed.net,
                   "The ordinary network, for all that is not accelerated; the first that works if not given")
       ->type_name("slirp4netns|pasta|none")
-      ->check(CLI::IsMember({"slirp4netns", "pasta", "none"}));
+      ->check(CLI::IsMember({"slirp4netns", "pasta", "none"}).description(""));
   run->add_option("-p,--publish", typed.publish,
                   "Make a port of the container reachable on the host; repeatable")
       ->type_name("[HOSTIP:]HOSTPORT:PORT[/tcp]")
@@ -153,11 +153,12 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
   run->add_option("--affinity", typed.affinity, "Keep each reactor on its CPU or let it move")
       ->capture_default_str()
       ->type_name("pin|float")
-      ->check(CLI::IsMember({"pin", "float"}));
+      ->check(CLI::IsMember({"pin", "float"}).description(""));
   run->add_option("--lock-socket", options.accelerator.lock_socket,
                   "Where the host's administrator hands out socket locks")
       ->type_name("PATH");
-  run->add_flag("-v,--verbose", options.verbose, "Say which network, ids and locks are in force, and what was counted in the end");
+  run->add_flag("-v,--verbose", options.verbose,
+                "Say which network, ids and locks are in force, and what was counted in the end");
   run->add_option("COMMAND", options.command, "The command and its arguments")->required()->type_name("");
   run->callback([shared, &exit_status] {
     if (absl::Status status = Interpret(shared->typed, shared->options); !status.ok()) {

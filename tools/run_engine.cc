@@ -177,7 +177,7 @@ class Run {
     std::vector<std::string> failures;
     for (const NetworkKind kind : {NetworkKind::kSlirp4netns, NetworkKind::kPasta}) {
       if (!NetworkInstalled(kind)) continue;
-      const absl::Status status = StartOne(kind, ports);
+      absl::Status status = StartOne(kind, ports);
       if (status.ok()) return status;
       failures.emplace_back(status.message());
     }

@@ -3,9 +3,8 @@
 //
 //   caller          subordinate ids   map
 //   root            -                 every id is itself. Root in the container is root on the host for
-//   files: the
-//                                     namespaces keep it from the host's network and devices, not from root's
-//                                     files
+//                                     files: the namespaces keep it from the host's network and devices, not
+//                                     from root's files
 //   anybody else    yes               the caller is one id; the subordinate ids fill the others from 0 up
 //   anybody else    none              the caller is the only id
 //

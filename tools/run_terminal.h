@@ -5,11 +5,9 @@
 // `shunt run` is three processes, all in the caller's session:
 //
 //   front   what the caller's shell sees and waits for: it mirrors the command (stops when it stops, exits as
-//   it
-//           exits) and passes on the signals that it is sent. It may stop; nothing else ever does.
+//           it exits) and passes on the signals that it is sent. It may stop; nothing else ever does.
 //   engine  makes the container, runs the network program and the engine. Deaf to signals but SIGKILL, so
-//   that
-//           a stopped command does not stop the connects of whatever else runs in the container.
+//           that a stopped command does not stop the connects of whatever else runs in the container.
 //   init    pid 1 of the container: parent of the command, reaps orphans.
 //
 // The command's process group. Most of the time the command stays in the group of `shunt run`. Then ^C, ^Z

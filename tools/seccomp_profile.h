@@ -48,8 +48,8 @@ struct Profile {
   ProfileAction default_action;
   std::vector<std::string> architectures;  // SCMP_ARCH_...; empty: the native one, which runtimes always add
   std::vector<std::string> flags;
-  bool has_flags =
-      false;  // an empty list is not the same as none: without a list runc sets a flag of its own
+  // An empty list is not the same as none: without a list runc sets a flag of its own.
+  bool has_flags = false;
   std::string listener_path;
   std::string listener_metadata;
   std::vector<ProfileRule> rules;

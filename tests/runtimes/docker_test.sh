@@ -59,6 +59,12 @@ fi
 docker run -d --name web --runtime shunt "${options[@]}" busybox httpd -f -p 80 -h /www >/dev/null
 [[ $(docker exec web "${fetch[@]}") == host ]] || fail "docker exec"
 docker rm -f web >/dev/null
+# A port that Docker publishes is none of ours: it works by Docker's means.
+docker run -d --name ours --runtime shunt --security-opt "seccomp=$PWD/shunt.json" -p 8081:80 busybox httpd -f -p 80 -h /www \
+  >/dev/null
+await curl -s "http://$ARENA_HOST:8081/"
+[[ $(curl -s "http://$ARENA_HOST:8081/") == inside ]] || fail "a port that Docker publishes"
+docker rm -f ours >/dev/null
 docker run --rm --network none --runtime shunt busybox sh -c true || fail "a container that is none of ours"
 docker save busybox:latest -o image.tar
 kill "$dockerd"

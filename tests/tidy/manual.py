@@ -4,7 +4,7 @@
 
     tests/tidy/manual.py SHUNT
 
-Also: each subcommand has a page, the pages name no other, and groff (if it is installed) has nothing to complain about.
+Also: shunt-run.1 explains every counter, each subcommand has a page, the pages name no other, and groff (if it is installed) has nothing to complain about.
 """
 
 import glob
@@ -63,7 +63,11 @@ def main():
         if shutil.which("groff"):
             lint = subprocess.run(["groff", "-man", "-ww", "-z", "-K", "utf8", path], capture_output=True, text=True, check=False)
             findings += [f"docs/man/{name}: {line}" for line in lint.stderr.splitlines()]
-    print(f"{len(expected)} pages{'' if shutil.which('groff') else '; groff is not installed, so their form is not checked'}")
+    with open(os.path.join(PAGES, "shunt-run.1"), encoding="utf-8") as file:
+        explained = set(re.findall(r"^\.B (\w+)$", file.read(), re.MULTILINE))
+    counters = set(re.findall(r"^  X\((\w+), ", sources.read("core/counters.h"), re.MULTILINE))
+    findings += [f"docs/man/shunt-run.1: the counter {name} is not explained" for name in sorted(counters - explained)]
+    print(f"{len(expected)} pages, {len(counters)} counters{'' if shutil.which('groff') else '; groff is not installed, so their form is not checked'}")
     return sources.report(findings)
 
 
