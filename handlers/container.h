@@ -67,7 +67,8 @@ class Container final : public Guest {
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
   bool exact_traps =
       false;  // the filter is ours: it traps rare options and new epolls, so their absence is known
-  const NetworkView* view = nullptr;  // nullptr: nothing is accelerated
+  const NetworkView* view = nullptr;   // nullptr: nothing is accelerated
+  int first_unprivileged_port = 1024;  // for a bind inside; net.ipv4.ip_unprivileged_port_start
 
   // From here on the reactor's.
   bool introduction_tried = false;

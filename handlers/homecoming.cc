@@ -65,19 +65,46 @@ std::vector<Fd>& Stock(Container& container, int family) {
   return family == AF_INET ? container.home4 : container.home6;
 }
 
-// Waits for sockets of the container's network.
+// 0, or the errno of a bind to `address` in the container's network, apart from the port being taken.
+int Judge(std::vector<Fd>& stock, const net::SockAddr& address) {
+  Fd judge = std::move(stock.back());
+  stock.pop_back();
+  if (bind(judge.get(), address.data(), address.size()) == 0) return 0;
+  const int error = errno;
+  stock.push_back(std::move(judge));  // still as good as new, and there is room where it came from
+  return error == EADDRINUSE ? 0 : error;
+}
+
+Reply RefusedBind(int error) {
+  return Reply::Fail(error == 0 ? EINVAL : error);
+}
+
+// The vectors were made on the control thread, so to swap them in allocates nothing.
+void Restock(Container& container, net::NetnsVisit& brought) {
+  if (container.home4.empty()) container.home4.swap(brought.tcp4);
+  if (container.home6.empty()) container.home6.swap(brought.tcp6);
+}
+
+// The same as GoHome and RefuseBind, when sockets of the container's network have to be fetched.
 Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival) {
   Container& container = ContainerOf(call);
   FetchSockets fetch(call.notification.tid, container.netns);
   co_await OnControl(call, fetch);
-  // The vectors were made on the control thread, so to swap them in allocates nothing.
-  if (container.home4.empty()) container.home4.swap(fetch.brought().tcp4);
-  if (container.home6.empty()) container.home6.swap(fetch.brought().tcp6);
+  Restock(container, fetch.brought());
   std::vector<Fd>& stock = Stock(container, twin.facts.family);
   if (stock.empty()) co_return Reply::Fail(EADDRNOTAVAIL);
   Fd home = std::move(stock.back());
   stock.pop_back();
   co_return Exchange(call, number, twin, std::move(home), arrival);
+}
+
+Task FetchAndJudge(Call call, int family, net::SockAddr address) {
+  Container& container = ContainerOf(call);
+  FetchSockets fetch(call.notification.tid, container.netns);
+  co_await OnControl(call, fetch);
+  Restock(container, fetch.brought());
+  std::vector<Fd>& stock = Stock(container, family);
+  co_return RefusedBind(stock.empty() ? 0 : Judge(stock, address));
 }
 
 }  // namespace
@@ -94,12 +121,10 @@ Reply GoHome(Call& call, int number, TargetSocket twin, const Arrival& arrival) 
 }
 
 Reply RefuseBind(Call& call, TargetSocket twin, const net::SockAddr& address) {
-  std::vector<Fd>& stock = Stock(ContainerOf(call), twin.facts.family);
-  if (stock.empty()) return Reply::Fail(EINVAL);
-  const Fd judge = std::move(stock.back());
-  stock.pop_back();
-  const int error = bind(judge.get(), address.data(), address.size()) == 0 ? 0 : errno;
-  return Reply::Fail(error == 0 || error == EADDRINUSE ? EINVAL : error);
+  const int family = twin.facts.family;
+  std::vector<Fd>& stock = Stock(ContainerOf(call), family);
+  if (!stock.empty()) return RefusedBind(Judge(stock, address));
+  return Start(FetchAndJudge(call, family, address), /*if_no_slot=*/Reply::Fail(EINVAL));
 }
 
 }  // namespace shunt

@@ -35,6 +35,7 @@ Task WaitForIntroduction(Call call) {
 void Introduction::MoveInto(Container& container) {
   container.netns = netns;
   container.view = view;
+  container.first_unprivileged_port = first_unprivileged_port;
   container.home4.swap(home4);
   container.home6.swap(home6);
   for (size_t i = 0; i < host_ports.size(); ++i) container.published[i].host = std::move(host_ports[i]);

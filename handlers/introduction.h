@@ -26,6 +26,7 @@ struct NetworkView;
 struct Introduction {
   uint64_t netns = 0;
   const NetworkView* view = nullptr;
+  int first_unprivileged_port = 1024;
   std::vector<Fd> home4, home6;
   std::vector<std::shared_ptr<HostPort>> host_ports;  // for the first of Container::published, in their order
 
