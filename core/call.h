@@ -8,6 +8,7 @@
 
 #include "core/counters.h"
 #include "core/listener.h"
+#include "core/mailbox.h"
 #include "core/notification.h"
 #include "core/reply.h"
 #include "core/target.h"
@@ -29,11 +30,8 @@ class Guest {
 class Workbench {
  public:
   virtual ~Workbench() = default;
-  // True if there is something to prepare when nobody waits. The reactor then calls Prepare() once it is
-  // idle.
-  virtual bool WantsIdleTime() const { return false; }
-  // A small piece of that work; bounded to a few ten microseconds.
-  virtual void Prepare() {}
+  // Called once, before the reactor starts: where messages reach its thread and the control thread.
+  virtual void Connect(Mailbox& /*reactor*/, Mailbox& /*control*/) {}
   // A descriptor that becomes readable when OnWake() has something to do on the reactor's thread; -1: none.
   virtual int wake_fd() const { return -1; }
   virtual void OnWake() {}

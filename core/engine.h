@@ -53,6 +53,7 @@ class Engine {
 
   explicit Engine(std::span<const Route> routes);
   static void OnGone(Message& message);
+  size_t LeastLoaded() const;
 
   Dispatch dispatch_;
   Mailbox control_;

@@ -16,14 +16,7 @@ namespace shunt {
 namespace {
 
 // What a completion is about: a pointer whose lowest bits say to what.
-enum class Tag : uint64_t {
-  kListener = 0,
-  kOperation = 1,
-  kMailbox = 2,
-  kIdleTimer = 3,
-  kBench = 4,
-  kIgnored = 5
-};
+enum class Tag : uint64_t { kListener = 0, kOperation = 1, kMailbox = 2, kBench = 3, kIgnored = 4 };
 constexpr uint64_t kTagMask = 7;
 
 uint64_t Pack(const void* pointer, Tag tag) {
@@ -35,17 +28,15 @@ T& Unpack(uint64_t packed) {
   return *reinterpret_cast<T*>(packed & ~kTagMask);
 }
 
-// How long nobody must have called before Workbench::Prepare() may use the time. A call that arrives
-// meanwhile waits for one small piece of it at most.
-constexpr __kernel_timespec kIdleAfter{.tv_sec = 0, .tv_nsec = 1'000'000};
-
 __kernel_timespec ToTimespec(int64_t nanoseconds) {
   return {.tv_sec = nanoseconds / 1'000'000'000, .tv_nsec = nanoseconds % 1'000'000'000};
 }
 
 }  // namespace
 
-Reactor::Reactor(Config config) : config_(std::move(config)) {}
+Reactor::Reactor(Config config) : config_(std::move(config)) {
+  config_.bench->Connect(mailbox_, *config_.control);
+}
 
 Reactor::~Reactor() {
   Stop();
@@ -119,7 +110,6 @@ void Reactor::Run(std::atomic<int>* started) {
   while (!stopping_) {
     const size_t count = ring_->Turn(/*wait=*/true, completions);
     for (const Completion& completion : std::span(completions).first(count)) Complete(completion);
-    ArmIdleTimer();
   }
 }
 
@@ -141,10 +131,6 @@ void Reactor::Complete(const Completion& completion) {
     case Tag::kMailbox:
       mailbox_.Deliver();
       ring_->PollOnce(mailbox_.event_fd(), POLLIN, Pack(nullptr, Tag::kMailbox));
-      break;
-    case Tag::kIdleTimer:
-      idle_timer_armed_ = false;
-      if (served_calls_ == served_calls_at_timer_) config_.bench->Prepare();
       break;
     case Tag::kBench:
       config_.bench->OnWake();
@@ -174,7 +160,6 @@ void Reactor::Serve(ServedListener& served, int32_t poll_result) {
     return;
   }
   counters_.Add(Counter::received);
-  ++served_calls_;
   Call call{
       .notification = *notification,
       .reactor = *this,
@@ -221,15 +206,6 @@ void Reactor::End(ServedListener& served) {
 void Reactor::GiveBackIfUnused(ServedListener& served) {
   if (!served.ended || served.slots_held != 0) return;
   config_.control->Push(&served.gone);
-}
-
-// Prepares the next calls in the time that nobody wants: looks, a while after a call, whether another one has
-// come since.
-void Reactor::ArmIdleTimer() {
-  if (idle_timer_armed_ || !config_.bench->WantsIdleTime()) return;
-  idle_timer_armed_ = true;
-  served_calls_at_timer_ = served_calls_;
-  ring_->Timer(&kIdleAfter, Pack(nullptr, Tag::kIdleTimer));
 }
 
 namespace task_internal {

@@ -93,7 +93,6 @@ class Reactor {
   void Arm(ServedListener& served);
   void End(ServedListener& served);
   void GiveBackIfUnused(ServedListener& served);
-  void ArmIdleTimer();
 
   Config config_;
   std::unique_ptr<Ring> ring_;
@@ -101,9 +100,6 @@ class Reactor {
   Slots slots_;
   TargetCache targets_;
   Counters counters_;
-  uint64_t served_calls_ = 0;  // since the start, to see whether we are idle
-  uint64_t served_calls_at_timer_ = 0;
-  bool idle_timer_armed_ = false;
   bool stopping_ = false;
   bool defers_task_work_ = false;
   std::thread thread_;

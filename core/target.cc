@@ -125,11 +125,21 @@ Result<Fd> Target::OpenInfo(int number) {
   return FailErrno();
 }
 
+// Programs that connect again and again mostly do it with the same number, so the file is kept open. It names
+// the thread and the number, not what was open there: the kernel looks anew at each reading (tests/facts),
+// and finds nothing if the thread has gone.
 Result<DescriptorInfo> Target::Describe(int number) {
-  const Result<Fd> info = OpenInfo(number);
-  if (!info) return tl::unexpected(info.error());
   std::array<char, 512> buffer;
-  const ssize_t size = read(info->get(), buffer.data(), buffer.size());
+  ssize_t size = 0;
+  if (info_number_ == number) size = pread(info_file_.get(), buffer.data(), buffer.size(), 0);
+  if (size <= 0) {
+    info_number_ = -1;
+    Result<Fd> info = OpenInfo(number);
+    if (!info) return tl::unexpected(info.error());
+    info_file_ = std::move(*info);
+    info_number_ = number;
+    size = pread(info_file_.get(), buffer.data(), buffer.size(), 0);
+  }
   if (size <= 0) return Fail(size < 0 ? errno : EIO);
   const std::string_view text(buffer.data(), static_cast<size_t>(size));
   return DescriptorInfo{

@@ -62,7 +62,9 @@ class Target {
   pid_t tid_ = 0;
   uint64_t owner_ = 0;
   Fd pidfd_;
-  Fd info_dir_;  // /proc/TID/fdinfo
+  Fd info_dir_;   // /proc/TID/fdinfo
+  Fd info_file_;  // the last descriptor's file there; reading it again from the start tells the present state
+  int info_number_ = -1;
   std::array<uint64_t, 4> note_{};
 };
 

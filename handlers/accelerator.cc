@@ -266,7 +266,9 @@ absl::Status RealAccelerator::ReadHostNetwork() {
 
 absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFor(
     const net::LockPolicy& policy) {
-  std::string key = "device";
+  // A device lock is new whenever the host's network is: what was made in store for a device that has gone
+  // must go, too.
+  std::string key = absl::StrCat("device ", host_->generation());
   if (locks_ == net::SocketLock::Kind::kProgram) {
     if (absl::Status status = net::CheckLockPolicy(policy); !status.ok()) return status;
     key = net::EncodeLockPolicy(policy);

@@ -155,12 +155,12 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (port->taken) return Reply::Fail(EADDRINUSE);
   Result<Twin> twin = ReplacementFor(*socket);
   if (!twin) return Reply::Continue();
-  Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family);
+  Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family, /*device=*/0);
   if (!made) return Reply::Continue();
   twin->fd = std::move(*made);
   if (const int error = port->host->Admit(socket->fd.get(), family); error != 0) return Reply::Fail(error);
   BindTo bind_to{.address = port->host->AddressFor(family)};
-  const Counter obstacle = CarryOver(call, *socket, twin->fd.get(), bind_to);
+  const Counter obstacle = CarryOver(call, *socket, *twin, bind_to);
   if (bind_to.error != 0) return Reply::Fail(bind_to.error);
   if (obstacle != Counter::count_) {
     call.counters.Add(obstacle);

@@ -29,7 +29,7 @@
 namespace shunt {
 namespace {
 
-int64_t SendTimeoutNs(int socket_fd) {
+int64_t ReadSendTimeout(int socket_fd) {
   timeval timeout{};
   socklen_t size = sizeof(timeout);
   if (getsockopt(socket_fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) != 0) return 0;
@@ -51,43 +51,45 @@ Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
 }
 
 // Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked,
-// and says what the target gets. `flags` are the file status flags that the socket shall have.
-Reply StartConnection(Call& call, Fd twin, const net::SockAddr& peer, int flags) {
-  const int result = connect(twin.get(), peer.data(), peer.size());
+// and says what the target gets.
+Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
+  const int result = connect(twin.fd.get(), peer.data(), peer.size());
   const int error = result == 0 ? 0 : errno;
-  const bool blocking = (flags & O_NONBLOCK) == 0;
-  if (flags != O_NONBLOCK) fcntl(twin.get(), F_SETFL, flags);
+  if (twin.flags != O_NONBLOCK) fcntl(twin.fd.get(), F_SETFL, twin.flags);
   if (error != EINPROGRESS) return error == 0 ? Reply::Return(0) : Reply::Fail(error);
-  if (!blocking) return Reply::Fail(EINPROGRESS);
-  const int64_t timeout_ns = SendTimeoutNs(twin.get());
-  if (timeout_ns > 0 && StillConnecting(twin.get())) {
-    return Start(TimedConnect(call, std::move(twin), timeout_ns), /*if_no_slot=*/Reply::Continue());
+  if ((twin.flags & O_NONBLOCK) != 0) return Reply::Fail(EINPROGRESS);
+  if (twin.has_send_timeout && StillConnecting(twin.fd.get())) {
+    const int64_t timeout_ns = ReadSendTimeout(twin.fd.get());
+    return Start(TimedConnect(call, std::move(twin.fd), timeout_ns), /*if_no_slot=*/Reply::Continue());
   }
   return Reply::Continue();
 }
 
-// A twin of a container's unconnected socket, with this lock on it and ready to be installed.
-Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& peer,
-                      const net::NumberedLock& lock) {
+// A twin of an unconnected socket, with `lock` on it (by `device`, if it is that kind) and ready to be installed.
+Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock& lock, int device) {
   const auto keep = [&call](Counter why) {
     call.counters.Add(why);
     return Fail(EOPNOTSUPP);
   };
   SocketBench& bench = BenchOf(call);
-  const Container& container = ContainerOf(call);
   Result<Twin> twin = ReplacementFor(socket);
-  if (!twin) return keep(Counter::kept_options);
-  Result<Fd> made = bench.twins.Take(lock, socket.facts.family);
+  if (!twin || WasShutDown(socket.fd.get())) return keep(Counter::kept_options);
+  Result<Fd> made = bench.twins.Take(lock, socket.facts.family, device);
   if (!made) return keep(Counter::kept_error);
   twin->fd = std::move(*made);
-  if (!LockFor(bench, container, peer, twin->fd.get())) return keep(Counter::kept_unlocked);
   const Result<std::optional<net::SockAddr>> source = SourceOf(bench, socket);
   if (!source) return keep(Counter::kept_source);
   BindTo bind_to{.address = *source};
-  const Counter obstacle = CarryOver(call, socket, twin->fd.get(), bind_to);
+  const Counter obstacle = CarryOver(call, socket, *twin, bind_to);
   if (obstacle != Counter::count_) return keep(obstacle);
   return twin;
 }
+
+// The container's socket that a twin replaces.
+struct OldSocket {
+  Fd fd;
+  uint64_t inode = 0;  // to find it by, should somebody else hold it
+};
 
 // Somebody else holds the old socket: it is put back, and the kernel connects it on its ordinary path.
 Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::SocketIdentity old_socket) {
@@ -95,29 +97,27 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::Soc
   const bool searched = co_await OnSide(BenchOf(call), search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
     co_return Reply::Continue();
-  co_return StartConnection(call, std::move(twin.fd), peer, twin.flags);
+  co_return StartConnection(call, std::move(twin), peer);
 }
 
 // Puts the twin in place and starts its connection.
-Reply Swap(Call& call, int number, Fd old_socket, Twin twin, const net::SockAddr& peer) {
-  const Result<net::SocketIdentity> identity = net::Identify(old_socket.get());
-  if (!identity) return Reply::Continue();
-  switch (SwapIn(call, number, std::move(old_socket), twin)) {
+Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::SockAddr& peer) {
+  switch (SwapIn(call, number, std::move(old_socket.fd), twin)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kShared:
-      return Start(TakeSwapBack(call, number, std::move(twin), peer, *identity),
+      return Start(TakeSwapBack(call, number, std::move(twin), peer, {.inode = old_socket.inode}),
                    /*if_no_slot=*/Reply::Fail(ENOBUFS));
     case Swapped::kAlone:
       break;
   }
   call.counters.Add(Counter::accelerated);
-  return StartConnection(call, std::move(twin.fd), peer, twin.flags);
+  return StartConnection(call, std::move(twin), peer);
 }
 
 // The same for a socket that an epoll may watch: the twin is added to it first.
-Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, net::SockAddr peer) {
-  WatcherSearch search(call, number, old_socket.get(), twin.fd.get());
+Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, net::SockAddr peer) {
+  WatcherSearch search(call, number, old_socket.fd.get(), twin.fd.get());
   if (!co_await OnSide(BenchOf(call), search)) co_return Reply::Continue();
   if (!search.Done(call)) {
     call.counters.Add(Counter::kept_error);
@@ -127,8 +127,9 @@ Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, net::SockAddr 
 }
 
 // Moves a socket: with `twin` in its place, connecting to `peer`.
-Reply Move(Call& call, int number, Fd old_socket, Twin twin, const net::SockAddr& peer) {
-  if (KnownUnwatched(call, number, old_socket.get())) {
+Reply Move(Call& call, int number, TargetSocket socket, Twin twin, const net::SockAddr& peer) {
+  OldSocket old_socket{.fd = std::move(socket.fd), .inode = socket.info.ino};
+  if (KnownUnwatched(call, number, old_socket.fd.get())) {
     return Swap(call, number, std::move(old_socket), std::move(twin), peer);
   }
   return Start(SwapWatched(call, number, std::move(old_socket), std::move(twin), peer),
@@ -162,20 +163,25 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
     const std::optional<net::SockAddr> own = OwnPublishedPort(BenchOf(call), container, *peer);
     if (!own) return GoHome(call, number, std::move(socket));
     // Its lock keeps it from there: another twin takes its place.
-    Result<Twin> twin = MakeTwin(call, socket, *own, *container.view->own_ports_lock);
+    Result<Twin> twin = MakeTwin(call, socket, *container.view->own_ports_lock, /*device=*/0);
     if (!twin) return GoHome(call, number, std::move(socket));
-    return Move(call, number, std::move(socket.fd), *std::move(twin), *own);
+    return Move(call, number, std::move(socket), *std::move(twin), *own);
   }
-  if (!LockFor(BenchOf(call), container, *peer, socket.fd.get())) {
-    // Its lock holds it to the device of an earlier peer: another twin takes its place.
-    if (Result<Twin> twin = MakeTwin(call, socket, *peer, *container.view->lock))
-      return Move(call, number, std::move(socket.fd), *std::move(twin), *peer);
+  const Result<int> device = LockingDevice(BenchOf(call), container, *peer);
+  if (!device) {
+    call.counters.Add(Counter::kept_unlocked);
     return GoHome(call, number, std::move(socket));
+  }
+  if (*device != 0 && !net::BindToDevice(socket.fd.get(), *device)) {
+    // Its lock holds it to the device of an earlier peer: another twin takes its place.
+    Result<Twin> twin = MakeTwin(call, socket, *container.view->lock, *device);
+    if (!twin) return GoHome(call, number, std::move(socket));
+    return Move(call, number, std::move(socket), *std::move(twin), *peer);
   }
   const int flags = fcntl(socket.fd.get(), F_GETFL);
   if (flags < 0) return Reply::Continue();
   fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
-  return StartConnection(call, std::move(socket.fd), *peer, flags & kCarriedFlags);
+  return StartConnection(call, {.fd = std::move(socket.fd), .flags = flags & kCarriedFlags}, *peer);
 }
 
 }  // namespace
@@ -207,9 +213,15 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   // Connected, connecting or listening inside: the kernel's own errors.
   if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Continue();
 
-  Result<Twin> twin = MakeTwin(call, *socket, *peer, *lock);
+  const bool own_port = lock != container.view->lock.get();
+  const Result<int> device = own_port ? Result<int>(0) : LockingDevice(BenchOf(call), container, *peer);
+  if (!device) {
+    call.counters.Add(Counter::kept_unlocked);
+    return Reply::Continue();
+  }
+  Result<Twin> twin = MakeTwin(call, *socket, *lock, *device);
   if (!twin) return Reply::Continue();
-  return Move(call, number, std::move(socket->fd), *std::move(twin), *peer);
+  return Move(call, number, *std::move(socket), *std::move(twin), *peer);
 }
 
 Reply Connect(Call& call) {

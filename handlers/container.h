@@ -89,8 +89,7 @@ class SocketBench final : public Workbench {
   // In the host's network namespace.
   static absl::StatusOr<std::unique_ptr<SocketBench>> Create();
 
-  bool WantsIdleTime() const override { return twins.WantsFilling(); }
-  void Prepare() override { twins.Fill(); }
+  void Connect(Mailbox& reactor, Mailbox& control) override { twins.Connect(reactor, control); }
   int wake_fd() const override { return side->completion_fd(); }
   void OnWake() override;  // resumes the tasks whose jobs on the side thread are finished
 

@@ -45,17 +45,19 @@ int Arrive(int home_fd, const Arrival& arrival) {
   return 0;
 }
 
-Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home, const Arrival& arrival) {
-  const Result<Twin> wanted = ReplacementFor(twin);
+Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arrival& arrival) {
+  Result<Twin> home = ReplacementFor(twin);
   const Result<std::optional<net::SockAddr>> source = SourceOf(BenchOf(call), twin);
-  if (!wanted || !source) return Reply::Fail(EADDRNOTAVAIL);
+  if (!home || !source) return Reply::Fail(EADDRNOTAVAIL);
+  home->fd = std::move(home_fd);
   BindTo bind_to{.address = *source};
-  if (CarryOver(call, twin, home.get(), bind_to) != Counter::count_) {
+  if (CarryOver(call, twin, *home, bind_to) != Counter::count_) {
     return Reply::Fail(bind_to.error != 0 ? bind_to.error : EADDRNOTAVAIL);
   }
-  if (const int error = Arrive(home.get(), arrival); error != 0) return Reply::Fail(error);
-  fcntl(home.get(), F_SETFL, wanted->flags);
-  if (!call.listener.Install(call.notification.id, home.get(), number, wanted->cloexec))
+  if (WasShutDown(twin.fd.get())) shutdown(home->fd.get(), SHUT_RDWR);
+  if (const int error = Arrive(home->fd.get(), arrival); error != 0) return Reply::Fail(error);
+  fcntl(home->fd.get(), F_SETFL, home->flags);
+  if (!call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec))
     return Reply::Continue();
   call.counters.Add(Counter::returned_home);
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);

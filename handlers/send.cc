@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// sendto(2), sendmsg(2), sendmmsg(2) with MSG_FASTOPEN: a send that connects.
+// sendto(2), sendmsg(2), sendmmsg(2) with MSG_FASTOPEN: refuses a send that connects.
 //
-// Refused as on a machine whose net.ipv4.tcp_fastopen is off, which programs know how to live with: a lock
+// It fails as on a machine whose net.ipv4.tcp_fastopen is off, which programs know how to live with: a lock
 // sees only what arrives, so the data in a first SYN would reach whoever a twin is aimed at. Without
 // acceleration it is none of our business.
 

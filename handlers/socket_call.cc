@@ -40,39 +40,55 @@ bool TargetSocket::BoundToPort(const SocketBench& bench) {
   return *bound_;
 }
 
-std::optional<Fd> TakeAnySocket(const Call& call, int number, DescriptorInfo* info_out) {
-  // What is no socket must not be duplicated at all: see Target::TakeFd.
+namespace {
+
+// What is no socket must not be duplicated at all: see Target::TakeFd.
+std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& info_out) {
   const Result<DescriptorInfo> info = call.target().Describe(number);
   if (!info) {
     if (info.error() != Errno{ENOENT}) call.counters.Add(Counter::unreadable);
     return {};
   }
-  Container& container = ContainerOf(call);
-  if (info->mount != BenchOf(call).socket_mount || container.exchanges_descriptors) return {};
+  if (info->mount != BenchOf(call).socket_mount || ContainerOf(call).exchanges_descriptors) return {};
   Result<Fd> taken = call.target().TakeFd(number);
   if (!taken) {
     if (taken.error() != Errno{EBADF}) call.counters.Add(Counter::unreadable);
     return {};
   }
+  info_out = *info;
+  return std::move(*taken);
+}
+
+// It was a socket a microsecond ago. Who does that once by accident will not miss us, and who does it on
+// purpose shall not keep us busy.
+void LeaveAlone(const Call& call, Fd taken) {
+  ContainerOf(call).exchanges_descriptors = true;
+  call.reactor.CloseInBackground(std::move(taken));
+}
+
+}  // namespace
+
+std::optional<Fd> TakeAnySocket(const Call& call, int number) {
+  DescriptorInfo info;
+  std::optional<Fd> taken = TakeIfSocket(call, number, info);
   int type = 0;
   socklen_t size = sizeof(type);
-  if (getsockopt(taken->get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
-    // It was a socket a microsecond ago. Who does that once by accident will not miss us, and who does it on
-    // purpose shall not keep us busy.
-    container.exchanges_descriptors = true;
-    call.reactor.CloseInBackground(std::move(*taken));
+  if (taken && getsockopt(taken->get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
+    LeaveAlone(call, *std::move(taken));
     return {};
   }
-  if (info_out != nullptr) *info_out = *info;
-  return std::move(*taken);
+  return taken;
 }
 
 std::optional<TargetSocket> TakeSocket(const Call& call, int number) {
   DescriptorInfo info;
-  std::optional<Fd> taken = TakeAnySocket(call, number, &info);
+  std::optional<Fd> taken = TakeIfSocket(call, number, info);
   if (!taken) return {};
   const Result<net::SocketFacts> facts = net::ReadFacts(taken->get());
-  if (!facts) return {};
+  if (!facts) {
+    if (facts.error() == Errno{ENOTSOCK}) LeaveAlone(call, *std::move(taken));
+    return {};
+  }
   TargetSocket socket(std::move(*taken), info, *facts);
   if (facts->netns == BenchOf(call).host_netns) {
     socket.home = Home::kHost;

@@ -54,7 +54,7 @@ struct TargetSocket {
 };
 
 // Our duplicate of the target's socket of any kind; nothing if it is no socket or we may not look.
-std::optional<Fd> TakeAnySocket(const Call& call, int number, DescriptorInfo* info = nullptr);
+std::optional<Fd> TakeAnySocket(const Call& call, int number);
 
 // Nothing if it is no TCP socket over IPv4 or IPv6, or if we may not look: the kernel shall deal with it.
 std::optional<TargetSocket> TakeSocket(const Call& call, int number);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// socketcall(2), i386's one door to all socket calls: its arguments are 32-bit words in the target's memory.
+// socketcall(2): leads i386's one door to all socket calls to the handlers of the single ones.
 //
-// They are read once into our copy. Where a handler says CONTINUE the kernel reads them again, and other
-// threads may have changed them: no more than they could do between two calls.
+// Its arguments are 32-bit words in the target's memory, read once into our copy. Where a handler says
+// CONTINUE the kernel reads them again, and other threads may have changed them: no more than they could do
+// between two calls.
 
 #include <array>
 

@@ -44,14 +44,17 @@ Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSo
                        static_cast<sa_family_t>(socket.facts.family));
 }
 
-Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to) {
+Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, BindTo& bind_to) {
   const net::TwinDefaults& defaults = BenchOf(call).defaults(socket.facts.family);
+  const int twin_fd = twin.fd.get();
   bool stays;
   const net::OptionSet options = OptionsToRead(call, socket.fd.get(), socket.home, stays);
   if (stays) return Counter::kept_options;
   if (options != net::OptionSet::kHot) MarkRare(call, twin_fd);
   const auto carry = [&](net::CarryPhase phase) {
-    return net::CarryOptions(socket.fd.get(), twin_fd, defaults, options, phase).complete();
+    const net::Carried carried = net::CarryOptions(socket.fd.get(), twin_fd, defaults, options, phase);
+    twin.has_send_timeout = carried.send_timeout;
+    return carried.complete();
   };
   if (!bind_to.address) return carry(net::CarryPhase::kWhole) ? Counter::count_ : Counter::kept_options;
   if (!carry(net::CarryPhase::kBeforeBind)) return Counter::kept_options;
@@ -62,12 +65,13 @@ Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, Bin
   return carry(net::CarryPhase::kAfterBind) ? Counter::count_ : Counter::kept_options;
 }
 
+bool WasShutDown(int socket_fd) {
+  pollfd closed{.fd = socket_fd, .events = POLLRDHUP};
+  return poll(&closed, 1, 0) == 1 && (closed.revents & POLLRDHUP) != 0;
+}
+
 Result<Twin> ReplacementFor(const TargetSocket& socket) {
   const int flags = socket.info.flags;
-  // A shutdown(2) that came before the connection counts for it all the same. (One of the sending side alone
-  // cannot be seen.)
-  pollfd closed{.fd = socket.fd.get(), .events = POLLRDHUP};
-  if (poll(&closed, 1, 0) < 0 || (closed.revents & POLLRDHUP) != 0) return Fail(EOPNOTSUPP);
   if ((flags & O_ASYNC) != 0) return Fail(EOPNOTSUPP);  // signals go by F_SETOWN, which is never replayed
   return Twin{.flags = flags & kCarriedFlags, .cloexec = (flags & O_CLOEXEC) != 0};
 }

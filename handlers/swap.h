@@ -31,6 +31,7 @@ struct Twin {
   int flags =
       0;  // the file status flags that the program shall find; until it is started the twin has O_NONBLOCK
   bool cloexec = false;
+  bool has_send_timeout = true;  // SO_SNDTIMEO may be set
 };
 
 // Where a twin is to be bound before the options that want it bound.
@@ -45,7 +46,11 @@ Result<std::optional<net::SockAddr>> SourceOf(const SocketBench& bench, TargetSo
 
 // Copies the options and binds the twin. Counter::count_ if it is now the same as the container's socket,
 // else what to count: the socket stays on its ordinary path and the twin is no longer fresh.
-Counter CarryOver(const Call& call, const TargetSocket& socket, int twin_fd, BindTo& bind_to);
+Counter CarryOver(const Call& call, const TargetSocket& socket, Twin& twin, BindTo& bind_to);
+
+// True if shutdown(2) was called on the unconnected socket: it says ENOTCONN, and counts for a later connection all the same.
+// (One of the sending side alone cannot be seen.)
+bool WasShutDown(int socket_fd);
 
 // The file status flags and FD_CLOEXEC that a replacement of the socket must have. EOPNOTSUPP: it has some
 // that it cannot.

@@ -60,21 +60,21 @@ bool LeadsToHost(const Container& container, const net::SockAddr& peer) {
   return !container.view->ordinary.Contains(ip);
 }
 
-bool LockFor(SocketBench& bench, const Container& container, const net::SockAddr& peer, int twin_fd) {
+Result<int> LockingDevice(SocketBench& bench, const Container& container, const net::SockAddr& peer) {
   const NetworkView& view = *container.view;
   switch (view.lock->lock.kind()) {
     case net::SocketLock::Kind::kProgram:
-      return true;  // it is on every twin since it was made
+      return 0;
     case net::SocketLock::Kind::kNone:
-      return false;
+      return Fail(EPERM);
     case net::SocketLock::Kind::kDevice:
       break;
   }
   const Result<int> device = bench.routes.DeviceFor(*view.host, peer.ip());
-  if (!device || *device == 0) return false;
-  if (std::find(view.open_devices.begin(), view.open_devices.end(), *device) != view.open_devices.end())
-    return false;
-  return net::BindToDevice(twin_fd, *device).has_value();
+  if (!device || *device == 0) return Fail(EPERM);
+  const std::vector<int>& open = view.open_devices;
+  if (std::find(open.begin(), open.end(), *device) != open.end()) return Fail(EPERM);
+  return *device;
 }
 
 std::optional<net::SockAddr> OwnPublishedPort(SocketBench& bench, const Container& container,

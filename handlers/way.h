@@ -14,9 +14,9 @@ namespace shunt {
 // True if a connection to `peer` may be made in the host's network.
 bool LeadsToHost(const Container& container, const net::SockAddr& peer);
 
-// Puts the lock that `peer` needs on a twin that has none but a program yet. False: there is no lock for it,
-// so the socket must not be given away.
-bool LockFor(SocketBench& bench, const Container& container, const net::SockAddr& peer, int twin_fd);
+// The device of the host that a twin for `peer` is to be locked to; 0 if its program locks it. Fails if there
+// is no lock for that peer: then no socket may be moved for it.
+Result<int> LockingDevice(SocketBench& bench, const Container& container, const net::SockAddr& peer);
 
 // Where in the host's network the container's own published port is that `peer` names, in the family of
 // `peer`; nothing if `peer` names none, or if not one of the container's own listeners would answer there.

@@ -201,7 +201,8 @@ Result<Fd> TakeHeld(const Holder& holder, const SocketIdentity& socket) {
   Fd copy(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd->get(), holder.fd, 0)));
   if (!copy.valid()) return errno == EBADF || errno == ESRCH ? Fail(ENOENT) : FailErrno();
   const Result<SocketIdentity> identity = Identify(copy.get());
-  if (!identity || identity->cookie != socket.cookie) return Fail(ENOENT);
+  if (!identity || identity->inode != socket.inode) return Fail(ENOENT);
+  if (socket.cookie != 0 && identity->cookie != socket.cookie) return Fail(ENOENT);
   return copy;
 }
 

@@ -47,7 +47,7 @@ class HolderProbe {
 // A socket beyond doubt: inode numbers wrap, cookies do not.
 struct SocketIdentity {
   uint64_t inode = 0;
-  uint64_t cookie = 0;  // SO_COOKIE
+  uint64_t cookie = 0;  // SO_COOKIE; 0: not asked, the inode has to do
 };
 Result<SocketIdentity> Identify(int socket_fd);
 

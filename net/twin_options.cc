@@ -32,6 +32,12 @@ constexpr size_t kHotRows = [] {
   while (count < kSocketOptions.size() && kSocketOptions[count].use == OptionUse::kHot) ++count;
   return count;
 }();
+constexpr size_t kSendTimeoutRow = [] {
+  size_t row = 0;
+  while (kSocketOptions[row].level != kLevelSocket || kSocketOptions[row].name != SO_SNDTIMEO) ++row;
+  return row;
+}();
+static_assert(kSendTimeoutRow < kHotRows);
 static_assert(std::none_of(kSocketOptions.begin() + kHotRows, kSocketOptions.end(),
                            [](const SocketOption& option) { return option.use == OptionUse::kHot; }),
               "hot rows have to come first in kSocketOptions");
@@ -147,9 +153,8 @@ bool CarryValue(int twin_fd, const SocketOption& option, const TwinDefaults& def
 }
 
 // One row from the container's socket to the twin. False: it cannot be carried over.
-bool CarryRow(int socket_fd, int twin_fd, size_t row, const TwinDefaults& defaults) {
+bool CarryRow(int socket_fd, int twin_fd, size_t row, const TwinDefaults& defaults, ReadValue& value) {
   const SocketOption& option = kSocketOptions[row];
-  ReadValue value;
   if (!Read(socket_fd, option, &value)) return HasNoSuchOption(errno);
   switch (option.rule) {
     case OptionRule::kZeroOrOrdinaryPath:
@@ -241,11 +246,13 @@ constexpr bool IsLock(const SocketOption& option) {
 
 Carried CarryOptions(int socket_fd, int twin_fd, const TwinDefaults& defaults, OptionSet set,
                      CarryPhase phase) {
+  Carried carried;
   int buffer_locks = 0;
   if (phase != CarryPhase::kBeforeBind) {
     socklen_t size = sizeof(buffer_locks);
-    if (getsockopt(socket_fd, SOL_SOCKET, kSoBufLock, &buffer_locks, &size) != 0) return {kBufferLocks};
-    if (const char* obstacle = SignalObstacle(socket_fd)) return {obstacle};
+    if (getsockopt(socket_fd, SOL_SOCKET, kSoBufLock, &buffer_locks, &size) != 0)
+      return {.obstacle = kBufferLocks};
+    if (const char* obstacle = SignalObstacle(socket_fd)) return {.obstacle = obstacle};
   }
   const size_t rows = set == OptionSet::kHot ? kHotRows : kSocketOptions.size();
   for (size_t row = 0; row < rows; ++row) {
@@ -253,9 +260,11 @@ Carried CarryOptions(int socket_fd, int twin_fd, const TwinDefaults& defaults, O
     if (!defaults.value(row).known || !InPhase(option, phase)) continue;
     if (set == OptionSet::kAllOfTwin && IsLock(option)) continue;
     if (option.rule == OptionRule::kHalfIfLocked && (buffer_locks & option.parameter) == 0) continue;
-    if (!CarryRow(socket_fd, twin_fd, row, defaults)) return {option.label};
+    ReadValue value;
+    if (!CarryRow(socket_fd, twin_fd, row, defaults, value)) return {.obstacle = option.label};
+    if (row == kSendTimeoutRow) carried.send_timeout = !value.AllZero();
   }
-  return {};
+  return carried;
 }
 
 }  // namespace shunt::net

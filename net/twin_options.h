@@ -67,6 +67,8 @@ struct [[nodiscard]] Carried {
   // The first thing that cannot be carried over, for counters and messages ("SO_MARK"); nullptr: all is on
   // the twin.
   const char* obstacle = nullptr;
+  // SO_SNDTIMEO is set; true as well if it was not looked at.
+  bool send_timeout = true;
 
   bool complete() const { return obstacle == nullptr; }
 };

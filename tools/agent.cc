@@ -27,6 +27,7 @@
 #include "core/result.h"
 #include "tools/agent_config.h"
 #include "tools/container_pid.h"
+#include "tools/counter_line.h"
 #include "tools/log.h"
 #include "tools/port_registry.h"
 
@@ -254,6 +255,7 @@ bool Agent::HandleSignals(int signal_fd) {
     if (signal.ssi_signo != SIGHUP) {
       log::Info("{}: leaving {} listeners of {} containers",
                 signal.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM", listeners_, ports_.containers());
+      log::Info("{}", CounterLine(*accelerator_));
       return false;
     }
     Reload();

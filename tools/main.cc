@@ -33,6 +33,7 @@ std::string Explain(const CLI::App& app, const CLI::ParseError& error) {
 
 int main(int argc, char** argv) {
   CLI::App app("Moves the sockets of rootless containers onto the host's network.", "shunt");
+  app.set_version_flag("--version", "shunt " SHUNT_VERSION);
   app.require_subcommand(1);
   int exit_status = 0;
   shunt::AddRunCommand(app, exit_status);

@@ -136,7 +136,8 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
       ->check(CLI::ExistingDirectory);
   run->add_option("--user", typed.user, "Run the command as this user of the container instead of 0")
       ->type_name("UID[:GID]");
-  run->add_option("--net", typed.net, "The ordinary network, for all that is not accelerated; the first that works if not given")
+  run->add_option("--net", typed.net,
+                  "The ordinary network, for all that is not accelerated; the first that works if not given")
       ->type_name("slirp4netns|pasta|none")
       ->check(CLI::IsMember({"slirp4netns", "pasta", "none"}));
   run->add_option("-p,--publish", typed.publish,
@@ -156,7 +157,7 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
   run->add_option("--lock-socket", options.accelerator.lock_socket,
                   "Where the host's administrator hands out socket locks")
       ->type_name("PATH");
-  run->add_flag("-v,--verbose", options.verbose, "Say which network, ids and locks are in force");
+  run->add_flag("-v,--verbose", options.verbose, "Say which network, ids and locks are in force, and what was counted in the end");
   run->add_option("COMMAND", options.command, "The command and its arguments")->required()->type_name("");
   run->callback([shared, &exit_status] {
     if (absl::Status status = Interpret(shared->typed, shared->options); !status.ok()) {

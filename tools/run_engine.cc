@@ -15,8 +15,9 @@
 #include "absl/strings/str_join.h"
 #include "core/filter.h"
 #include "handlers/traps.h"
-#include "tools/run_sandbox.h"
+#include "tools/counter_line.h"
 #include "tools/run_network.h"
+#include "tools/run_sandbox.h"
 
 namespace shunt {
 namespace {
@@ -85,10 +86,21 @@ class Run {
                          network_->program.Complaint()));
       }
     }
-    return container_->Reap();
+    const int status = container_->Reap();
+    if (options_.verbose && accelerator_ != nullptr) SayCounters();
+    return status;
   }
 
  private:
+  // The reactor counts a call after its answer, which the command may have taken and ended with: the last
+  // call is counted when the reactor has let go of the listener.
+  void SayCounters() {
+    constexpr int kPatienceMs = 1000;
+    pollfd event = {accelerator_->event_fd(), POLLIN, 0};
+    while (serving_ && poll(&event, 1, kPatienceMs) > 0) accelerator_->HandleEvents();
+    Say(CounterLine(*accelerator_));
+  }
+
   static absl::StatusOr<Fd> InstallInCommand(const std::vector<sock_filter>& filter) {
     Result<Fd> listener = InstallFilter(filter, FilterWait::kInterruptible);
     if (listener.has_value()) return *std::move(listener);
@@ -119,7 +131,9 @@ class Run {
                             .ignore = options_.ignore,
                             .exact_traps = true};
       if (engine_publishes) spec.publish = options_.publish;
-      const absl::StatusOr<std::string> ordinary = accelerator_->Serve(*std::move(listener), std::move(spec), [] {});
+      serving_ = true;
+      const absl::StatusOr<std::string> ordinary =
+          accelerator_->Serve(*std::move(listener), std::move(spec), [this] { serving_ = false; });
       if (!ordinary.ok()) return ordinary.status();
       if (!ordinary->empty()) degraded_.push_back(absl::StrCat("nothing is accelerated: ", *ordinary));
     }
@@ -146,8 +160,9 @@ class Run {
   absl::Status StartOrdinaryNetwork(bool forward) {
     const std::vector<net::Publish> ports = forward ? options_.publish : std::vector<net::Publish>();
     if (forward && !ports.empty() && accelerator_ != nullptr) {
-      degraded_.push_back(absl::StrCat("published ports are forwarded by the network program: ",
-                                       accelerator_->LocksInForce()));
+      // Why, the verbose line says anyway.
+      degraded_.push_back(absl::StrCat("published ports are forwarded by the network program",
+                                       options_.verbose ? "" : ": " + accelerator_->LocksInForce()));
     }
     switch (options_.net) {
       case RunOptions::Net::kNone:
@@ -198,6 +213,7 @@ class Run {
   std::optional<Network> network_;
   std::string network_name_ = "none";
   std::unique_ptr<Accelerator> accelerator_;
+  bool serving_ = false;               // the reactor has not let go of the listener yet
   std::vector<std::string> degraded_;  // what is less than a user would expect
 };
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -96,28 +97,42 @@ class Init {
   int32_t stops_ = 0;  // how often the command was stopped
 };
 
-// True if a socket that its program has closed still has something to say to its peer (/proc/net/tcp, column
-// "st").
-bool SomethingIsOnItsWay() {
+// How many bytes, the end of the stream included, programs have left to the kernel for delivery by closing
+// their sockets: /proc/net/tcp, the columns "st" and "tx_queue" (before its colon), in hexadecimal.
+uint64_t BytesOnTheirWay() {
+  uint64_t bytes = 0;
   for (const char* const path : {"/proc/self/net/tcp", "/proc/self/net/tcp6"}) {
     std::ifstream file(path);
     std::string line;
     std::getline(file, line);  // the headings
     while (std::getline(file, line)) {
       std::istringstream fields(line);
-      std::string number, local, remote, state;
-      fields >> number >> local >> remote >> state;
-      if (state == "04" || state == "09" || state == "0B") return true;  // FIN_WAIT1, LAST_ACK, CLOSING
+      std::string number, local, remote, state, queues;
+      fields >> number >> local >> remote >> state >> queues;
+      if (state == "04" || state == "09" || state == "0B") {  // FIN_WAIT1, LAST_ACK, CLOSING
+        bytes += std::strtoull(queues.c_str(), nullptr, 16);
+      }
     }
   }
-  return false;
+  return bytes;
 }
 
 // A program may end right after it has closed a connection, and counts on the kernel to deliver what it
 // wrote. In our namespace the kernel can do so only as long as the network program lives, which ends when we
-// do. A peer that does not listen any more holds us up for a second.
-void LetTheNetworkDrain() {
-  for (int tries = 0; tries < 200 && SomethingIsOnItsWay(); ++tries) usleep(5000);
+// do. Gives up on a peer that takes nothing for a second, on a slow one after ten, and when the front is gone
+// or passes a signal on.
+void LetTheNetworkDrain(int link_fd) {
+  constexpr int kStepMs = 5;
+  uint64_t before = 0;
+  int idle_steps = 0;
+  for (int step = 0; step < 10'000 / kStepMs && idle_steps < 1000 / kStepMs; ++step) {
+    const uint64_t bytes = BytesOnTheirWay();
+    if (bytes == 0) return;
+    idle_steps = bytes == before ? idle_steps + 1 : 0;
+    before = bytes;
+    pollfd link = {link_fd, POLLIN, 0};
+    if (poll(&link, 1, kStepMs) > 0) return;
+  }
 }
 
 }  // namespace
@@ -126,7 +141,7 @@ void RunInit(const Terminal& terminal, int link_fd, pid_t command) {
   prctl(PR_SET_NAME, "shunt-init");
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(fd);
   Init(terminal, link_fd, command).Run();
-  LetTheNetworkDrain();
+  LetTheNetworkDrain(link_fd);
 }
 
 }  // namespace shunt

@@ -220,7 +220,7 @@ std::string FailureOf(const std::optional<SetupMessage>& message) {
 }  // namespace
 
 absl::StatusOr<Sandbox> Sandbox::Create(const SandboxOptions& options, const Terminal& terminal,
-                                            int link_fd) {
+                                        int link_fd) {
   absl::Status status = absl::InvalidArgumentError(absl::StrCat(
       "--user ", options.user.uid, ":", options.user.gid, ": a container of root has the ids 0 to 65535"));
   for (IdMap& map : PlanIdMaps(options.user, !options.rootfs.empty())) {

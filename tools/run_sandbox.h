@@ -37,8 +37,7 @@ class Sandbox {
  public:
   // Must be called while the process has one thread. Init ends when the calling thread does. `link_fd` leads
   // init to the front; both references have to live only as long as the call.
-  static absl::StatusOr<Sandbox> Create(const SandboxOptions& options, const Terminal& terminal,
-                                          int link_fd);
+  static absl::StatusOr<Sandbox> Create(const SandboxOptions& options, const Terminal& terminal, int link_fd);
 
   // The container's /etc/resolv.conf reads `resolv_conf`, unless that is empty. With `filter` the command
   // gets its filter and the listener is returned, else an invalid Fd is.

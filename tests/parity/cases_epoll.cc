@@ -191,6 +191,23 @@ PARITY_CASE(epoll, two_epolls, kPlain) {
   Step("del", Remove(second, r.fd));
 }
 
+// epoll_create(2), the older call, which no C library makes any more.
+PARITY_CASE(epoll, made_by_the_older_call, kPlain) {
+#ifdef SYS_epoll_create
+  Step("size_0", syscall(SYS_epoll_create, 0));
+  Step("size_negative", syscall(SYS_epoll_create, -1));
+  const int epoll = Made("made", static_cast<int>(syscall(SYS_epoll_create, 1)));
+  Fact("cloexec", "%d", fcntl(epoll, F_GETFD));
+  const int fd = Tcp(AF_INET, SOCK_NONBLOCK);
+  Step("add", Add(epoll, fd, EPOLLOUT));
+  ConnectAndWait(fd, PeerAt("hold"));
+  Wait("wait", epoll);
+  Step("del", Remove(epoll, fd));
+#else
+  Fact("made", "this architecture does not have it");
+#endif
+}
+
 PARITY_CASE(epoll, nested, kPlain) {
   Registered r;
   const int outer = epoll_create1(0);

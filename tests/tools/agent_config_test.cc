@@ -3,8 +3,8 @@
 
 #include "tools/agent_config.h"
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace shunt {
 namespace {

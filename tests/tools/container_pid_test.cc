@@ -3,6 +3,7 @@
 
 #include "tools/container_pid.h"
 
+#include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -16,7 +17,6 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
-#include "gtest/gtest.h"
 
 namespace shunt {
 namespace {
