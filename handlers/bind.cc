@@ -119,6 +119,8 @@ Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, PublishedPort&
 // A twin is bound in the container's network like any other socket of it. One that is connected, listening or
 // bound cannot be bound again, wherever it lives.
 Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& address) {
+  // We bind it with our own privilege, and to CONTINUE would bind a twin on the host.
+  if (LacksPrivilege(call, address)) return Reply::Fail(EACCES);
   if (twin.facts.tcp_state != TCP_CLOSE || twin.BoundToPort(BenchOf(call)))
     return RefuseBind(call, std::move(twin), address);
   return GoHome(call, number, std::move(twin), {.kind = Arrival::Kind::kBind, .address = address});
@@ -128,7 +130,7 @@ Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& a
 
 Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(container)) return IntroduceFirst(call);
+  if (NeedsIntroduction(container)) return IntroduceFirst(call, BindSocket, number, address, length);
   if (container.view == nullptr || (container.published.empty() && !container.has_twins))
     return Reply::Continue();
 

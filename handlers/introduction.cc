@@ -22,12 +22,13 @@ class IntroduceJob final : public ControlJob {
   Introduction introduction_;
 };
 
-Task WaitForIntroduction(Call call) {
+Task WaitForIntroduction(Call call, AddressHandler handler, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
   IntroduceJob job(container, call.notification.tid);
   co_await OnControl(call, job);
-  if (job.ok()) job.introduction().MoveInto(container);
-  co_return Reply::Continue();
+  if (!job.ok()) co_return Reply::Continue();
+  job.introduction().MoveInto(container);
+  co_return handler(call, number, address, length);
 }
 
 }  // namespace
@@ -45,9 +46,9 @@ bool NeedsIntroduction(const Container& container) {
   return container.view == nullptr && container.introducer != nullptr && !container.introduction_tried;
 }
 
-Reply IntroduceFirst(Call& call) {
+Reply IntroduceFirst(Call& call, AddressHandler handler, int number, uint64_t address, int length) {
   ContainerOf(call).introduction_tried = true;
-  return Start(WaitForIntroduction(call), /*if_no_slot=*/Reply::Continue());
+  return Start(WaitForIntroduction(call, handler, number, address, length), /*if_no_slot=*/Reply::Continue());
 }
 
 }  // namespace shunt

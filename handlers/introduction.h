@@ -42,8 +42,9 @@ class Introducer {
 };
 
 // For the first trapped connect or bind of a container that nobody has introduced: waits until it is, then
-// lets the kernel run this one call. False if there is nothing to wait for.
+// lets the handler do what it would have done. False if there is nothing to wait for.
 bool NeedsIntroduction(const Container& container);
-Reply IntroduceFirst(Call& call);
+using AddressHandler = Reply (*)(Call& call, int number, uint64_t address, int length);
+Reply IntroduceFirst(Call& call, AddressHandler handler, int number, uint64_t address, int length);
 
 }  // namespace shunt
