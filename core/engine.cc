@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& optio
         .control = &engine->control_,
         .bench = options.make_bench ? options.make_bench() : std::make_unique<Workbench>(),
         .on_thread_start = options.on_reactor_start,
+        .on_thread_stop = options.on_reactor_stop,
     });
     if (absl::Status status = reactor->Start(); !status.ok()) return status;
     engine->reactors_.push_back(std::move(reactor));

@@ -208,6 +208,7 @@ absl::Status RealAccelerator::Init() {
             return std::make_unique<Workbench>();
           },
           .on_reactor_start = options_.on_reactor_start,
+          .on_reactor_stop = options_.on_reactor_stop,
       },
       kRoutes);
   if (!bench_failure.ok()) return bench_failure;

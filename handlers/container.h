@@ -26,6 +26,7 @@
 #include "net/shared_file.h"
 #include "net/side_thread.h"
 #include "net/sock_addr.h"
+#include "net/spare_sockets.h"
 #include "net/subnet_set.h"
 #include "net/twin_options.h"
 #include "net/twin_pool.h"
@@ -80,8 +81,7 @@ class Container final : public Guest {
   TimedCalls timed_calls;
   uint64_t epolls_made = 0;  // epoll_create calls so far
   std::vector<PublishedPort> published;
-  std::vector<Fd> home4,
-      home6;  // unconnected sockets of the container's own network, for those that have to go back
+  net::SpareSockets home4, home6;  // of the container's own network, for those that have to go back
 };
 
 class SocketBench final : public Workbench {

@@ -63,17 +63,16 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);
 }
 
-std::vector<Fd>& Stock(Container& container, int family) {
+net::SpareSockets& Stock(Container& container, int family) {
   return family == AF_INET ? container.home4 : container.home6;
 }
 
 // 0, or the errno of a bind to `address` in the container's network, apart from the port being taken.
-int Judge(std::vector<Fd>& stock, const net::SockAddr& address) {
-  Fd judge = std::move(stock.back());
-  stock.pop_back();
+int Judge(net::SpareSockets& stock, const net::SockAddr& address) {
+  Fd judge = stock.Take();
   if (bind(judge.get(), address.data(), address.size()) == 0) return 0;
   const int error = errno;
-  stock.push_back(std::move(judge));  // still as good as new, and there is room where it came from
+  stock.Add(std::move(judge));  // still as good as new
   return error == EADDRINUSE ? 0 : error;
 }
 
@@ -81,10 +80,9 @@ Reply RefusedBind(int error) {
   return Reply::Fail(error == 0 ? EINVAL : error);
 }
 
-// The vectors were made on the control thread, so to swap them in allocates nothing.
 void Restock(Container& container, net::NetnsVisit& brought) {
-  if (container.home4.empty()) container.home4.swap(brought.tcp4);
-  if (container.home6.empty()) container.home6.swap(brought.tcp6);
+  if (container.home4.empty()) container.home4 = std::move(brought.tcp4);
+  if (container.home6.empty()) container.home6 = std::move(brought.tcp6);
 }
 
 // The same as GoHome and RefuseBind, when sockets of the container's network have to be fetched.
@@ -93,10 +91,9 @@ Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival)
   FetchSockets fetch(call.notification.tid, container.netns);
   co_await OnControl(call, fetch);
   Restock(container, fetch.brought());
-  std::vector<Fd>& stock = Stock(container, twin.facts.family);
+  net::SpareSockets& stock = Stock(container, twin.facts.family);
   if (stock.empty()) co_return Reply::Fail(EADDRNOTAVAIL);
-  Fd home = std::move(stock.back());
-  stock.pop_back();
+  Fd home = stock.Take();
   co_return Exchange(call, number, twin, std::move(home), arrival);
 }
 
@@ -105,26 +102,25 @@ Task FetchAndJudge(Call call, int family, net::SockAddr address) {
   FetchSockets fetch(call.notification.tid, container.netns);
   co_await OnControl(call, fetch);
   Restock(container, fetch.brought());
-  std::vector<Fd>& stock = Stock(container, family);
+  net::SpareSockets& stock = Stock(container, family);
   co_return RefusedBind(stock.empty() ? 0 : Judge(stock, address));
 }
 
 }  // namespace
 
 Reply GoHome(Call& call, int number, TargetSocket twin, const Arrival& arrival) {
-  std::vector<Fd>& stock = Stock(ContainerOf(call), twin.facts.family);
+  net::SpareSockets& stock = Stock(ContainerOf(call), twin.facts.family);
   if (stock.empty()) {
     return Start(FetchAndExchange(call, number, std::move(twin), arrival),
                  /*if_no_slot=*/Reply::Fail(EADDRNOTAVAIL));
   }
-  Fd home = std::move(stock.back());
-  stock.pop_back();
+  Fd home = stock.Take();
   return Exchange(call, number, twin, std::move(home), arrival);
 }
 
 Reply RefuseBind(Call& call, TargetSocket twin, const net::SockAddr& address) {
   const int family = twin.facts.family;
-  std::vector<Fd>& stock = Stock(ContainerOf(call), family);
+  net::SpareSockets& stock = Stock(ContainerOf(call), family);
   if (!stock.empty()) return RefusedBind(Judge(stock, address));
   return Start(FetchAndJudge(call, family, address), /*if_no_slot=*/Reply::Fail(EINVAL));
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers/introduction.h"
 
+#include <utility>
+
 #include "core/task.h"
 #include "handlers/container.h"
 
@@ -37,8 +39,8 @@ void Introduction::MoveInto(Container& container) {
   container.netns = netns;
   container.view = view;
   container.first_unprivileged_port = first_unprivileged_port;
-  container.home4.swap(home4);
-  container.home6.swap(home6);
+  container.home4 = std::move(home4);
+  container.home6 = std::move(home6);
   for (size_t i = 0; i < host_ports.size(); ++i) container.published[i].host = std::move(host_ports[i]);
 }
 

@@ -15,7 +15,7 @@
 
 #include "absl/status/status.h"
 #include "core/call.h"
-#include "core/fd.h"
+#include "net/spare_sockets.h"
 
 namespace shunt {
 
@@ -27,7 +27,7 @@ struct Introduction {
   uint64_t netns = 0;
   const NetworkView* view = nullptr;
   int first_unprivileged_port = 1024;
-  std::vector<Fd> home4, home6;
+  net::SpareSockets home4, home6;
   std::vector<std::shared_ptr<HostPort>> host_ports;  // for the first of Container::published, in their order
 
   // On the container's reactor (or before it has one).
