@@ -59,7 +59,8 @@ PublishedPort* FindPublished(Container& container, const net::SockAddr& address,
 // of a nested user namespace counts as privileged here: more than to use its own published port is not in
 // it.)
 bool LacksPrivilege(const Call& call, const net::SockAddr& address) {
-  if (address.port() >= ContainerOf(call).first_unprivileged_port) return false;
+  // Port 0 means any port that is free, of which none is privileged.
+  if (address.port() == 0 || address.port() >= ContainerOf(call).first_unprivileged_port) return false;
   __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = call.notification.tid};
   std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> capabilities{};
   if (syscall(SYS_capget, &header, capabilities.data()) != 0 || !call.StillValid()) return true;

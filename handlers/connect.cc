@@ -65,7 +65,8 @@ Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
   return Reply::Continue();
 }
 
-// A twin of an unconnected socket, with `lock` on it (by `device`, if it is that kind) and ready to be installed.
+// A twin of an unconnected socket, with `lock` on it (by `device`, if it is that kind) and ready to be
+// installed.
 Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock& lock, int device) {
   const auto keep = [&call](Counter why) {
     call.counters.Add(why);
