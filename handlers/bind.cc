@@ -10,9 +10,14 @@
 // port instead).
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
 
 #include "core/task.h"
 #include "handlers/container.h"
@@ -26,16 +31,40 @@
 namespace shunt {
 namespace {
 
-// The published port that a bind to `address` by a socket of `family` means; nullptr: it stays inside.
-PublishedPort* FindPublished(Container& container, const net::SockAddr& address, int family) {
+bool IsV6Only(int socket_fd) {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  return getsockopt(socket_fd, IPPROTO_IPV6, IPV6_V6ONLY, &value, &size) == 0 && value != 0;
+}
+
+// The published port that a bind to `address` by this socket means; nullptr: it stays inside. A port may have
+// a host address of each family. An IPv4 one is still the answer for an IPv6-only socket if there is no
+// other: the kernel then says EINVAL.
+PublishedPort* FindPublished(Container& container, const net::SockAddr& address, const TargetSocket& socket) {
   const net::IpAddress ip = address.ip();
   if (ip.IsLoopback() || address.scope_id() != 0) return nullptr;
+  PublishedPort* second_best = nullptr;
   for (PublishedPort& port : container.published) {
     if (port.publish.port != address.port()) continue;
-    if (port.publish.host_ip && port.publish.host_ip->IsV6() && family == AF_INET) continue;
-    return &port;
+    const std::optional<net::IpAddress>& host_ip = port.publish.host_ip;
+    if (host_ip && host_ip->IsV6() && socket.facts.family == AF_INET) continue;
+    if (!host_ip || host_ip->IsV6() || socket.facts.family == AF_INET || !IsV6Only(socket.fd.get()))
+      return &port;
+    if (second_best == nullptr) second_best = &port;
   }
-  return nullptr;
+  return second_best;
+}
+
+// True if the container's kernel would refuse the port to this thread. (A thread whose capabilities are those
+// of a nested user namespace counts as privileged here: more than to use its own published port is not in
+// it.)
+bool LacksPrivilege(const Call& call, const net::SockAddr& address) {
+  // Port 0 means any port that is free, of which none is privileged.
+  if (address.port() == 0 || address.port() >= ContainerOf(call).first_unprivileged_port) return false;
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = call.notification.tid};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> capabilities{};
+  if (syscall(SYS_capget, &header, capabilities.data()) != 0 || !call.StillValid()) return true;
+  return (capabilities[0].effective & (1u << CAP_NET_BIND_SERVICE)) == 0;
 }
 
 // The listener is on the host: its port is known as the container's own.
@@ -99,6 +128,8 @@ Task BindLater(Call call, int number, uint64_t address, int length) {
 // A twin is bound in the container's network like any other socket of it. One that is connected, listening or
 // bound cannot be bound again, wherever it lives.
 Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& address) {
+  // We bind it with our own privilege, and to CONTINUE would bind a twin on the host.
+  if (LacksPrivilege(call, address)) return Reply::Fail(EACCES);
   if (twin.facts.tcp_state != TCP_CLOSE || twin.BoundToPort(BenchOf(call)))
     return RefuseBind(call, std::move(twin), address);
   return GoHome(call, number, std::move(twin), {.kind = Arrival::Kind::kBind, .address = address});
@@ -108,7 +139,7 @@ Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& a
 
 Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(call)) return IntroduceFirst(call);
+  if (NeedsIntroduction(call)) return IntroduceFirst(call, BindSocket, number, address, length);
   const NetworkView* const view = ViewOf(call);
   if (view == nullptr || (container.published.empty() && !container.has_twins)) return Reply::Continue();
 
@@ -127,10 +158,13 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (socket->home != Home::kContainer) return Reply::Continue();
 
   const int family = socket->facts.family;
-  PublishedPort* const port = FindPublished(container, *wanted, family);
-  const bool confined = view->lock != nullptr && view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
-  // Bound, listening or connected already, or an address of another family: the kernel's own errors.
-  if (port == nullptr || !confined || wanted->family() != family || socket->facts.local.port() != 0) {
+  PublishedPort* const port = FindPublished(container, *wanted, *socket);
+  const bool confined =
+      view->lock != nullptr && view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
+  // Bound, listening or connected already, an address of another family, a lack of privilege: the kernel's
+  // own errors.
+  if (port == nullptr || !confined || wanted->family() != family || socket->facts.local.port() != 0 ||
+      LacksPrivilege(call, *wanted)) {
     return Reply::Continue();
   }
 

@@ -70,21 +70,44 @@ Fd TakeHome(Container& container, int family) {
   return stock.empty() ? Fd() : stock.Take();
 }
 
-void Replenish(Container& container, FetchSockets& fetch) {
+void PutBackHome(Container& container, int family, Fd home) {
   const std::lock_guard lock(container.home_mutex);
-  if (container.home4.empty()) container.home4 = std::move(fetch.brought().tcp4);
-  if (container.home6.empty()) container.home6 = std::move(fetch.brought().tcp6);
+  net::SpareSockets& stock = family == AF_INET ? container.home4 : container.home6;
+  if (!stock.full()) stock.Add(std::move(home));
 }
 
-// Waits for sockets of the container's network.
+void Replenish(Container& container, net::NetnsVisit& brought) {
+  const std::lock_guard lock(container.home_mutex);
+  if (container.home4.empty()) container.home4 = std::move(brought.tcp4);
+  if (container.home6.empty()) container.home6 = std::move(brought.tcp6);
+}
+
+// What a bind to `address` in the container's network says, apart from the port being taken, to a socket that may not be
+// bound any more. `judge` is one of that network.
+Reply RefusedBind(Container& container, int family, Fd judge, const net::SockAddr& address) {
+  if (!judge.valid() || bind(judge.get(), address.data(), address.size()) == 0) return Reply::Fail(EINVAL);
+  const int error = errno;
+  PutBackHome(container, family, std::move(judge));  // still as good as new
+  return Reply::Fail(error == EADDRINUSE ? EINVAL : error);
+}
+
+// The same as GoHome and RefuseBind, when sockets of the container's network have to be fetched.
 Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival) {
   Container& container = ContainerOf(call);
   FetchSockets fetch(call.notification.tid, container.netns);
   co_await OnControl(call, fetch);
-  Replenish(container, fetch);
+  Replenish(container, fetch.brought());
   Fd home = TakeHome(container, twin.facts.family);
   if (!home.valid()) co_return Reply::Fail(EADDRNOTAVAIL);
   co_return Exchange(call, number, twin, std::move(home), arrival);
+}
+
+Task FetchAndJudge(Call call, int family, net::SockAddr address) {
+  Container& container = ContainerOf(call);
+  FetchSockets fetch(call.notification.tid, container.netns);
+  co_await OnControl(call, fetch);
+  Replenish(container, fetch.brought());
+  co_return RefusedBind(container, family, TakeHome(container, family), address);
 }
 
 }  // namespace
@@ -99,10 +122,11 @@ Reply GoHome(Call& call, int number, TargetSocket twin, const Arrival& arrival) 
 }
 
 Reply RefuseBind(Call& call, TargetSocket twin, const net::SockAddr& address) {
-  const Fd judge = TakeHome(ContainerOf(call), twin.facts.family);
-  if (!judge.valid()) return Reply::Fail(EINVAL);
-  const int error = bind(judge.get(), address.data(), address.size()) == 0 ? 0 : errno;
-  return Reply::Fail(error == 0 || error == EADDRINUSE ? EINVAL : error);
+  const int family = twin.facts.family;
+  if (Fd judge = TakeHome(ContainerOf(call), family); judge.valid()) {
+    return RefusedBind(ContainerOf(call), family, std::move(judge), address);
+  }
+  return Start(FetchAndJudge(call, family, address), /*if_no_slot=*/Reply::Fail(EINVAL));
 }
 
 }  // namespace shunt

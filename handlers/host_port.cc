@@ -100,7 +100,8 @@ int HostPort::Admit(int socket_fd, int family) {
 void HostPort::Remember(uint64_t cookie, const net::SockAddr& bound_as) {
   const std::scoped_lock lock(mutex_);
   cookies_[next_cookie_++ % kRemembered] = cookie;
-  bound_as_[bound_as.family() == AF_INET ? kV4 : kV6] = bound_as;
+  // In full length, as getsockname tells it, however short an address the program has passed.
+  bound_as_[bound_as.family() == AF_INET ? kV4 : kV6] = {bound_as.ip(), bound_as.port(), bound_as.family()};
 }
 
 bool HostPort::IsOurs(uint64_t cookie) const {

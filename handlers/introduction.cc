@@ -33,22 +33,22 @@ class ActivateJob final : public ControlJob {
   Container& container_;
 };
 
-Task WaitForIntroduction(Call call) {
+Task WaitForIntroduction(Call call, AddressHandler handler, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
   IntroduceJob introduce(container, call.notification.tid);
   co_await OnControl(call, introduce);
-  if (introduce.ok()) {
-    introduce.introduction().MoveInto(container);
-    ActivateJob activate(container);
-    co_await OnControl(call, activate);
-  }
-  co_return Reply::Continue();
+  if (!introduce.ok()) co_return Reply::Continue();
+  introduce.introduction().MoveInto(container);
+  ActivateJob activate(container);
+  co_await OnControl(call, activate);
+  co_return handler(call, number, address, length);
 }
 
 }  // namespace
 
 void Introduction::MoveInto(Container& container) {
   container.netns = netns;
+  container.first_unprivileged_port = first_unprivileged_port;
   container.home4 = std::move(home4);
   container.home6 = std::move(home6);
   for (size_t i = 0; i < host_ports.size(); ++i) container.published[i].host = std::move(host_ports[i]);
@@ -59,9 +59,9 @@ bool NeedsIntroduction(const Call& call) {
   return ViewOf(call) == nullptr && container.introducer != nullptr && !container.introduction_tried;
 }
 
-Reply IntroduceFirst(Call& call) {
+Reply IntroduceFirst(Call& call, AddressHandler handler, int number, uint64_t address, int length) {
   if (ContainerOf(call).introduction_tried.exchange(true)) return Reply::Continue();
-  return Start(WaitForIntroduction(call), /*if_no_slot=*/Reply::Continue());
+  return Start(WaitForIntroduction(call, handler, number, address, length), /*if_no_slot=*/Reply::Continue());
 }
 
 }  // namespace shunt

@@ -25,6 +25,7 @@ struct NetworkView;
 
 struct Introduction {
   uint64_t netns = 0;
+  int first_unprivileged_port = 1024;
   net::SpareSockets home4, home6;
   std::vector<std::shared_ptr<HostPort>> host_ports;  // for the first of Container::published, in their order
 
@@ -42,8 +43,9 @@ class Introducer {
 };
 
 // For the first trapped connect or bind of a container that nobody has introduced: waits until it is, then
-// lets the kernel run this one call. False if there is nothing to wait for.
+// lets the handler do what it would have done. False if there is nothing to wait for.
 bool NeedsIntroduction(const Call& call);
-Reply IntroduceFirst(Call& call);
+using AddressHandler = Reply (*)(Call& call, int number, uint64_t address, int length);
+Reply IntroduceFirst(Call& call, AddressHandler handler, int number, uint64_t address, int length);
 
 }  // namespace shunt

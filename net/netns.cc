@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/netns.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -12,6 +13,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -37,6 +39,7 @@ struct Letter {
   char step[32];  // what failed
   int tcp4;       // how many of each
   int tcp6;
+  int first_unprivileged_port;
 };
 
 struct Parcel {
@@ -85,6 +88,15 @@ void SendParcel(int channel, Parcel& parcel) {
   sendmsg(channel, &message, MSG_NOSIGNAL);
 }
 
+// What /proc/sys/net shows depends on the network namespace of whoever looks. The default where it shows
+// nothing.
+int FirstUnprivilegedPort() {
+  const Fd file(open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC));
+  std::array<char, 16> text{};
+  if (!file.valid() || read(file.get(), text.data(), text.size() - 1) <= 0) return 1024;
+  return atoi(text.data());
+}
+
 [[noreturn]] void Visitor(int pidfd, int channel, int sockets) {
   Parcel parcel;
   if (Enter(pidfd, parcel.letter)) {
@@ -92,6 +104,7 @@ void SendParcel(int channel, Parcel& parcel) {
       parcel.fds[static_cast<size_t>(parcel.count++)] = monitor->release();
       parcel.letter.tcp4 = CollectSockets(AF_INET, sockets, parcel);
       parcel.letter.tcp6 = CollectSockets(AF_INET6, sockets, parcel);
+      parcel.letter.first_unprivileged_port = FirstUnprivilegedPort();
     } else {
       errno = monitor.error().code;
       FailLetter(parcel.letter, "open a route monitor there");
@@ -132,6 +145,7 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t pid) {
         "too few descriptors left: raise the limit of open files (ulimit -n)");
   }
   NetnsVisit visit;
+  visit.first_unprivileged_port = letter.first_unprivileged_port;
   visit.route_monitor = std::move(fds[0]);
   for (size_t i = 1; i < fds.size(); ++i) {
     (i <= static_cast<size_t>(letter.tcp4) ? visit.tcp4 : visit.tcp6).Add(std::move(fds[i]));

@@ -26,9 +26,10 @@ absl::StatusOr<uint64_t> OwnNetnsCookie();
 // What a short-lived child of ours brings back from a container's network namespace.
 struct NetnsVisit {
   uint64_t cookie = 0;
-  Fd route_monitor;   // as net::OpenRouteMonitor(), but of that namespace
-  SpareSockets tcp4;  // unconnected TCP sockets that live there, nonblocking
-  SpareSockets tcp6;  // fewer than asked for (none) where IPv6 is off
+  int first_unprivileged_port = 1024;  // net.ipv4.ip_unprivileged_port_start
+  Fd route_monitor;                    // as net::OpenRouteMonitor(), but of that namespace
+  SpareSockets tcp4;                   // unconnected TCP sockets that live there, nonblocking
+  SpareSockets tcp6;                   // fewer than asked for (none) where IPv6 is off
 };
 
 // Sends a child into the network namespace (and, if it takes that, the user namespace) of task `pid` and

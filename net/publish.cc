@@ -41,8 +41,9 @@ absl::StatusOr<IpAddress> ReadHostIp(absl::string_view text, absl::string_view h
 
 std::string Conflict(const Publish& a, const Publish& b, absl::string_view which, uint16_t port) {
   return absl::StrCat("cannot publish both \"", a.ToString(), "\" and \"", b.ToString(), "\": the ", which,
-                      " port ", port,
-                      " occurs twice; give each its own port, or host addresses that do not overlap");
+                      " port ", port, " occurs twice; ",
+                      which == "host" ? "give each its own port, or host addresses that do not overlap"
+                                      : "give each its own port, or an IPv4 and an IPv6 address of the host");
 }
 
 }  // namespace
@@ -101,9 +102,12 @@ absl::Status CheckPublishList(std::span<const Publish> list) {
     for (size_t j = i + 1; j < list.size(); ++j) {
       const Publish& a = list[i];
       const Publish& b = list[j];
-      if (!HostIpsOverlap(a.host_ip, b.host_ip)) continue;
-      if (a.host_port == b.host_port) return absl::InvalidArgumentError(Conflict(a, b, "host", a.host_port));
-      if (a.port == b.port) return absl::InvalidArgumentError(Conflict(a, b, "container", a.port));
+      const bool overlap = HostIpsOverlap(a.host_ip, b.host_ip);
+      if (overlap && a.host_port == b.host_port)
+        return absl::InvalidArgumentError(Conflict(a, b, "host", a.host_port));
+      // A listener can be at one address of the host, so only another family's listener can have another.
+      if (a.port == b.port && (overlap || a.host_ip->IsV4() == b.host_ip->IsV4()))
+        return absl::InvalidArgumentError(Conflict(a, b, "container", a.port));
     }
   }
   return absl::OkStatus();

@@ -35,8 +35,9 @@ absl::StatusOr<Publish> ParsePublish(absl::string_view text);
 // address, and ::, overlap with everything; 0.0.0.0 with all of IPv4.
 bool HostIpsOverlap(const std::optional<IpAddress>& a, const std::optional<IpAddress>& b);
 
-// Checks the list of one container: with overlapping host addresses, neither a host port nor a container port
-// may occur twice. The error names both entries.
+// Checks the list of one container. A host port may occur twice only with host addresses that do not overlap,
+// a container port only with one of IPv4 and one of IPv6: a listener can be in one place of the host. The
+// error names both entries.
 absl::Status CheckPublishList(std::span<const Publish> list);
 
 }  // namespace shunt::net

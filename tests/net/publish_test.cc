@@ -117,9 +117,17 @@ TEST(PublishList, OneContainerPortTwiceIsRefusedWithBothNamed) {
 }
 
 TEST(PublishList, AddressesThatDoNotOverlapMayShareAPort) {
-  EXPECT_TRUE(CheckPublishList(List({"127.0.0.1:8080:80", "127.0.0.2:8080:80"})).ok());
+  EXPECT_TRUE(CheckPublishList(List({"127.0.0.1:8080:80", "127.0.0.2:8080:81"})).ok());
   EXPECT_TRUE(CheckPublishList(List({"127.0.0.1:8080:80", "[::1]:8080:80"})).ok());
   EXPECT_TRUE(CheckPublishList(List({"0.0.0.0:8080:80", "[::1]:8080:80"})).ok());
+}
+
+TEST(PublishList, AContainerPortHasOnePlaceInEachFamily) {
+  EXPECT_TRUE(CheckPublishList(List({"127.0.0.1:8080:80", "[::1]:8081:80"})).ok());
+  const absl::Status status = CheckPublishList(List({"127.0.0.1:8080:80", "127.0.0.2:8081:80"}));
+  EXPECT_THAT(Message(status), HasSubstr("container port 80"));
+  EXPECT_THAT(Message(status), HasSubstr("IPv4 and an IPv6"));
+  EXPECT_FALSE(CheckPublishList(List({"[::1]:8080:80", "[::2]:8081:80"})).ok());
 }
 
 TEST(PublishList, WildcardsOverlap) {

@@ -97,7 +97,7 @@ class RuntimeTest(unittest.TestCase):
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
             os.makedirs(os.path.join(self.rootfs, name))
         shutil.copy(BUSYBOX, os.path.join(self.rootfs, "bin"))
-        for applet in ("sh", "mkdir", "sleep", "echo"):
+        for applet in ("sh", "mkdir", "sleep", "echo", "nc"):
             os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
 
     def start_agent(self, *options, **keywords):
@@ -156,10 +156,10 @@ class RuntimeTest(unittest.TestCase):
             self.skipTest("this runc cannot take the listener of a rootless exec: " + result.stderr.strip())
         return result
 
-    def start_container(self, name, agent, **keywords):
-        """Starts a container that stays until it is killed."""
+    def start_container(self, name, agent, program="sleep 1000", **keywords):
+        """Starts a container that stays until it is killed, or until its program has ended."""
         output = os.path.join(self.folder, name + ".out")
-        folder = self.bundle(name, agent.socket, f"mkdir /tmp/{name} && sleep 1000", **keywords)
+        folder = self.bundle(name, agent.socket, f"mkdir /tmp/{name} && {program}", **keywords)
         with open(output, "w", encoding="utf-8") as file:
             # Not through self.runtime(): what stays behind would hold the pipes of its output.
             status = subprocess.run(self.runtime_command("run", "-d", name=name), cwd=folder,
@@ -246,6 +246,57 @@ class RuntimeTest(unittest.TestCase):
         agent.wait_for(r"container first: ended \(1 listeners left, of 1 containers\)")
         self.start_container("third", agent, metadata="shunt.publish=8080:80")
         agent.wait_for(r"container third: serving it .*published ports: 8080:80\)")
+
+    def ask(self, port):
+        """What a server on the host's port says; polls until one listens."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with socket.create_connection(("203.0.113.1", port), PATIENCE) as client:
+                    return client.makefile().read()
+            except ConnectionRefusedError:
+                self.assertLess(time.monotonic(), end, f"nobody listens on port {port}")
+                time.sleep(0.005)
+
+    def test_a_published_server_is_reached_from_the_host_and_from_what_is_executed_beside_it(self):
+        if os.getuid() != 0:
+            self.skipTest("to publish takes the eBPF lock, which an ordinary user has from a lock server only")
+        agent = self.start_agent()
+        self.start_container("server", agent, "nc -ll -p 80 -e echo served", metadata="shunt.publish=8080:80")
+        self.assertEqual(self.ask(8080), "served\n")
+        for address in "127.0.0.1", "0.0.0.0":
+            result = self.runtime("exec", "server", "nc", address, "80")
+            self.assertEqual((result.returncode, result.stdout), (0, "served\n"), result.stderr)
+        # The port has one owner inside, too.
+        result = self.runtime("exec", "server", "nc", "-l", "-p", "80")
+        self.assertIn("Address already in use", result.stderr)
+
+    def test_what_is_executed_in_a_container_may_bind_its_published_port(self):
+        if os.getuid() != 0:
+            self.skipTest("to publish takes the eBPF lock, which an ordinary user has from a lock server only")
+        agent = self.start_agent()
+        self.start_container("server", agent, metadata="shunt.publish=8080:80")
+        # A client inside is served by another listener than the server, perhaps on another reactor.
+        for outside in False, True, False:
+            with subprocess.Popen([*self.runtime_command("exec", name="server"), "nc", "-l", "-p", "80", "-e", "echo", "x"],
+                                  stdin=subprocess.DEVNULL) as server:
+                if outside:
+                    self.assertEqual(self.ask(8080), "x\n")
+                else:
+                    result = self.runtime("exec", "server", "sh", "-c",
+                                          "until nc 127.0.0.1 80 2>/dev/null; do :; done")
+                    self.assertEqual((result.returncode, result.stdout), (0, "x\n"), result.stderr)
+                self.assertEqual(server.wait(), 0)
+
+    def test_a_port_of_another_container_is_in_use(self):
+        if os.getuid() != 0:
+            self.skipTest("to publish takes the eBPF lock, which an ordinary user has from a lock server only")
+        agent = self.start_agent()
+        self.start_container("first", agent, metadata="shunt.publish=8080:80")
+        # Nobody has bound it yet, but it is promised.
+        self.start_container("second", agent, metadata="shunt.publish=8080:80")
+        result = self.runtime("exec", "second", "nc", "-l", "-p", "80")
+        self.assertIn("Address already in use", result.stderr)
 
     def test_escapes_what_a_container_says(self):
         agent = self.start_agent()
