@@ -330,10 +330,10 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
     Introduction introduction;
     if (absl::Status status = Introduce(*container, served->spec.pid, introduction); status.ok()) {
       introduction.MoveInto(*container);
-    } else {
+    } else if (!absl::IsPermissionDenied(status)) {
       ordinary = std::string(status.message());
       container->introducer = nullptr;
-    }
+    }  // Else its task is still the runtime, which hides from everybody: the first call of the program tells.
   }
   served->listener =
       &engine_->Serve(*std::move(listener), std::move(container),

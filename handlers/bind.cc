@@ -99,7 +99,7 @@ Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& a
 
 Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(container)) return IntroduceFirst(call);
+  if (NeedsIntroduction(container)) return IntroduceFirst(call, {BindSocket, number, address, length});
   if (container.view == nullptr || (container.published.empty() && !container.has_twins))
     return Reply::Continue();
 

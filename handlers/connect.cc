@@ -184,7 +184,7 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
 
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(container)) return IntroduceFirst(call);
+  if (NeedsIntroduction(container)) return IntroduceFirst(call, {ConnectSocket, number, address, length});
   if (container.view == nullptr || container.view->lock == nullptr) return Reply::Continue();
   if (container.timed_calls.TakeInterrupted(call.notification.tid)) return Reply::Fail(EINTR);
 

@@ -66,7 +66,7 @@ class Container final : public Guest {
   const NetworkView* view = nullptr;  // nullptr: nothing is accelerated
 
   // From here on the reactor's.
-  bool introduction_tried = false;
+  IntroductionState introduction = IntroductionState::kWanted;
   bool has_twins = false;         // some socket of it was moved, so an address alone no longer decides
   net::OptionMarks rare_options;  // sockets on which an option was set that ordinary swaps do not read
   net::OptionMarks stay;          // sockets with an option that nobody can read back

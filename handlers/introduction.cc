@@ -22,12 +22,25 @@ class IntroduceJob final : public ControlJob {
   Introduction introduction_;
 };
 
-Task WaitForIntroduction(Call call) {
+// Comes back after all that was under way before it, for messages keep their order.
+class NothingJob final : public ControlJob {
+ public:
+  void Run() override {}
+};
+
+Task WaitForIntroduction(Call call, AddressCall what) {
   Container& container = ContainerOf(call);
-  IntroduceJob job(container, call.notification.tid);
-  co_await OnControl(call, job);
-  if (job.ok()) job.introduction().MoveInto(container);
-  co_return Reply::Continue();
+  if (container.introduction == IntroductionState::kWanted) {
+    container.introduction = IntroductionState::kUnderWay;
+    IntroduceJob job(container, call.notification.tid);
+    co_await OnControl(call, job);
+    if (job.ok()) job.introduction().MoveInto(container);
+    container.introduction = IntroductionState::kOver;
+  } else {
+    NothingJob job;
+    co_await OnControl(call, job);
+  }
+  co_return what.handler(call, what.number, what.address, what.length);
 }
 
 }  // namespace
@@ -40,12 +53,12 @@ void Introduction::MoveInto(Container& container) {
 }
 
 bool NeedsIntroduction(const Container& container) {
-  return container.view == nullptr && container.introducer != nullptr && !container.introduction_tried;
+  return container.view == nullptr && container.introducer != nullptr &&
+         container.introduction != IntroductionState::kOver;
 }
 
-Reply IntroduceFirst(Call& call) {
-  ContainerOf(call).introduction_tried = true;
-  return Start(WaitForIntroduction(call), /*if_no_slot=*/Reply::Continue());
+Reply IntroduceFirst(Call& call, const AddressCall& what) {
+  return Start(WaitForIntroduction(call, what), /*if_no_slot=*/Reply::Continue());
 }
 
 }  // namespace shunt
