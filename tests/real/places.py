@@ -47,6 +47,12 @@ def as_user(command):
             "--bounding-set=+all", "--", *command]
 
 
+def as_database_user(command):
+    """Inside of a container: a rootless runc cannot take the listener of a process that begins as another user."""
+    user = str(DATABASE_USER_ID)
+    return ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--", *command]
+
+
 def eventually(what, condition):
     """Waits for `condition` to become true; it may raise Failure to say that it never will."""
     end = time.monotonic() + PATIENCE
@@ -365,6 +371,17 @@ class Served(Container):
             command += ["--renumbered", "--metadata", "shunt.publish=" + wishes]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
+    def connect_network(self, which, who):
+        """Starts slirp4netns for a network namespace; it stays until the end of the test."""
+        name = f"{self.name}.{self.number}.slirp4netns"
+        ready, ready_write = os.pipe()
+        command = ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", f"--ready-fd={ready_write}",
+                   *which, "tap0"]
+        self.arena.spawn(who(command), name, pass_fds=[ready_write])
+        os.close(ready_write)
+        with open(ready, "rb") as pipe:
+            check(pipe.read(1) == b"1", f"slirp4netns did not start: {self.arena.log(name)}")
+
     def rootfs(self):
         """A root directory into which everything of the host's is mounted that programs need."""
         root = os.path.join(self.arena.work, "rootfs")
@@ -418,9 +435,7 @@ class Oci(Served):
             config = json.load(file)
         config["root"] = {"path": self.rootfs(), "readonly": False}
         if database:
-            # In here: a rootless runc cannot take the listener of a process that is another user.
-            user = str(DATABASE_USER_ID)
-            command = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--", *command]
+            command = as_database_user(command)
         os.mkfifo(folder + "/go")
         command = ["/bin/sh", "-c", 'echo >begun; read -r go <go; exec "$@"', "waiter", *command]
         config["process"].update(terminal=False, args=self.wrapped(command, folder), cwd=folder,
@@ -447,9 +462,6 @@ class Oci(Served):
 
     def attach_network(self, folder, process):
         """Gives the container an ordinary network, and then lets the program in it go."""
-        name = f"{self.name}.{self.number}.slirp4netns"
-        ready, ready_write = os.pipe()
-
         def has_begun():
             check(process.poll() is None, "the container did not start")
             with contextlib.suppress(FileNotFoundError), open(folder + "/begun", encoding="ascii") as file:
@@ -457,16 +469,64 @@ class Oci(Served):
             return False
         eventually("the container", has_begun)
         with open(folder + "/pid", encoding="ascii") as file:
-            pid = file.read()
-        command = ["slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", f"--ready-fd={ready_write}",
-                   pid, "tap0"]
-        self.arena.spawn(as_user(command), name, pass_fds=[ready_write])
-        os.close(ready_write)
-        with open(ready, "rb") as pipe:
-            check(pipe.read(1) == b"1", f"slirp4netns did not start: {self.arena.log(name)}")
+            self.connect_network([file.read()], as_user)
         with open(folder + "/go", "wb", buffering=0) as fifo:
             fifo.write(b"\n")
 
 
+class Containerd(Served):
+    """containerd's ctr, as root, in a network namespace that slirp4netns connects."""
+
+    name = "ctr"
+
+    @staticmethod
+    def runtime_user(command):
+        return command
+
+    @staticmethod
+    def missing():
+        return next((name for name in ("containerd", "ctr", "runc", "slirp4netns") if not shutil.which(name)), None)
+
+    def daemon(self):
+        """The socket of a containerd of our own."""
+        folder = os.path.join(self.arena.work, "containerd")
+        if not os.path.exists(folder):
+            # Its shims have their sockets in /run, wherever its own state is.
+            subprocess.run(["mount", "-t", "tmpfs", "run", "/run"], check=True)
+            os.makedirs(folder)
+            config = self.arena.write("containerd/config.toml", f"""version = 2
+                root = "{folder}/root"
+                state = "{folder}/state"
+                disabled_plugins = ["io.containerd.grpc.v1.cri"]
+                [grpc]
+                address = "{folder}/socket"
+                """)
+            self.arena.spawn(["containerd", "-c", config], "containerd.daemon")
+            eventually("containerd", lambda: subprocess.run(["ctr", "-a", folder + "/socket", "version"], check=False,
+                                                            capture_output=True).returncode == 0)
+        return folder + "/socket"
+
+    def network(self, folder):
+        """A network namespace, by its path."""
+        path = folder + "/network"
+        with open(path, "wb"):
+            subprocess.run(["unshare", "--net=" + path, "true"], check=True)
+        self.connect_network(["--netns-type=path", path], lambda command: command)
+        return path
+
+    def command(self, command, folder, ports, database):
+        self.start_agent(folder)
+        if database:
+            command = as_database_user(command)
+        profile = self.arena.write(os.path.join(folder, "profile.json"), self.profile(folder, ports))
+        options = [f"--env={name}={value}" for name, value in self.arena.environment.items()]
+        options += [f"--mount=type=bind,src={path},dst={path},options=rbind:rw" for path in self.mounts()]
+        return ["ctr", "-a", self.daemon(), "run", "--rm", "--seccomp", "--seccomp-profile", profile, "--cwd", folder,
+                "--with-ns", "network:" + self.network(folder), *options, "--rootfs", self.rootfs(),
+                f"real-{self.tag}-{self.number}", *self.wrapped(command, folder)]
+
+
 def all_places(arena):
-    return [Place(arena), ShuntRun(arena, False), ShuntRun(arena, True), Oci(arena, "runc"), Oci(arena, "crun")]
+    """Native first."""
+    return [Place(arena), ShuntRun(arena, False), ShuntRun(arena, True), Oci(arena, "runc"), Oci(arena, "crun"),
+            Containerd(arena)]
