@@ -19,6 +19,8 @@ namespace shunt {
   X(gone, "targets that left before they were answered")                                   \
   X(continued, "calls that the kernel ran as if they had not been trapped")                \
   X(no_slot, "calls that could not wait because every task slot was taken")                \
+  X(waits_begun, "calls that waited inside the engine")                                    \
+  X(waits_ended, "calls that have stopped waiting inside the engine")                      \
   X(accelerated, "sockets moved to the host's network for a connect")                      \
   X(published, "sockets moved to the host's network for a bind")                           \
   X(returned_home, "sockets moved back to their container's network")                      \

@@ -2,6 +2,7 @@
 #include "core/engine.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -48,6 +49,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& optio
         .control = &engine->control_,
         .bench = options.make_bench ? options.make_bench() : std::make_unique<Workbench>(),
         .on_thread_start = options.on_reactor_start,
+        .on_thread_stop = options.on_reactor_stop,
     });
     if (absl::Status status = reactor->Start(); !status.ok()) return status;
     engine->reactors_.push_back(std::move(reactor));
@@ -65,7 +67,7 @@ ServedListener& Engine::Serve(Listener listener, std::unique_ptr<Guest> guest,
                               std::function<void(std::unique_ptr<Guest>)> ended) {
   auto entry = std::make_unique<Entry>(*this, std::move(listener), std::move(guest), next_owner_++);
   entry->ended = std::move(ended);
-  entry->reactor_index = static_cast<size_t>(std::min_element(load_.begin(), load_.end()) - load_.begin());
+  entry->reactor_index = LeastLoaded();
   ++load_[entry->reactor_index];
   ServedListener& served = entry->served;
   served.gone = {.deliver = OnGone, .context = entry.get()};
@@ -73,6 +75,17 @@ ServedListener& Engine::Serve(Listener listener, std::unique_ptr<Guest> guest,
   served_.insert(std::move(entry));
   reactor.Add(served);
   return served;
+}
+
+// Starts to look somewhere else in each process: engines with one listener each (`shunt run`) shall not all use the same CPU.
+size_t Engine::LeastLoaded() const {
+  const auto start = static_cast<size_t>(getpid()) % load_.size();
+  size_t best = start;
+  for (size_t i = 1; i < load_.size(); ++i) {
+    const size_t candidate = (start + i) % load_.size();
+    if (load_[candidate] < load_[best]) best = candidate;
+  }
+  return best;
 }
 
 void Engine::OnGone(Message& message) {

@@ -23,6 +23,7 @@ struct EngineOptions {
   bool pin = true;   // each reactor on a CPU of its own; else the scheduler decides
   std::function<std::unique_ptr<Workbench>()> make_bench;
   std::function<void()> on_reactor_start;  // on each reactor's thread, when it is about to stop allocating
+  std::function<void()> on_reactor_stop;   // the same, when it has served its last call
 };
 
 class Engine {
@@ -53,6 +54,7 @@ class Engine {
 
   explicit Engine(std::span<const Route> routes);
   static void OnGone(Message& message);
+  size_t LeastLoaded() const;
 
   Dispatch dispatch_;
   Mailbox control_;

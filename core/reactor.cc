@@ -38,8 +38,10 @@ Reactor::Reactor(Config config) : config_(std::move(config)) {
   config_.bench->Connect(mailbox_, *config_.control);
 }
 
+// The bench's threads may still be at work for tasks whose frames lie in our slots: it goes before them.
 Reactor::~Reactor() {
   Stop();
+  config_.bench.reset();
 }
 
 absl::Status Reactor::Start() {
@@ -68,6 +70,7 @@ absl::Status Reactor::Start() {
     defers_task_work_ = ring_->defers_task_work();
     if (config_.on_thread_start) config_.on_thread_start();
     Run(&started);
+    if (config_.on_thread_stop) config_.on_thread_stop();
     ring_.reset();
   });
   started.wait(-1);
@@ -225,6 +228,7 @@ void* TakeSlot(Call& call, size_t bytes) {
     call.counters.Add(Counter::no_slot);
     return nullptr;
   }
+  call.counters.Add(Counter::waits_begun);
   new (slot) SlotHead{.reactor = &call.reactor, .served = &call.served};
   return static_cast<std::byte*>(slot) + kHeadBytes;
 }
@@ -233,6 +237,7 @@ void GiveSlot(void* frame) {
   void* const slot = static_cast<std::byte*>(frame) - kHeadBytes;
   const SlotHead head = *static_cast<SlotHead*>(slot);
   head.reactor->slots_.Give(slot);
+  head.reactor->counters_.Add(Counter::waits_ended);
   head.reactor->GiveBackIfUnused(*head.served);
 }
 

@@ -10,7 +10,7 @@
 // What holds:
 //  1. One listener belongs to one reactor, and nobody else receives from it.
 //  2. Every notification received is answered exactly once (Answer), or its target is gone.
-//  3. After Start() nothing on this thread allocates, locks or logs. tests/kernel/frozen_heap_test aborts on
+//  3. After Start() nothing on this thread allocates, locks or logs. tests/endure/frozen_heap_test aborts on
 //  any malloc.
 
 #pragma once
@@ -57,6 +57,7 @@ class Reactor {
     Mailbox* control = nullptr;  // where ended listeners and control jobs go
     std::unique_ptr<Workbench> bench;
     std::function<void()> on_thread_start;  // on the reactor's thread, when it is about to stop allocating
+    std::function<void()> on_thread_stop;   // the same, when it has served its last call
   };
 
   explicit Reactor(Config config);

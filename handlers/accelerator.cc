@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -45,15 +46,30 @@ net::LockPolicy PolicyFor(const net::SubnetSet& ordinary, const std::vector<net:
   net::LockPolicy policy{.deny = ordinary};
   for (const net::Publish& port : publish) {
     const net::IpAddress any4 = net::IpAddress::FromV4({0});
-    if (port.host_ip) {
-      policy.listen.push_back({*port.host_ip, port.host_port});
-    } else {
+    if (!port.host_ip || (port.host_ip->IsV6() && port.host_ip->IsUnspecified())) {
       policy.listen.push_back({any4, port.host_port});
       policy.listen.push_back({net::IpAddress(), port.host_port});
+    } else {
+      policy.listen.push_back({*port.host_ip, port.host_port});
     }
   }
-  policy.self = policy.listen;
   return policy;
+}
+
+// What OwnPublishedPort() (handlers/way.h) lets a connection reach, and nothing around it. Twins for other
+// connections do not get this: the address of a connect can be exchanged under our hands.
+std::vector<net::Endpoint> OwnPorts(const std::vector<net::Publish>& publish) {
+  std::vector<net::Endpoint> ports;
+  for (const net::Publish& port : publish) {
+    if (port.host_ip && !port.host_ip->IsUnspecified()) {
+      ports.push_back({*port.host_ip, port.host_port});
+      continue;
+    }
+    ports.push_back({net::IpAddress::FromV4({htonl(INADDR_LOOPBACK)}), port.host_port});
+    if (!port.host_ip || port.host_ip->IsV6())
+      ports.push_back({net::IpAddress::FromV6(in6addr_loopback), port.host_port});
+  }
+  return ports;
 }
 
 // True if the task's user namespace owns the host's network (or is above its owner), so that its root may
@@ -128,9 +144,9 @@ class RealAccelerator final : public Accelerator, public Introducer {
   absl::Status Watch(int fd, uint64_t what);
   void ChooseLocks();
   absl::Status ReadHostNetwork();
-  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> LockFor(const Served& served,
-                                                                   const net::SubnetSet& ordinary);
+  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> LockFor(const net::LockPolicy& policy);
   absl::StatusOr<std::unique_ptr<const NetworkView>> MakeView(const Served& served);
+  std::shared_ptr<HostPort> SharedHostPort(uint64_t netns, const net::Publish& publish);
   void Refresh(const std::shared_ptr<Served>& served);
   void OnEnded(uint64_t key, std::unique_ptr<Guest> guest);
   static void OnViewDelivered(Message& message);
@@ -153,6 +169,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
   // are few.
   std::map<std::string, std::shared_ptr<const net::NumberedLock>> lock_by_policy_;
   std::map<uint64_t, std::shared_ptr<Served>> served_;
+  std::map<std::pair<uint64_t, std::string>, std::weak_ptr<HostPort>> host_ports_;  // by network and port
   uint64_t next_key_ = 2;
   uint64_t next_lock_ = 1;
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
@@ -191,6 +208,7 @@ absl::Status RealAccelerator::Init() {
             return std::make_unique<Workbench>();
           },
           .on_reactor_start = options_.on_reactor_start,
+          .on_reactor_stop = options_.on_reactor_stop,
       },
       kRoutes);
   if (!bench_failure.ok()) return bench_failure;
@@ -248,13 +266,11 @@ absl::Status RealAccelerator::ReadHostNetwork() {
 }
 
 absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFor(
-    const Served& served, const net::SubnetSet& ordinary) {
-  net::LockPolicy policy;
+    const net::LockPolicy& policy) {
   // A device lock is new whenever the host's network is: what was made in store for a device that has gone
   // must go, too.
   std::string key = absl::StrCat("device ", host_->generation());
   if (locks_ == net::SocketLock::Kind::kProgram) {
-    policy = PolicyFor(ordinary, served.spec.publish);
     if (absl::Status status = net::CheckLockPolicy(policy); !status.ok()) return status;
     key = net::EncodeLockPolicy(policy);
   }
@@ -279,6 +295,9 @@ absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFo
 
 absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(const Served& served) {
   auto view = std::make_unique<NetworkView>();
+  absl::StatusOr<std::vector<net::IpAddress>> own_addresses =
+      net::ContainerAddresses(served.route_monitor.get());
+  if (!own_addresses.ok()) return own_addresses.status();
   const absl::StatusOr<net::SubnetSet> own = net::ContainerNetworks(served.route_monitor.get());
   if (!own.ok()) return own.status();
   view->ordinary = AlwaysOrdinary();
@@ -291,9 +310,17 @@ absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(con
       (locks_ == net::SocketLock::Kind::kDevice && served.privileged)) {
     return view;  // without a lock: nothing is accelerated
   }
-  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> lock = LockFor(served, view->ordinary);
+  net::LockPolicy policy = PolicyFor(view->ordinary, served.spec.publish);
+  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> lock = LockFor(policy);
   if (!lock.ok()) return lock.status();
   view->lock = std::move(*lock);
+  if (locks_ == net::SocketLock::Kind::kProgram && !served.spec.publish.empty()) {
+    policy.self = OwnPorts(served.spec.publish);
+    lock = LockFor(policy);
+    if (!lock.ok()) return lock.status();
+    view->own_ports_lock = std::move(*lock);
+    view->own_addresses = *std::move(own_addresses);
+  }
   if (locks_ == net::SocketLock::Kind::kDevice) {
     view->host = host_;
     for (const net::Interface& interface : host_->interfaces()) {
@@ -363,7 +390,17 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
   out.view = served.view.get();
   out.home4 = std::move(visit->tcp4);
   out.home6 = std::move(visit->tcp6);
+  for (const net::Publish& publish : served.spec.publish)
+    out.host_ports.push_back(SharedHostPort(visit->cookie, publish));
   return absl::OkStatus();
+}
+
+// One for each network and port, however many listeners its processes come with.
+std::shared_ptr<HostPort> RealAccelerator::SharedHostPort(uint64_t netns, const net::Publish& publish) {
+  std::weak_ptr<HostPort>& known = host_ports_[{netns, publish.ToString()}];
+  std::shared_ptr<HostPort> port = known.lock();
+  if (port == nullptr) known = port = std::make_shared<HostPort>(publish);
+  return port;
 }
 
 // The container's or the host's network has changed: a new view for the reactor. One at a time for each
@@ -406,7 +443,11 @@ void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
   served_.erase(found);
   served->corpse = std::move(guest);  // an update may still be on its way to it
   served->route_monitor.reset();
-  if (!served->update_in_flight) served->view.reset();
+  if (!served->update_in_flight) {
+    served->view.reset();
+    served->corpse.reset();
+  }
+  std::erase_if(host_ports_, [](const auto& entry) { return entry.second.expired(); });
   RetireUnusedLocks();
   if (served->ended) served->ended();
 }

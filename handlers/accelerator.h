@@ -30,8 +30,8 @@ struct AcceleratorOptions {
   int reactors = 0;  // 0: one for each CPU that we may run on
   Affinity affinity = Affinity::kPin;
   std::string lock_socket;  // where the privileged helper hands out locks; empty: the default path
-  std::function<void()>
-      on_reactor_start;  // for tests: on each reactor's thread, when it is about to stop allocating
+  // For tests, on each reactor's thread: it is about to stop allocating; it has served its last call.
+  std::function<void()> on_reactor_start, on_reactor_stop;
 };
 
 // One container as its operator wants it.

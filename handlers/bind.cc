@@ -14,22 +14,17 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include <algorithm>
-
+#include "core/task.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
 #include "handlers/homecoming.h"
+#include "handlers/host_port.h"
+#include "handlers/side_call.h"
 #include "handlers/socket_call.h"
 #include "handlers/swap.h"
 
 namespace shunt {
 namespace {
-
-bool IsSet(int socket_fd, int level, int name) {
-  int value = 0;
-  socklen_t size = sizeof(value);
-  return getsockopt(socket_fd, level, name, &value, &size) == 0 && value != 0;
-}
 
 // The published port that a bind to `address` by a socket of `family` means; nullptr: it stays inside.
 PublishedPort* FindPublished(Container& container, const net::SockAddr& address, int family) {
@@ -43,48 +38,54 @@ PublishedPort* FindPublished(Container& container, const net::SockAddr& address,
   return nullptr;
 }
 
-net::SockAddr HostAddress(const net::Publish& publish, int family) {
-  const net::IpAddress any = family == AF_INET ? net::IpAddress::FromV4({0}) : net::IpAddress();
-  return {publish.host_ip.value_or(any), publish.host_port, static_cast<sa_family_t>(family)};
-}
-
-Fd BoundLike(int socket_fd, int family, const net::SockAddr& address, bool reuse_port, int& error) {
-  Fd made(socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
-  const int one = 1;
-  const int v6only = family == AF_INET6 && IsSet(socket_fd, IPPROTO_IPV6, IPV6_V6ONLY) ? 1 : 0;
-  if (IsSet(socket_fd, SOL_SOCKET, SO_REUSEADDR))
-    setsockopt(made.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-  if (family == AF_INET6) setsockopt(made.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only));
-  if (reuse_port) setsockopt(made.get(), SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
-  if (!made.valid() || bind(made.get(), address.data(), address.size()) != 0) {
-    error = errno;
-    made.reset();
-  }
-  return made;
-}
-
-// With SO_REUSEPORT a bind joins whoever has the port already, if he is of our uid: a stolen share of
-// somebody's clients. So the first of a container's group must find the port free without it. From then on a
-// bound socket of ours that never listens keeps strangers out. 0, or the errno that the program shall see.
-int GuardReusedPort(PublishedPort& port, const TargetSocket& socket, const net::SockAddr& host_address) {
-  const int family = socket.facts.family;
-  if (!IsSet(socket.fd.get(), SOL_SOCKET, SO_REUSEPORT)) {
-    port.guard.reset();
-    return 0;
-  }
-  if (port.guard.valid()) return 0;
-  int error = 0;
-  if (!BoundLike(socket.fd.get(), family, host_address, /*reuse_port=*/false, error).valid()) return error;
-  port.guard = BoundLike(socket.fd.get(), family, host_address, /*reuse_port=*/true, error);
-  return port.guard.valid() ? 0 : error;
-}
-
-void Remember(PublishedPort& port, const net::SockAddr& bound_as, int twin_fd) {
+// The listener is on the host: its port is known as the container's own.
+Reply Published(Call& call, PublishedPort& port, const net::SockAddr& bound_as, int twin_fd) {
   uint64_t cookie = 0;
   socklen_t size = sizeof(cookie);
   getsockopt(twin_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
-  port.bound_as = bound_as;
-  port.twins[port.next_twin++ % port.twins.size()] = cookie;
+  port.host->Remember(cookie, bound_as);
+  call.counters.Add(Counter::published);
+  return Reply::Return(0);
+}
+
+// Somebody else (a dup, a process forked earlier) holds the old socket. One socket must not become two, so it
+// is put back, and stays inside with all its holders.
+Task TakeSwapBack(Call call, int number, Twin twin, PublishedPort& port, net::SockAddr bound_as,
+                  net::SocketIdentity old_socket) {
+  net::HolderSearch search(call.notification.tid, old_socket);
+  const bool searched = co_await OnSide(BenchOf(call), search);
+  if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
+    co_return Reply::Return(0);
+  co_return Published(call, port, bound_as, twin.fd.get());
+}
+
+// Puts the twin in place. The old socket is bound inside already.
+Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port,
+           const net::SockAddr& bound_as) {
+  const Result<net::SocketIdentity> identity = net::Identify(old_socket.get());
+  if (!identity) return Reply::Return(0);
+  switch (SwapIn(call, number, std::move(old_socket), twin)) {
+    case Swapped::kNotAtAll:
+      return Reply::Continue();
+    case Swapped::kShared:
+      return Start(TakeSwapBack(call, number, std::move(twin), port, bound_as, *identity),
+                   /*if_no_slot=*/Reply::Fail(ENOBUFS));
+    case Swapped::kAlone:
+      break;
+  }
+  return Published(call, port, bound_as, twin.fd.get());
+}
+
+// The same for a socket that an epoll may watch: the twin is added to it first.
+Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, PublishedPort& port,
+                 net::SockAddr bound_as) {
+  WatcherSearch search(call, number, old_socket.get(), twin.fd.get());
+  const bool searched = co_await OnSide(BenchOf(call), search);
+  if (!searched || !search.Done(call)) {
+    call.counters.Add(Counter::kept_error);
+    co_return Reply::Return(0);
+  }
+  co_return Swap(call, number, std::move(old_socket), std::move(twin), port, bound_as);
 }
 
 // A twin is bound in the container's network like any other socket of it. One that is connected, listening or
@@ -127,9 +128,8 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Result<Fd> made = BenchOf(call).twins.Take(*container.view->lock, family, /*device=*/0);
   if (!made) return Reply::Continue();
   twin->fd = std::move(*made);
-  BindTo bind_to{.address = HostAddress(port->publish, family)};
-  if (const int error = GuardReusedPort(*port, *socket, *bind_to.address); error != 0)
-    return Reply::Fail(error);
+  if (const int error = port->host->Admit(socket->fd.get(), family); error != 0) return Reply::Fail(error);
+  BindTo bind_to{.address = port->host->AddressFor(family)};
   const Counter obstacle = CarryOver(call, *socket, *twin, bind_to);
   if (bind_to.error != 0) return Reply::Fail(bind_to.error);
   if (obstacle != Counter::count_) {
@@ -137,15 +137,13 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
     return Reply::Continue();
   }
   // What the container's own network has to say (an address that it does not have, a port that is taken
-  // inside) comes first.
+  // inside) comes before the success on the host.
   if (bind(socket->fd.get(), wanted->data(), wanted->size()) != 0) return Reply::Fail(errno);
   fcntl(twin->fd.get(), F_SETFL, twin->flags);
-  // A copy elsewhere (a socket that was made for another process) keeps the container's socket, which listens
-  // inside.
-  if (SwapIn(call, number, std::move(socket->fd), *twin) == Swapped::kNotAtAll) return Reply::Continue();
-  Remember(*port, *wanted, twin->fd.get());
-  call.counters.Add(Counter::published);
-  return Reply::Return(0);
+  if (KnownUnwatched(call, number, socket->fd.get()))
+    return Swap(call, number, std::move(socket->fd), *std::move(twin), *port, *wanted);
+  return Start(SwapWatched(call, number, std::move(socket->fd), *std::move(twin), *port, *wanted),
+               /*if_no_slot=*/Reply::Fail(ENOBUFS));
 }
 
 Reply Bind(Call& call) {

@@ -65,19 +65,16 @@ Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
   return Reply::Continue();
 }
 
-// A locked twin of an unconnected socket, ready to be installed.
-Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::SockAddr& peer) {
+// A twin of an unconnected socket, with `lock` on it (by `device`, if it is that kind) and ready to be installed.
+Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock& lock, int device) {
   const auto keep = [&call](Counter why) {
     call.counters.Add(why);
     return Fail(EOPNOTSUPP);
   };
   SocketBench& bench = BenchOf(call);
-  const Container& container = ContainerOf(call);
-  const Result<int> device = LockingDevice(bench, container, peer);
-  if (!device) return keep(Counter::kept_unlocked);
   Result<Twin> twin = ReplacementFor(socket);
   if (!twin || WasShutDown(socket.fd.get())) return keep(Counter::kept_options);
-  Result<Fd> made = bench.twins.Take(*container.view->lock, socket.facts.family, *device);
+  Result<Fd> made = bench.twins.Take(lock, socket.facts.family, device);
   if (!made) return keep(Counter::kept_error);
   twin->fd = std::move(*made);
   const Result<std::optional<net::SockAddr>> source = SourceOf(bench, socket);
@@ -162,7 +159,14 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
                                static_cast<socklen_t>(raw.size));
     return Reply::Fail(result == 0 ? EINVAL : errno);
   }
-  if (!LeadsToHost(container, *peer)) return GoHome(call, number, std::move(socket));
+  if (!LeadsToHost(container, *peer)) {
+    const std::optional<net::SockAddr> own = OwnPublishedPort(BenchOf(call), container, *peer);
+    if (!own) return GoHome(call, number, std::move(socket));
+    // Its lock keeps it from there: another twin takes its place.
+    Result<Twin> twin = MakeTwin(call, socket, *container.view->own_ports_lock, /*device=*/0);
+    if (!twin) return GoHome(call, number, std::move(socket));
+    return Move(call, number, std::move(socket), *std::move(twin), *own);
+  }
   const Result<int> device = LockingDevice(BenchOf(call), container, *peer);
   if (!device) {
     call.counters.Add(Counter::kept_unlocked);
@@ -170,7 +174,7 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, const RawAddress&
   }
   if (*device != 0 && !net::BindToDevice(socket.fd.get(), *device)) {
     // Its lock holds it to the device of an earlier peer: another twin takes its place.
-    Result<Twin> twin = MakeTwin(call, socket, *peer);
+    Result<Twin> twin = MakeTwin(call, socket, *container.view->lock, *device);
     if (!twin) return GoHome(call, number, std::move(socket));
     return Move(call, number, std::move(socket), *std::move(twin), *peer);
   }
@@ -190,8 +194,16 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();
-  const Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
-  const bool to_host = peer && LeadsToHost(container, *peer);
+  Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
+  bool to_host = peer && LeadsToHost(container, *peer);
+  const net::NumberedLock* lock = container.view->lock.get();
+  if (peer && !to_host) {
+    if (const std::optional<net::SockAddr> own = OwnPublishedPort(BenchOf(call), container, *peer)) {
+      peer = *own;
+      to_host = true;
+      lock = container.view->own_ports_lock.get();
+    }
+  }
   if (!to_host && !container.has_twins) return Reply::Continue();
 
   std::optional<TargetSocket> socket = TakeSocket(call, number);
@@ -201,7 +213,13 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   // Connected, connecting or listening inside: the kernel's own errors.
   if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Continue();
 
-  Result<Twin> twin = MakeTwin(call, *socket, *peer);
+  const bool own_port = lock != container.view->lock.get();
+  const Result<int> device = own_port ? Result<int>(0) : LockingDevice(BenchOf(call), container, *peer);
+  if (!device) {
+    call.counters.Add(Counter::kept_unlocked);
+    return Reply::Continue();
+  }
+  Result<Twin> twin = MakeTwin(call, *socket, *lock, *device);
   if (!twin) return Reply::Continue();
   return Move(call, number, *std::move(socket), *std::move(twin), *peer);
 }

@@ -35,6 +35,8 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   if (!netns.ok()) return netns.status();
   Result<Fd> route_socket = net::OpenRouteSocket();
   if (!route_socket) return ToStatus(route_socket.error(), "open a route socket");
+  Result<net::ListenerCensus> census = net::ListenerCensus::Open();
+  if (!census) return ToStatus(census.error(), "open a sock_diag socket");
   const Result<net::TwinDefaults> defaults4 = net::TwinDefaults::Learn(AF_INET);
   if (!defaults4)
     return ToStatus(defaults4.error(),
@@ -47,8 +49,8 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   TargetCache ourselves;
   const Result<DescriptorInfo> a_socket = ourselves.Find(0, gettid()).Describe(route_socket->get());
   if (!a_socket) return ToStatus(a_socket.error(), "read /proc/self/fdinfo (is /proc mounted?)");
-  std::unique_ptr<SocketBench> bench(
-      new SocketBench(*netns, a_socket->mount, std::move(*route_socket), *std::move(probe)));
+  std::unique_ptr<SocketBench> bench(new SocketBench(*netns, a_socket->mount, std::move(*route_socket),
+                                                     *std::move(census), *std::move(probe)));
   bench->side = *std::move(side);
   bench->port_holder_ = HoldPort(bench->taken_port_);
   if (!bench->port_holder_.valid()) return absl::UnavailableError("no port of the host is free");

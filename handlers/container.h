@@ -16,14 +16,17 @@
 
 #include "core/call.h"
 #include "core/fd.h"
+#include "handlers/host_port.h"
 #include "handlers/introduction.h"
 #include "handlers/timed_call.h"
 #include "net/host_network.h"
+#include "net/listener_census.h"
 #include "net/option_marks.h"
 #include "net/publish.h"
 #include "net/shared_file.h"
 #include "net/side_thread.h"
 #include "net/sock_addr.h"
+#include "net/spare_sockets.h"
 #include "net/subnet_set.h"
 #include "net/twin_options.h"
 #include "net/twin_pool.h"
@@ -41,16 +44,18 @@ struct NetworkView {
   // lies behind them.
   std::shared_ptr<const net::HostNetwork> host;
   std::vector<int> open_devices;
+  // For connections to its own published ports: the container's addresses, and the lock that lets a twin
+  // reach just those ports where they are on the host. Null without published ports or without the program
+  // lock.
+  std::vector<net::IpAddress> own_addresses;
+  std::shared_ptr<const net::NumberedLock> own_ports_lock;
 };
 
-// A port that the operator published, and what became of it. Reactor's thread.
+// A port that the operator published, and what became of it.
 struct PublishedPort {
   net::Publish publish;
-  bool taken = false;      // by another container of this agent
-  net::SockAddr bound_as;  // what the program asked for when its socket was moved; port 0: not yet
-  Fd guard;                // holds the host's port for our own SO_REUSEPORT group; see handlers/bind.cc
-  std::array<uint64_t, 16> twins{};  // SO_COOKIEs of the listeners that were moved lately
-  size_t next_twin = 0;
+  bool taken = false;              // by another container of this agent
+  std::shared_ptr<HostPort> host;  // null until the container is introduced, and if it is taken
 };
 
 class Container final : public Guest {
@@ -75,8 +80,7 @@ class Container final : public Guest {
   TimedCalls timed_calls;
   uint64_t epolls_made = 0;  // epoll_create calls so far
   std::vector<PublishedPort> published;
-  std::vector<Fd> home4,
-      home6;  // unconnected sockets of the container's own network, for those that have to go back
+  net::SpareSockets home4, home6;  // of the container's own network, for those that have to go back
 };
 
 class SocketBench final : public Workbench {
@@ -92,6 +96,7 @@ class SocketBench final : public Workbench {
   const int socket_mount;  // DescriptorInfo::mount of every socket
   net::TwinPool twins;
   net::RouteCache routes;
+  net::ListenerCensus listeners;
   net::HolderProbe holders;
   std::unique_ptr<net::SideThread> side;
 
@@ -100,10 +105,12 @@ class SocketBench final : public Workbench {
   const net::TwinDefaults& defaults(int family) const { return family == AF_INET ? defaults4_ : defaults6_; }
 
  private:
-  SocketBench(uint64_t its_host_netns, int its_socket_mount, Fd route_socket, net::HolderProbe probe)
+  SocketBench(uint64_t its_host_netns, int its_socket_mount, Fd route_socket, net::ListenerCensus census,
+              net::HolderProbe probe)
       : host_netns(its_host_netns),
         socket_mount(its_socket_mount),
         routes(std::move(route_socket)),
+        listeners(std::move(census)),
         holders(std::move(probe)) {}
 
   Fd port_holder_;

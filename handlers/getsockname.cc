@@ -15,11 +15,25 @@
 namespace shunt {
 namespace {
 
-const PublishedPort* FindByHostPort(const Container& container, uint16_t host_port) {
+uint64_t CookieOf(int socket_fd) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  return getsockopt(socket_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
+}
+
+// What the program shall see of a twin; nothing if it has nothing to do with a published port. A listener has
+// the address that the program asked for; an accepted socket its own, with the program's port.
+std::optional<net::SockAddr> NameOf(const Container& container, const TargetSocket& twin) {
+  net::SockAddr name = twin.facts.local;
   for (const PublishedPort& port : container.published) {
-    if (port.publish.host_port == host_port && port.bound_as.port() != 0) return &port;
+    if (port.publish.host_port != name.port() || port.host == nullptr) continue;
+    const net::SockAddr bound_as = port.host->BoundAs(twin.facts.family);
+    if (!bound_as.valid()) continue;
+    if (twin.facts.tcp_state == TCP_LISTEN || port.host->IsOurs(CookieOf(twin.fd.get()))) return bound_as;
+    name.set_port(port.publish.port);
+    return name;
   }
-  return nullptr;
+  return {};
 }
 
 }  // namespace
@@ -29,17 +43,8 @@ Reply NameSocket(Call& call, int number, uint64_t address, uint64_t length_addre
   if (!container.has_twins) return Reply::Continue();
   const std::optional<TargetSocket> socket = TakeSocket(call, number);
   if (!socket || socket->home != Home::kHost) return Reply::Continue();
-  const PublishedPort* const port = FindByHostPort(container, socket->facts.local.port());
-  if (port == nullptr) return Reply::Continue();
-
-  // The listener has the address that the program asked for; an accepted socket its own, with the program's
-  // port.
-  net::SockAddr name = socket->facts.local;
-  if (socket->facts.tcp_state == TCP_LISTEN || socket->facts.tcp_state == TCP_CLOSE) {
-    if (port->bound_as.family() == name.family()) name = port->bound_as;
-  } else {
-    name.set_port(port->publish.port);
-  }
+  const std::optional<net::SockAddr> name = NameOf(container, *socket);
+  if (!name) return Reply::Continue();
 
   int length = 0;
   const Target& target = call.target();
@@ -47,9 +52,9 @@ Reply NameSocket(Call& call, int number, uint64_t address, uint64_t length_addre
   if (!got || *got != sizeof(length)) return Reply::Fail(EFAULT);
   if (length < 0) return Reply::Fail(EINVAL);
   if (!call.StillValid()) return Reply::Continue();
-  const size_t copied = std::min(static_cast<size_t>(length), static_cast<size_t>(name.size()));
-  const std::span bytes(reinterpret_cast<const std::byte*>(name.data()), copied);
-  const int full = static_cast<int>(name.size());
+  const size_t copied = std::min(static_cast<size_t>(length), static_cast<size_t>(name->size()));
+  const std::span bytes(reinterpret_cast<const std::byte*>(name->data()), copied);
+  const int full = static_cast<int>(name->size());
   const Result<size_t> put_name = target.WriteMemory(address, bytes);
   const Result<size_t> put_length = target.WriteMemory(length_address, std::as_bytes(std::span(&full, 1)));
   const bool all = put_name && *put_name == copied && put_length && *put_length == sizeof(full);

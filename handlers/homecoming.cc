@@ -63,7 +63,7 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);
 }
 
-std::vector<Fd>& Stock(Container& container, int family) {
+net::SpareSockets& Stock(Container& container, int family) {
   return family == AF_INET ? container.home4 : container.home6;
 }
 
@@ -72,34 +72,30 @@ Task FetchAndExchange(Call call, int number, TargetSocket twin, Arrival arrival)
   Container& container = ContainerOf(call);
   FetchSockets fetch(call.notification.tid, container.netns);
   co_await OnControl(call, fetch);
-  // The vectors were made on the control thread, so to swap them in allocates nothing.
-  if (container.home4.empty()) container.home4.swap(fetch.brought().tcp4);
-  if (container.home6.empty()) container.home6.swap(fetch.brought().tcp6);
-  std::vector<Fd>& stock = Stock(container, twin.facts.family);
+  if (container.home4.empty()) container.home4 = std::move(fetch.brought().tcp4);
+  if (container.home6.empty()) container.home6 = std::move(fetch.brought().tcp6);
+  net::SpareSockets& stock = Stock(container, twin.facts.family);
   if (stock.empty()) co_return Reply::Fail(EADDRNOTAVAIL);
-  Fd home = std::move(stock.back());
-  stock.pop_back();
+  Fd home = stock.Take();
   co_return Exchange(call, number, twin, std::move(home), arrival);
 }
 
 }  // namespace
 
 Reply GoHome(Call& call, int number, TargetSocket twin, const Arrival& arrival) {
-  std::vector<Fd>& stock = Stock(ContainerOf(call), twin.facts.family);
+  net::SpareSockets& stock = Stock(ContainerOf(call), twin.facts.family);
   if (stock.empty()) {
     return Start(FetchAndExchange(call, number, std::move(twin), arrival),
                  /*if_no_slot=*/Reply::Fail(EADDRNOTAVAIL));
   }
-  Fd home = std::move(stock.back());
-  stock.pop_back();
+  Fd home = stock.Take();
   return Exchange(call, number, twin, std::move(home), arrival);
 }
 
 Reply RefuseBind(Call& call, TargetSocket twin, const net::SockAddr& address) {
-  std::vector<Fd>& stock = Stock(ContainerOf(call), twin.facts.family);
+  net::SpareSockets& stock = Stock(ContainerOf(call), twin.facts.family);
   if (stock.empty()) return Reply::Fail(EINVAL);
-  const Fd judge = std::move(stock.back());
-  stock.pop_back();
+  const Fd judge = stock.Take();
   const int error = bind(judge.get(), address.data(), address.size()) == 0 ? 0 : errno;
   return Reply::Fail(error == 0 || error == EADDRINUSE ? EINVAL : error);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers/introduction.h"
 
+#include <utility>
+
 #include "core/task.h"
 #include "handlers/container.h"
 
@@ -48,8 +50,9 @@ Task WaitForIntroduction(Call call, AddressCall what) {
 void Introduction::MoveInto(Container& container) {
   container.netns = netns;
   container.view = view;
-  container.home4.swap(home4);
-  container.home6.swap(home6);
+  container.home4 = std::move(home4);
+  container.home6 = std::move(home6);
+  for (size_t i = 0; i < host_ports.size(); ++i) container.published[i].host = std::move(host_ports[i]);
 }
 
 bool NeedsIntroduction(const Container& container) {

@@ -10,21 +10,24 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "core/call.h"
-#include "core/fd.h"
+#include "net/spare_sockets.h"
 
 namespace shunt {
 
 class Container;
+class HostPort;
 struct NetworkView;
 
 struct Introduction {
   uint64_t netns = 0;
   const NetworkView* view = nullptr;
-  std::vector<Fd> home4, home6;
+  net::SpareSockets home4, home6;
+  std::vector<std::shared_ptr<HostPort>> host_ports;  // for the first of Container::published, in their order
 
   // On the container's reactor (or before it has one).
   void MoveInto(Container& container);

@@ -3,7 +3,9 @@
 //
 // An unconnected twin whose program wants a listener goes home first. Once a container has twins, its listens
 // are carried out on our duplicate of the socket, never by CONTINUE: another thread could put a twin under
-// the descriptor in between.
+// the descriptor in between. The program lock would hold even so (a listener elsewhere is deaf), but a device
+// lock would not; and a twin can also come by a message from a process that is served by another listener. So
+// with a device lock this is done from the beginning.
 
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -27,7 +29,9 @@ bool IsPublished(const Container& container, uint16_t host_port) {
 
 Reply ListenSocket(Call& call, int number, int backlog) {
   Container& container = ContainerOf(call);
-  if (!container.has_twins) return Reply::Continue();
+  const bool deaf_anyway = container.view == nullptr || container.view->lock == nullptr ||
+                           container.view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
+  if (!container.has_twins && deaf_anyway) return Reply::Continue();
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   // Not TCP. An AF_UNIX listener must be made by its own process: clients are told who it is.
   if (!socket || socket->home == Home::kElsewhere || !call.StillValid()) return Reply::Continue();

@@ -137,4 +137,12 @@ absl::StatusOr<SubnetSet> ContainerNetworks(int route_socket_fd) {
   return networks;
 }
 
+absl::StatusOr<std::vector<IpAddress>> ContainerAddresses(int route_socket_fd) {
+  const absl::StatusOr<std::vector<InterfaceAddress>> addresses = DumpAddresses(route_socket_fd);
+  if (!addresses.ok()) return addresses.status();
+  std::vector<IpAddress> ips;
+  for (const InterfaceAddress& address : *addresses) ips.push_back(address.ip);
+  return ips;
+}
+
 }  // namespace shunt::net

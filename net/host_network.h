@@ -91,5 +91,7 @@ class RouteCache {
 // The networks of all devices of the socket's network namespace, the loopback networks always included: where
 // a container's own peers live. ResourceExhausted if they do not fit into a set.
 absl::StatusOr<SubnetSet> ContainerNetworks(int route_socket_fd);
+// The addresses of all its devices, the loopback device's included.
+absl::StatusOr<std::vector<IpAddress>> ContainerAddresses(int route_socket_fd);
 
 }  // namespace shunt::net

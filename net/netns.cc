@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_format.h"
@@ -27,7 +28,7 @@
 namespace shunt::net {
 namespace {
 
-constexpr int kSocketsMax = 16;  // of each family, in one visit
+constexpr int kSocketsMax = SpareSockets::kCapacity;  // of each family, in one visit
 constexpr int kVisitTimeoutMs = 5000;
 
 // What the child tells beside the descriptors, which come in the order: monitor, tcp4..., tcp6...
@@ -147,7 +148,7 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t tid) {
   NetnsVisit visit;
   visit.route_monitor = std::move(fds[0]);
   for (size_t i = 1; i < fds.size(); ++i) {
-    (i <= static_cast<size_t>(letter.tcp4) ? visit.tcp4 : visit.tcp6).push_back(std::move(fds[i]));
+    (i <= static_cast<size_t>(letter.tcp4) ? visit.tcp4 : visit.tcp6).Add(std::move(fds[i]));
   }
   const Result<uint64_t> cookie = NetnsCookie(visit.route_monitor.get());
   if (!cookie) return ToStatus(cookie.error(), "read SO_NETNS_COOKIE");

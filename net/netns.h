@@ -9,11 +9,11 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/fd.h"
 #include "core/result.h"
+#include "net/spare_sockets.h"
 
 namespace shunt::net {
 
@@ -26,15 +26,15 @@ absl::StatusOr<uint64_t> OwnNetnsCookie();
 // What a short-lived child of ours brings back from a container's network namespace.
 struct NetnsVisit {
   uint64_t cookie = 0;
-  Fd route_monitor;      // as net::OpenRouteMonitor(), but of that namespace
-  std::vector<Fd> tcp4;  // unconnected TCP sockets that live there, nonblocking
-  std::vector<Fd> tcp6;  // fewer than asked for (none) where IPv6 is off
+  Fd route_monitor;   // as net::OpenRouteMonitor(), but of that namespace
+  SpareSockets tcp4;  // unconnected TCP sockets that live there, nonblocking
+  SpareSockets tcp6;  // fewer than asked for (none) where IPv6 is off
 };
 
 // Sends a child into the network namespace (and, if it takes that, the user namespace) of task `tid`, any
 // thread, and waits for what it brings: a process, because a thread cannot join a user namespace.
 // PermissionDenied: the task hides from us, as a runtime does before it executes the container's program.
-// Control path: forks, a few hundred microseconds.
+// Control path: forks, a few hundred microseconds. At most SpareSockets::kCapacity sockets of each family.
 absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family);
 
 }  // namespace shunt::net

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// ListenerCensus: who listens on a TCP port of this network namespace, as the kernel knows it (sock_diag).
+//
+// A port number alone says nothing about whose it is: a listener may have gone and a stranger come. The
+// kernel tells each socket's cookie (SO_COOKIE), by which one's own sockets are known again. Any user may
+// ask. No heap after construction; one thread.
+
+#pragma once
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+#include "core/fd.h"
+#include "core/result.h"
+#include "net/ip_address.h"
+
+namespace shunt::net {
+
+struct ListeningSocket {
+  uint64_t cookie = 0;
+  sa_family_t family = AF_UNSPEC;  // AF_INET or AF_INET6
+  IpAddress ip;                    // unspecified: every address of its family
+  bool v6_only = false;            // AF_INET6: takes no IPv4 clients
+
+  // True if it takes clients that connect to `destination`, unless somebody who listens on just that address
+  // does.
+  bool Accepts(const IpAddress& destination) const;
+};
+
+class ListenerCensus {
+ public:
+  // Of the network namespace that this thread is in. ENOENT or EPROTONOSUPPORT, here or later: the kernel has
+  // no sock_diag for TCP (CONFIG_INET_DIAG).
+  static Result<ListenerCensus> Open();
+
+  // Calls visit() for each listening socket of this family on `port` (host byte order), whatever its address
+  // and device.
+  Result<void> Visit(sa_family_t family, uint16_t port,
+                     absl::FunctionRef<void(const ListeningSocket&)> visit);
+
+ private:
+  explicit ListenerCensus(Fd fd);
+
+  Fd fd_;
+  std::unique_ptr<std::byte[]> buffer_;  // netlink::kDumpBuffer bytes
+};
+
+}  // namespace shunt::net
