@@ -360,10 +360,10 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
     if (absl::Status status = Introduce(*container, served->spec.pid, introduction); status.ok()) {
       introduction.MoveInto(*container);
       container->views.fill(served->view.get());
-    } else {
+    } else if (!absl::IsPermissionDenied(status)) {
       ordinary = std::string(status.message());
       container->introducer = nullptr;
-    }
+    }  // Else its task is still the runtime, which hides from everybody: the first call of the program tells.
   }
   served->listener =
       &engine_->Serve(*std::move(listener), std::move(container),

@@ -139,7 +139,7 @@ Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& a
 
 Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(call)) return IntroduceFirst(call, BindSocket, number, address, length);
+  if (NeedsIntroduction(call)) return IntroduceFirst(call, {BindSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
   if (view == nullptr || (container.published.empty() && !container.has_twins)) return Reply::Continue();
 

@@ -202,7 +202,7 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim
 
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
-  if (NeedsIntroduction(call)) return IntroduceFirst(call, ConnectSocket, number, address, length);
+  if (NeedsIntroduction(call)) return IntroduceFirst(call, {ConnectSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
   if (view == nullptr || view->lock == nullptr) return Reply::Continue();
   if (container.timed_calls.TakeInterrupted(call.notification.tid)) return Reply::Fail(EINTR);

@@ -77,7 +77,7 @@ class Container final : public Guest {
   int first_unprivileged_port = 1024;  // for a bind inside; net.ipv4.ip_unprivileged_port_start
 
   // From here on its reactors'.
-  std::atomic<bool> introduction_tried = false;
+  std::atomic<IntroductionState> introduction = IntroductionState::kWanted;
   std::atomic<bool> has_twins = false;  // some socket of it was moved, so an address alone no longer decides
   net::OptionMarks rare_options;        // sockets on which an option was set that ordinary swaps do not read
   net::OptionMarks stay;                // sockets with an option that nobody can read back

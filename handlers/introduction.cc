@@ -33,15 +33,26 @@ class ActivateJob final : public ControlJob {
   Container& container_;
 };
 
-Task WaitForIntroduction(Call call, AddressHandler handler, int number, uint64_t address, int length) {
+// How long a call waits for the introduction that another one is at, before it looks again, in nanoseconds.
+constexpr int64_t kLookAgainAfter = 500'000;
+
+Task WaitForIntroduction(Call call, AddressCall what) {
   Container& container = ContainerOf(call);
-  IntroduceJob introduce(container, call.notification.tid);
-  co_await OnControl(call, introduce);
-  if (!introduce.ok()) co_return Reply::Continue();
-  introduce.introduction().MoveInto(container);
-  ActivateJob activate(container);
-  co_await OnControl(call, activate);
-  co_return handler(call, number, address, length);
+  IntroductionState wanted = IntroductionState::kWanted;
+  if (container.introduction.compare_exchange_strong(wanted, IntroductionState::kUnderWay)) {
+    IntroduceJob introduce(container, call.notification.tid);
+    co_await OnControl(call, introduce);
+    if (introduce.ok()) {
+      introduce.introduction().MoveInto(container);
+      ActivateJob activate(container);
+      co_await OnControl(call, activate);
+    }
+    container.introduction = IntroductionState::kOver;
+  } else {
+    co_await Pause(call, kLookAgainAfter);
+  }
+  call.alone = false;
+  co_return what.handler(call, what.number, what.address, what.length);
 }
 
 }  // namespace
@@ -56,12 +67,12 @@ void Introduction::MoveInto(Container& container) {
 
 bool NeedsIntroduction(const Call& call) {
   const Container& container = ContainerOf(call);
-  return ViewOf(call) == nullptr && container.introducer != nullptr && !container.introduction_tried;
+  return ViewOf(call) == nullptr && container.introducer != nullptr &&
+         container.introduction != IntroductionState::kOver;
 }
 
-Reply IntroduceFirst(Call& call, AddressHandler handler, int number, uint64_t address, int length) {
-  if (ContainerOf(call).introduction_tried.exchange(true)) return Reply::Continue();
-  return Start(WaitForIntroduction(call, handler, number, address, length), /*if_no_slot=*/Reply::Continue());
+Reply IntroduceFirst(Call& call, const AddressCall& what) {
+  return Start(WaitForIntroduction(call, what), /*if_no_slot=*/Reply::Continue());
 }
 
 }  // namespace shunt

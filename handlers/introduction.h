@@ -2,8 +2,8 @@
 // Introduction: what a container's handlers must know before they can accelerate anything, brought by the
 // control thread.
 //
-// Usually it is there before the first call. Where a runtime does not tell a pid (crun's exec), the first
-// call waits for it.
+// Usually it is there before the first call. Where a runtime does not tell a pid (crun's exec), or nobody may
+// look into the container before its program runs (crun's run), the first call waits for it.
 
 #pragma once
 
@@ -33,6 +33,8 @@ struct Introduction {
   void MoveInto(Container& container);
 };
 
+enum class IntroductionState : uint8_t { kWanted, kUnderWay, kOver };
+
 class Introducer {
  public:
   virtual ~Introducer() = default;
@@ -42,10 +44,17 @@ class Introducer {
   virtual void Activate(Container& container) = 0;
 };
 
-// For the first trapped connect or bind of a container that nobody has introduced: waits until it is, then
-// lets the handler do what it would have done. False if there is nothing to wait for.
+// The handlers of connect and bind, and what they are about.
+struct AddressCall {
+  Reply (*handler)(Call& call, int number, uint64_t address, int length);
+  int number;
+  uint64_t address;
+  int length;
+};
+
+// For the first trapped connects and binds of a container that nobody has introduced: the very first one has
+// it introduced, all wait until it is and are handled then. False if there is nothing to wait for.
 bool NeedsIntroduction(const Call& call);
-using AddressHandler = Reply (*)(Call& call, int number, uint64_t address, int length);
-Reply IntroduceFirst(Call& call, AddressHandler handler, int number, uint64_t address, int length);
+Reply IntroduceFirst(Call& call, const AddressCall& what);
 
 }  // namespace shunt

@@ -7,7 +7,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -54,10 +53,24 @@ bool FailLetter(Letter& letter, const char* step) {
   return false;
 }
 
+// A task's namespaces, opened by name: a pidfd names only whole processes (threads from Linux 6.9 on).
+struct Namespaces {
+  Fd net, user;
+};
+
+Result<Namespaces> OpenNamespaces(pid_t tid) {
+  Namespaces opened{
+      .net = Fd(open(absl::StrFormat("/proc/%d/ns/net", tid).c_str(), O_RDONLY | O_CLOEXEC)),
+      .user = Fd(open(absl::StrFormat("/proc/%d/ns/user", tid).c_str(), O_RDONLY | O_CLOEXEC)),
+  };
+  if (!opened.net.valid() || !opened.user.valid()) return FailErrno();
+  return opened;
+}
+
 // Joins the network namespace, through its user namespace where our privilege alone does not reach.
-bool Enter(int pidfd, Letter& letter) {
-  if (setns(pidfd, CLONE_NEWNET) == 0) return true;
-  if (setns(pidfd, CLONE_NEWUSER | CLONE_NEWNET) == 0) return true;
+bool Enter(const Namespaces& there, Letter& letter) {
+  if (setns(there.net.get(), CLONE_NEWNET) == 0) return true;
+  if (setns(there.user.get(), CLONE_NEWUSER) == 0 && setns(there.net.get(), CLONE_NEWNET) == 0) return true;
   return FailLetter(letter, "enter its network namespace");
 }
 
@@ -97,9 +110,9 @@ int FirstUnprivilegedPort() {
   return atoi(text.data());
 }
 
-[[noreturn]] void Visitor(int pidfd, int channel, int sockets) {
+[[noreturn]] void Visitor(const Namespaces& there, int channel, int sockets) {
   Parcel parcel;
-  if (Enter(pidfd, parcel.letter)) {
+  if (Enter(there, parcel.letter)) {
     if (Result<Fd> monitor = OpenRouteMonitor(); monitor) {
       parcel.fds[static_cast<size_t>(parcel.count++)] = monitor->release();
       parcel.letter.tcp4 = CollectSockets(AF_INET, sockets, parcel);
@@ -114,11 +127,11 @@ int FirstUnprivilegedPort() {
   _exit(0);
 }
 
-absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t pid) {
+absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t tid) {
   pollfd readable{.fd = channel, .events = POLLIN};
   if (poll(&readable, 1, kVisitTimeoutMs) != 1) {
     return absl::DeadlineExceededError(
-        absl::StrFormat("the visit to the network of process %d took too long", pid));
+        absl::StrFormat("the visit to the network of task %d took too long", tid));
   }
   Letter letter{};
   iovec data{.iov_base = &letter, .iov_len = sizeof(letter)};
@@ -126,7 +139,7 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t pid) {
   msghdr message{
       .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
   if (recvmsg(channel, &message, MSG_CMSG_CLOEXEC) != static_cast<ssize_t>(sizeof(letter))) {
-    return absl::UnavailableError(absl::StrFormat("the visit to the network of process %d ended early", pid));
+    return absl::UnavailableError(absl::StrFormat("the visit to the network of task %d ended early", tid));
   }
   std::vector<Fd> fds;
   if (const cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr && header->cmsg_type == SCM_RIGHTS) {
@@ -138,7 +151,7 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t pid) {
     }
   }
   if (letter.error != 0) {
-    return ToStatus({letter.error}, absl::StrFormat("process %d: cannot %s", pid, letter.step));
+    return ToStatus({letter.error}, absl::StrFormat("task %d: cannot %s", tid, letter.step));
   }
   if (fds.size() != size_t{1} + static_cast<size_t>(letter.tcp4) + static_cast<size_t>(letter.tcp6)) {
     return absl::ResourceExhaustedError(
@@ -175,10 +188,10 @@ absl::StatusOr<uint64_t> OwnNetnsCookie() {
   return *cookie;
 }
 
-absl::StatusOr<NetnsVisit> VisitNetns(pid_t pid, int sockets_of_each_family) {
+absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family) {
   SHUNT_CHECK(sockets_of_each_family <= kSocketsMax);
-  const Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd.valid()) return ToStatus({errno}, absl::StrFormat("open process %d", pid));
+  const Result<Namespaces> there = OpenNamespaces(tid);
+  if (!there) return ToStatus(there.error(), absl::StrFormat("open the namespaces of task %d", tid));
   std::array<int, 2> pair;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.data()) != 0) {
     return ToStatus({errno}, "make a socket pair");
@@ -187,13 +200,13 @@ absl::StatusOr<NetnsVisit> VisitNetns(pid_t pid, int sockets_of_each_family) {
   Fd theirs(pair[1]);
   const pid_t child = fork();
   if (child < 0) return ToStatus({errno}, "fork");
-  if (child == 0) Visitor(pidfd.get(), theirs.get(), sockets_of_each_family);
+  if (child == 0) Visitor(*there, theirs.get(), sockets_of_each_family);
   theirs.reset();
   const absl::Cleanup reap = [child] {
     kill(child, SIGKILL);  // does nothing if it has sent its letter and ended
     waitpid(child, nullptr, 0);
   };
-  return ReceiveParcel(ours.get(), pid);
+  return ReceiveParcel(ours.get(), tid);
 }
 
 }  // namespace shunt::net

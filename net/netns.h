@@ -32,9 +32,10 @@ struct NetnsVisit {
   SpareSockets tcp6;                   // fewer than asked for (none) where IPv6 is off
 };
 
-// Sends a child into the network namespace (and, if it takes that, the user namespace) of task `pid` and
-// waits for what it brings: a process, because a thread cannot join a user namespace. Control path: forks, a
-// few hundred microseconds. At most SpareSockets::kCapacity sockets of each family.
-absl::StatusOr<NetnsVisit> VisitNetns(pid_t pid, int sockets_of_each_family);
+// Sends a child into the network namespace (and, if it takes that, the user namespace) of task `tid`, any
+// thread, and waits for what it brings: a process, because a thread cannot join a user namespace.
+// PermissionDenied: the task hides from us, as a runtime does before it executes the container's program.
+// Control path: forks, a few hundred microseconds. At most SpareSockets::kCapacity sockets of each family.
+absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family);
 
 }  // namespace shunt::net

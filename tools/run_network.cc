@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -167,7 +168,11 @@ absl::StatusOr<LeashedProgram> StartSlirp4netns(pid_t pid, std::span<const net::
   }
   argv.push_back(absl::StrCat(pid));
   argv.push_back("tap0");
+  // slirp4netns makes its socket as the container's uid 0. Where that is not ourselves (--user), we need the
+  // permission of others to connect; beyond the folder, which is ours alone, nobody gets it.
+  const mode_t before = umask(0);
   absl::StatusOr<LeashedProgram> program = StartAndAwait("slirp4netns", argv);
+  umask(before);
   if (!program.ok() || forward.empty()) return program;
   if (absl::Status status = ForwardBySlirp(directory + "/api", forward); !status.ok()) return status;
   return program;
