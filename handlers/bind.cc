@@ -159,8 +159,7 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
 
   const int family = socket->facts.family;
   PublishedPort* const port = FindPublished(container, *wanted, *socket);
-  const bool confined =
-      view->lock != nullptr && view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
+  const bool confined = view->lock != nullptr && view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
   // Bound, listening or connected already, an address of another family, a lack of privilege: the kernel's
   // own errors.
   if (port == nullptr || !confined || wanted->family() != family || socket->facts.local.port() != 0 ||

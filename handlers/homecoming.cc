@@ -82,8 +82,8 @@ void Replenish(Container& container, net::NetnsVisit& brought) {
   if (container.home6.empty()) container.home6 = std::move(brought.tcp6);
 }
 
-// What a bind to `address` in the container's network says, apart from the port being taken, to a socket that may not be
-// bound any more. `judge` is one of that network.
+// What a bind to `address` in the container's network says, apart from the port being taken, to a socket that
+// may not be bound any more. `judge` is one of that network.
 Reply RefusedBind(Container& container, int family, Fd judge, const net::SockAddr& address) {
   if (!judge.valid() || bind(judge.get(), address.data(), address.size()) == 0) return Reply::Fail(EINVAL);
   const int error = errno;

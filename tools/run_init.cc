@@ -119,13 +119,13 @@ uint64_t BytesOnTheirWay() {
 
 // A program may end right after it has closed a connection, and counts on the kernel to deliver what it
 // wrote. In our namespace the kernel can do so only as long as the network program lives, which ends when we
-// do. Gives up on a peer that takes nothing for a second, on a slow one after ten, and when the front is gone
-// or passes a signal on.
+// do. Gives up on a peer that takes nothing for three seconds, on a slow one after ten, and when the front is
+// gone or passes a signal on.
 void LetTheNetworkDrain(int link_fd) {
   constexpr int kStepMs = 5;
   uint64_t before = 0;
   int idle_steps = 0;
-  for (int step = 0; step < 10'000 / kStepMs && idle_steps < 1000 / kStepMs; ++step) {
+  for (int step = 0; step < 10'000 / kStepMs && idle_steps < 3000 / kStepMs; ++step) {
     const uint64_t bytes = BytesOnTheirWay();
     if (bytes == 0) return;
     idle_steps = bytes == before ? idle_steps + 1 : 0;
