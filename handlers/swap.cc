@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "core/reactor.h"
+
 namespace shunt {
 namespace {
 
@@ -110,12 +112,18 @@ Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
 bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
              const net::SocketIdentity& socket, bool cloexec) {
   if (holder) {
-    const Result<Fd> old_socket = net::TakeHeld(*holder, socket);
+    Fd stranger;
+    const Result<Fd> old_socket = net::TakeHeld(*holder, socket, stranger);
+    if (stranger.valid()) {
+      ContainerOf(call).exchanges_descriptors = true;
+      call.reactor.CloseInBackground(std::move(stranger));
+    }
     if (old_socket && call.listener.Install(call.notification.id, old_socket->get(), number, cloexec)) {
       call.counters.Add(Counter::kept_shared);
       return true;
     }
   }
+  if (!holder && holder.error() == Errno{ENOTSOCK}) ContainerOf(call).exchanges_descriptors = true;
   call.counters.Add(Counter::shared_lost);
   return false;
 }

@@ -120,10 +120,9 @@ Result<void> AddLike(Fd epoll, const struct stat& old_file, int twin) {
   if (!seen) return seen;
   if (!old_entry) {
     // Removed by another thread of the target: nothing to do. Or its descriptor is not an epoll any more;
-    // closing our copy could then wait for a FUSE server inside the container, so it is left open: a program
-    // that plays this game hurts the migrations of its own engine at most.
+    // closing our copy could then wait for a FUSE server inside the container.
     if (epoll_ctl(epoll.get(), EPOLL_CTL_DEL, twin, nullptr) != 0 && errno == ENOENT) return {};
-    [[maybe_unused]] const int forsaken = epoll.release();
+    CloseElsewhere(std::move(epoll));
     return Fail(EBADF);
   }
   if (IsDisarmed(old_entry->events)) return Fail(ENOTSUP);

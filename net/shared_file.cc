@@ -122,15 +122,22 @@ class Search {
       const FdInfo info = ReadFdInfo(directory.get(), number);
       if (info.inode != socket_.inode || info.mount != mount_) return true;
       const Holder candidate{pid, number};
-      if (!TakeHeld(candidate, socket_)) return true;
-      found_ = candidate;
+      Fd stranger;
+      if (TakeHeld(candidate, socket_, stranger)) {
+        found_ = candidate;
+        return false;
+      }
+      if (!stranger.valid()) return true;
+      CloseElsewhere(std::move(stranger));
+      exchanged_ = true;
       return false;
     });
-    return budget_ < 0 || found_.fd >= 0;
+    return budget_ < 0 || exchanged_ || found_.fd >= 0;
   }
 
   Result<Holder> result() const {
     if (found_.fd >= 0) return found_;
+    if (exchanged_) return Fail(ENOTSOCK);
     return Fail(budget_ < 0 ? E2BIG : ENOENT);
   }
 
@@ -138,6 +145,7 @@ class Search {
   const SocketIdentity socket_;
   const uint64_t mount_;
   int budget_ = kMaxDescriptors;
+  bool exchanged_ = false;
   Holder found_;
 };
 
@@ -195,13 +203,17 @@ Result<SocketIdentity> Identify(int socket_fd) {
   return identity;
 }
 
-Result<Fd> TakeHeld(const Holder& holder, const SocketIdentity& socket) {
+Result<Fd> TakeHeld(const Holder& holder, const SocketIdentity& socket, Fd& stranger) {
   const Result<Fd> pidfd = OpenPidFd(holder.pid);
   if (!pidfd) return Fail(ENOENT);
   Fd copy(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd->get(), holder.fd, 0)));
   if (!copy.valid()) return errno == EBADF || errno == ESRCH ? Fail(ENOENT) : FailErrno();
   const Result<SocketIdentity> identity = Identify(copy.get());
-  if (!identity || identity->inode != socket.inode) return Fail(ENOENT);
+  if (!identity) {
+    stranger = std::move(copy);
+    return Fail(ENOTSOCK);
+  }
+  if (identity->inode != socket.inode) return Fail(ENOENT);
   if (socket.cookie != 0 && identity->cookie != socket.cookie) return Fail(ENOENT);
   return copy;
 }

@@ -59,11 +59,13 @@ struct Holder {
 
 // Searches the target itself, its parent, then every process of the target's network namespace that we may
 // look at. 3 us for each open descriptor: milliseconds, for the side thread. ENOENT: nobody found (in flight,
-// or gone meanwhile). E2BIG: given up after 16384 descriptors.
+// or gone meanwhile). E2BIG: given up after 16384 descriptors. ENOTSOCK: given up, because somebody exchanges
+// descriptors under our hands.
 Result<Holder> FindHolder(pid_t tid, const SocketIdentity& socket);
 
-// Our own copy of the file at `holder`. ENOENT: it is not there any more.
-Result<Fd> TakeHeld(const Holder& holder, const SocketIdentity& socket);
+// Our own copy of the file at `holder`. ENOENT: it is not there any more. ENOTSOCK: something else is, namely
+// `stranger`, and to close that may wait for whoever serves it (CloseElsewhere, Reactor::CloseInBackground).
+Result<Fd> TakeHeld(const Holder& holder, const SocketIdentity& socket, Fd& stranger);
 
 class HolderSearch : public SideJob {
  public:

@@ -62,6 +62,14 @@ Result<void> SideTable::Vacate(int number) {
   return {};
 }
 
+void CloseElsewhere(Fd fd) {
+  const int number = fd.release();
+  try {
+    std::thread([number] { ::close(number); }).detach();
+  } catch (const std::system_error&) {  // no more threads: it stays open
+  }
+}
+
 absl::StatusOr<std::unique_ptr<SideThread>> SideThread::Start() {
   Fd completion(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!completion.valid()) return ToStatus(Errno{errno}, "create the eventfd of a side thread");

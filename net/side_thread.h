@@ -46,6 +46,11 @@ class SideTable {
   Fd completion_;
 };
 
+// For a duplicate of a file that is not what it was taken for: to close it can wait for whoever serves it
+// (FUSE asks its server), as long as he likes. Closes it on a thread of its own in the caller's descriptor
+// table. Allocates: not for reactors, which have Reactor::CloseInBackground().
+void CloseElsewhere(Fd fd);
+
 // One piece of work. It belongs to the reactor until Submit() and again after TakeFinished(), and must live
 // until then.
 class SideJob {

@@ -153,7 +153,7 @@ class Leak : public ::testing::Test {
 
 TEST_F(Leak, NothingIsLeftAfterManyConnects) {
   // Five connects each time.
-  Compare([] { return ConnectsOften(20); }, [] { return ConnectsOften(Often(2000)); }, 1);
+  Compare([] { return ConnectsOften(20); }, [] { return ConnectsOften(Often(2500)); }, 1);
 }
 
 TEST_F(Leak, NothingIsLeftAfterManyContainers) {

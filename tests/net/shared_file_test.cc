@@ -89,7 +89,8 @@ class SharedFile : public testing::Test {
 
   // Puts the old file back; the child's connect returns 0.
   void PutBack(const SeccompChild& child, const Holder& holder) {
-    const auto old = TakeHeld(holder, identity_);
+    Fd stranger;
+    const auto old = TakeHeld(holder, identity_, stranger);
     ASSERT_TRUE(old.has_value());
     ASSERT_TRUE(child.Install(call_, old->get(), number_)) << std::strerror(errno);
     ASSERT_TRUE(child.Answer(call_, 0));
@@ -233,7 +234,8 @@ TEST_F(SharedFile, AThreadWithATableOfItsOwnIsSearchedItself) {
   const auto holder = FindHolder(static_cast<pid_t>(call->pid), identity);
   ASSERT_TRUE(holder.has_value()) << std::strerror(holder.error().code);
   EXPECT_EQ(holder->pid, static_cast<pid_t>(call->pid));
-  const auto back = TakeHeld(*holder, identity);
+  Fd stranger;
+  const auto back = TakeHeld(*holder, identity, stranger);
   ASSERT_TRUE(back.has_value());
   ASSERT_TRUE(child.Install(*call, back->get(), number));
   ASSERT_TRUE(child.Answer(*call, 0));
@@ -293,13 +295,25 @@ TEST_F(SharedFile, AHolderThatHasSomethingElseByNowIsEnoent) {
   const Fd fd(NewSocket());
   const Fd other(NewSocket());
   const SocketIdentity identity = Identify(fd.get()).value();
-  EXPECT_TRUE(TakeHeld({getpid(), fd.get()}, identity).has_value());
-  const auto wrong = TakeHeld({getpid(), other.get()}, identity);
+  Fd stranger;
+  EXPECT_TRUE(TakeHeld({getpid(), fd.get()}, identity, stranger).has_value());
+  const auto wrong = TakeHeld({getpid(), other.get()}, identity, stranger);
   ASSERT_FALSE(wrong.has_value());
   EXPECT_EQ(wrong.error().code, ENOENT);
-  const auto closed = TakeHeld({getpid(), 60000}, identity);
+  const auto closed = TakeHeld({getpid(), 60000}, identity, stranger);
   ASSERT_FALSE(closed.has_value());
   EXPECT_EQ(closed.error().code, ENOENT);
+  EXPECT_FALSE(stranger.valid());
+}
+
+TEST_F(SharedFile, AHolderThatHasNoSocketByNowLeavesItsFileUnclosed) {
+  const Fd fd(NewSocket());
+  const Fd file(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  Fd stranger;
+  const auto taken = TakeHeld({getpid(), file.get()}, Identify(fd.get()).value(), stranger);
+  ASSERT_FALSE(taken.has_value());
+  EXPECT_EQ(taken.error().code, ENOTSOCK);
+  EXPECT_TRUE(stranger.valid());
 }
 
 TEST_F(SharedFile, TheSearchRunsOnASideThread) {
