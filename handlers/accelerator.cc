@@ -119,7 +119,8 @@ struct ViewUpdate {
   RealAccelerator* accelerator;
   std::shared_ptr<Served> served;
   std::unique_ptr<const NetworkView> next;
-  size_t place = 0;  // whose turn it is
+  Reactor* helper = nullptr;  // asked now: the listener may be gone when the update comes by
+  size_t place = 0;           // whose turn it is
   Message message;
 };
 
@@ -420,7 +421,10 @@ void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
   }
   absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(*served);
   if (!view.ok()) return;  // the old view stays, which knows less of the network, and its lock still holds
-  auto* update = new ViewUpdate{.accelerator = this, .served = served, .next = std::move(*view)};
+  auto* update = new ViewUpdate{.accelerator = this,
+                                .served = served,
+                                .next = std::move(*view),
+                                .helper = served->listener->helper.reactor};
   update->message = {.deliver = OnViewDelivered, .context = update};
   served->update_in_flight = true;
   engine_->Post(*served->listener, update->message);
@@ -430,10 +434,9 @@ void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
 void RealAccelerator::OnViewDelivered(Message& message) {
   auto& update = message.about<ViewUpdate>();
   update.served->container->views[update.place] = update.next.get();
-  Reactor* const helper = update.served->listener->helper.reactor;
-  if (update.place == 0 && helper != nullptr) {
+  if (update.place == 0 && update.helper != nullptr) {
     update.place = 1;
-    helper->Post(message);
+    update.helper->Post(message);
     return;
   }
   message.deliver = OnViewReturned;
