@@ -103,6 +103,7 @@ struct Served {
 
 // Has every reactor throw away the twins that it made in store for a lock that nobody needs any more.
 struct LockRetirement {
+  RealAccelerator* accelerator;  // for the control thread only
   std::shared_ptr<const net::NumberedLock> lock;
   Mailbox* control;
   struct Notice {
@@ -116,7 +117,8 @@ struct LockRetirement {
 
 // Gives a reactor a new view of one container and brings the old one back.
 struct ViewUpdate {
-  RealAccelerator* accelerator;
+  RealAccelerator* accelerator;  // for the control thread only
+  Mailbox* control;
   std::shared_ptr<Served> served;
   std::unique_ptr<const NetworkView> next;
   Reactor* helper = nullptr;  // asked now: the listener may be gone when the update comes by
@@ -155,6 +157,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
   static void OnViewDelivered(Message& message);
   static void OnViewReturned(Message& message);
   void RetireUnusedLocks();
+  static void OnRetirementReturned(Message& message);
 
   static constexpr uint64_t kEngineEvent = 0;
   static constexpr uint64_t kHostEvent = 1;
@@ -173,6 +176,9 @@ class RealAccelerator final : public Accelerator, public Introducer {
   std::map<std::string, std::shared_ptr<const net::NumberedLock>> lock_by_policy_;
   std::map<uint64_t, std::shared_ptr<Served>> served_;
   std::map<std::pair<uint64_t, std::string>, std::weak_ptr<HostPort>> host_ports_;  // by network and port
+  // What is under way to the reactors and back.
+  std::map<const ViewUpdate*, std::unique_ptr<ViewUpdate>> updates_;
+  std::map<const LockRetirement*, std::unique_ptr<LockRetirement>> retirements_;
   uint64_t next_key_ = 2;
   uint64_t next_lock_ = 1;
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
@@ -421,10 +427,13 @@ void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
   }
   absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(*served);
   if (!view.ok()) return;  // the old view stays, which knows less of the network, and its lock still holds
-  auto* update = new ViewUpdate{.accelerator = this,
-                                .served = served,
-                                .next = std::move(*view),
-                                .helper = served->listener->helper.reactor};
+  std::unique_ptr<ViewUpdate> made(new ViewUpdate{.accelerator = this,
+                                                  .control = &engine_->control(),
+                                                  .served = served,
+                                                  .next = std::move(*view),
+                                                  .helper = served->listener->helper.reactor});
+  ViewUpdate* const update = made.get();
+  updates_[update] = std::move(made);
   update->message = {.deliver = OnViewDelivered, .context = update};
   served->update_in_flight = true;
   engine_->Post(*served->listener, update->message);
@@ -440,11 +449,13 @@ void RealAccelerator::OnViewDelivered(Message& message) {
     return;
   }
   message.deliver = OnViewReturned;
-  update.accelerator->engine_->control().Push(&message);
+  update.control->Push(&message);
 }
 
 void RealAccelerator::OnViewReturned(Message& message) {
-  const std::unique_ptr<ViewUpdate> update(&message.about<ViewUpdate>());
+  auto& delivered = message.about<ViewUpdate>();
+  const std::unique_ptr<ViewUpdate> update =
+      std::move(delivered.accelerator->updates_.extract(&delivered).mapped());
   Served& served = *update->served;
   served.view = std::move(update->next);  // the old one goes: no handler keeps a view across a wait
   served.update_in_flight = false;
@@ -474,8 +485,10 @@ void RealAccelerator::RetireUnusedLocks() {
       ++entry;
       continue;
     }
-    auto* const retirement =
-        new LockRetirement{.lock = std::move(entry->second), .control = &engine_->control()};
+    std::unique_ptr<LockRetirement> made(new LockRetirement{
+        .accelerator = this, .lock = std::move(entry->second), .control = &engine_->control()});
+    LockRetirement* const retirement = made.get();
+    retirements_[retirement] = std::move(made);
     entry = lock_by_policy_.erase(entry);
     retirement->outstanding = benches_.size();
     retirement->notices.resize(benches_.size());
@@ -487,16 +500,18 @@ void RealAccelerator::RetireUnusedLocks() {
                             [](Message& message) {
                               const auto& there = message.about<LockRetirement::Notice>();
                               there.bench->twins.Retire(there.retirement->lock->number);
-                              message.deliver = [](Message& back) {
-                                LockRetirement* const done = back.about<LockRetirement::Notice>().retirement;
-                                if (--done->outstanding == 0) delete done;
-                              };
+                              message.deliver = OnRetirementReturned;
                               there.retirement->control->Push(&message);
                             },
                         .context = &notice};
       engine_->reactors()[i]->Post(notice.message);
     }
   }
+}
+
+void RealAccelerator::OnRetirementReturned(Message& message) {
+  LockRetirement* const retirement = message.about<LockRetirement::Notice>().retirement;
+  if (--retirement->outstanding == 0) retirement->accelerator->retirements_.erase(retirement);
 }
 
 void RealAccelerator::HandleEvents() {
