@@ -256,6 +256,7 @@ absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
 absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config) {
   constexpr absl::string_view kMetadataPrefix = "shunt.";
   constexpr absl::string_view kAnnotationPrefix = "shunt/";
+  constexpr absl::string_view kTrapsKey = "traps";
   ContainerSpec spec;
   spec.name = state.id;
   spec.ignore = config.ignore;
@@ -264,6 +265,10 @@ absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentCo
         absl::StrSplit(absl::StripAsciiWhitespace(item), absl::MaxSplits('=', 1));
     absl::string_view key = absl::StripTrailingAsciiWhitespace(wish.first);
     if (!absl::ConsumePrefix(&key, kMetadataPrefix)) continue;
+    if (key == kTrapsKey) {
+      spec.exact_traps = wish.second == kTrapsVersion;
+      continue;
+    }
     const absl::Status status = AddWish("listenerMetadata shunt.", key, wish.second, config, spec);
     if (!status.ok()) return status;
   }

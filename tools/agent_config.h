@@ -17,6 +17,9 @@
 // "shunt.publish=8080:80,8443:443;shunt.ignore=10.0.0.0/8" (items separated by ";" or a line's end, keys that
 // do not begin with "shunt." are somebody else's), in the annotations "shunt/publish" and "shunt/ignore", or
 // in both, which then add up.
+//
+// A profile of `shunt profile` says "shunt.traps=1" there: its filter traps all that a swap has to know of.
+// Any other filter that traps connect works as well, but each swap then has to look at everything.
 
 #pragma once
 
@@ -35,6 +38,10 @@
 #include "tools/log.h"
 
 namespace shunt {
+
+// What `shunt profile` puts behind "shunt.traps=". Another number as soon as handlers/traps.h traps something
+// else, so that a profile of an older shunt is not taken for what it is not.
+inline constexpr absl::string_view kTrapsVersion = "1";
 
 struct PublishPolicy {
   bool enabled = true;

@@ -20,6 +20,7 @@
 #include "absl/strings/str_split.h"
 #include "core/check.h"
 #include "handlers/traps.h"
+#include "tools/agent_config.h"
 
 namespace shunt {
 namespace {
@@ -265,8 +266,13 @@ int RunProfile(const ProfileOptions& options) {
       AddTraps(*std::move(base), Traps({.renumbered = options.renumbered}), Denies(), &refused);
   if (!profile.ok())
     return Complain(absl::StrCat(options.base, ": ", std::string(profile.status().message())));
-  if (!options.listener.empty()) profile->listener_path = options.listener;
-  if (!options.metadata.empty()) profile->listener_metadata = options.metadata;
+  if (!options.listener.empty()) {
+    profile->listener_path = options.listener;
+    profile->listener_metadata =
+        absl::StrCat("shunt.traps=", kTrapsVersion, options.metadata.empty() ? "" : ";", options.metadata);
+  } else if (!options.metadata.empty()) {
+    profile->listener_metadata = options.metadata;
+  }
   if (!profile->listener_metadata.empty() && profile->listener_path.empty()) {
     return Complain("--metadata: runtimes refuse metadata without a listener; give --listener PATH too");
   }

@@ -138,6 +138,14 @@ TEST_F(SpecForTest, ReadsMetadataWithEitherSeparatorAndLeavesTheKeysOfOthersAlon
   }
 }
 
+TEST_F(SpecForTest, BelievesOnlyAProfileOfThisVersionThatItTrapsEverything) {
+  EXPECT_FALSE(SpecFor(state_, config_)->exact_traps);
+  state_.metadata = "shunt.traps=1;pod=x";
+  EXPECT_TRUE(SpecFor(state_, config_)->exact_traps);
+  state_.metadata = "shunt.traps=0";
+  EXPECT_FALSE(SpecFor(state_, config_)->exact_traps);
+}
+
 TEST_F(SpecForTest, AnnotationsAndMetadataAddUpAndMaySayTheSame) {
   state_.metadata = "shunt.publish=8080:80";
   state_.annotations = {

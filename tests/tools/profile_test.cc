@@ -401,7 +401,7 @@ TEST(ProfileCommand, PrintsAProfileWithTheListenerAndItsMetadata) {
   EXPECT_EQ(outcome.err, "");
   const Profile profile = Parse(outcome.out);
   EXPECT_EQ(profile.listener_path, "/run/shunt.sock");
-  EXPECT_EQ(profile.listener_metadata, "pod=\"x\"");
+  EXPECT_EQ(profile.listener_metadata, "shunt.traps=1;pod=\"x\"");
   const Program program = CompileProfileAsRunc(outcome.out);
   EXPECT_EQ(Trio::Action(program, NumbersOf("connect").front(), {}), SECCOMP_RET_USER_NOTIF);
   EXPECT_EQ(Trio::Action(program, NumbersOf("getsockname").front(), {}), SECCOMP_RET_ALLOW);
