@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers/swap.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -149,7 +150,7 @@ bool KnownUnwatched(const Call& call, int number, int socket_fd) {
 
 WatcherSearch::WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd)
     : tid_(call.notification.tid),
-      pidfd_(call.target().PidFd().value_or(-1)),
+      pidfd_(fcntl(call.target().PidFd().value_or(-1), F_DUPFD_CLOEXEC, 0)),
       number_(number),
       socket_fd_(socket_fd),
       twin_fd_(twin_fd),
@@ -164,7 +165,7 @@ void WatcherSearch::Run(net::SideTable& table) {
     return;
   }
   if (watchers->count == 0) return;
-  net::EpollMigration migration(pidfd_, number_, socket_fd_, twin_fd_, *watchers);
+  net::EpollMigration migration(pidfd_.get(), number_, socket_fd_, twin_fd_, *watchers);
   migration.Run(table);
   result_ = migration.result();
   migrated_ = watchers->count;

@@ -92,7 +92,7 @@ class WatcherSearch final : public net::SideJob {
 
  private:
   const pid_t tid_;
-  const int pidfd_;
+  const Fd pidfd_;  // our own: the cache of targets closes its one when it needs the place
   const int number_;
   const int socket_fd_;
   const int twin_fd_;
