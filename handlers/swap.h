@@ -106,7 +106,7 @@ class WatcherSearch final : public net::SideJob {
 
  private:
   const pid_t tid_;
-  const Fd pidfd_;  // our own: the cached one may be closed before the job is done
+  const Fd pidfd_;  // our own: the cache of targets closes its one when it needs the place
   const int number_;
   const int socket_fd_;
   const int twin_fd_;

@@ -32,7 +32,7 @@ int OrdinaryWork() {
     fd = Tcp(AF_INET, SOCK_NONBLOCK);
     epoll_event event{.events = EPOLLOUT};
     if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) return 2;
-    if (Connect(fd.get(), To(kHost, kPort)) != EINPROGRESS) return 3;
+    if (const int error = Connect(fd.get(), To(kHost, kPort)); error != EINPROGRESS) return error;
     Reset(std::move(fd));
   }
   return 0;
@@ -109,6 +109,13 @@ int OpensThousandsOfDescriptors() {
 
 class Stall : public ::testing::Test {
  protected:
+  static std::string Counted(const Fleet& fleet) {
+    std::string text;
+    for (const Accelerator::CounterValue& counter : fleet.accelerator().Counters())
+      text += "\n  " + std::string(counter.text.name) + " " + std::to_string(counter.value);
+    return text;
+  }
+
   // Starts both, waits until `under_way`, and has the work done twice.
   void WorkBeside(const std::function<int()>& hostile, const std::function<bool(Fleet&)>& under_way,
                   bool may_end = false) {
@@ -124,7 +131,7 @@ class Stall : public ::testing::Test {
     for (int i = 0; i < 2; ++i) {
       const pid_t pid = fleet.Launch(0);
       ASSERT_GT(pid, 0) << fleet.error();
-      ASSERT_EQ(fleet.Join(pid, kWorkTimeoutMs), 0) << fleet.error();
+      ASSERT_EQ(fleet.Join(pid, kWorkTimeoutMs), 0) << fleet.error() << Counted(fleet);
     }
     kill(hostile_pid, SIGKILL);
     const int result = fleet.Join(hostile_pid, kWorkTimeoutMs);

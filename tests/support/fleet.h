@@ -57,7 +57,7 @@ class Fleet {
   void HandleEvents();
 
   size_t alive() const { return alive_.size(); }
-  Accelerator& accelerator() { return *accelerator_; }
+  Accelerator& accelerator() const { return *accelerator_; }
   uint64_t Counted(Counter counter) const;
   const std::string& error() const { return error_; }
 

@@ -92,6 +92,7 @@ def undocumented_routes(route_list, page):
 
 def main():
     paths = sources.project_files()
+    # A fuzzer's inputs are bytes, not text.
     readable = [path for path in paths if not path.endswith((".svg", ".png")) and "/corpus/" not in path]
     text_of = {path: sources.read(path) for path in readable}
     cpp = [(path, text) for path, text in text_of.items() if sources.is_cpp(path)]
