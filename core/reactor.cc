@@ -218,7 +218,8 @@ bool Reactor::ReceiveShared(Seat& seat, Result<Notification>& notification) {
   served.receiving.clear(std::memory_order_release);
   if (&seat == &served.helper) {
     served.found_nothing = readable ? 0 : served.found_nothing + 1;
-    if (served.found_nothing >= kHelpEndsAfter) {
+    // Not while a task waits here: it needs the listener's end to be noticed.
+    if (served.found_nothing >= kHelpEndsAfter && seat.slots_held == 0) {
       seat.ended = true;
       GiveBackIfUnused(seat);
       return false;

@@ -13,12 +13,11 @@
 // takes a flag and looks with poll(2) first.
 //
 // What holds:
-//  1. Nobody receives from a listener without having seen POLLIN since the last RECV: its one reactor by its
-//  own poll, or
-//     whoever holds `receiving`.
+//  1. Nobody receives from a listener without having seen POLLIN since the last RECV: its reactor by its own
+//     poll, or whoever holds `receiving`.
 //  2. Every notification received is answered exactly once (Answer), or its target is gone.
-//  3. After Start() nothing on this thread allocates, locks or logs. tests/endure/frozen_heap_test aborts on
-//  any malloc.
+//  3. After Start() nothing on this thread allocates or logs, and no ordinary connect takes a lock.
+//     tests/endure/frozen_heap_test aborts on any malloc.
 
 #pragma once
 

@@ -171,8 +171,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
   uint64_t host_netns_ = 0;
   net::SocketLock::Kind locks_ = net::SocketLock::Kind::kNone;
   std::string why_no_program_;
-  // Locks by what they enforce. They live as long as the engine: pools on reactors borrow them, and policies
-  // are few.
+  // Locks by what they enforce, while some view needs them; then they are retired.
   std::map<std::string, std::shared_ptr<const net::NumberedLock>> lock_by_policy_;
   std::map<uint64_t, std::shared_ptr<Served>> served_;
   std::map<std::pair<uint64_t, std::string>, std::weak_ptr<HostPort>> host_ports_;  // by network and port

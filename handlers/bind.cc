@@ -114,7 +114,8 @@ Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, PublishedPort&
     call.counters.Add(Counter::kept_error);
     co_return Reply::Return(0);
   }
-  co_return Swap(call, number, std::move(old_socket), std::move(twin), port, bound_as);
+  const Reply reply = Swap(call, number, std::move(old_socket), std::move(twin), port, bound_as);
+  co_return reply;
 }
 
 // Another call is moving this socket: looks again when that should be over.

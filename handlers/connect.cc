@@ -43,8 +43,12 @@ bool StillConnecting(int socket_fd) {
 
 // A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
 Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
-  const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid);
-  const int32_t result = co_await PollFd(call, twin.get(), POLLOUT, timeout_ns);
+  int32_t result = 0;
+  {
+    // Over before the answer: the thread's next call may be here before we are out.
+    const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid);
+    result = co_await PollFd(call, twin.get(), POLLOUT, timeout_ns);
+  }
   twin.reset();
   // If the connection is over, the kernel hands out its result.
   co_return result == -ECANCELED ? Reply::Fail(EINPROGRESS) : Reply::Continue();
@@ -98,7 +102,8 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::Soc
   const bool searched = co_await OnSide(BenchOf(call), search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
     co_return Reply::Continue();
-  co_return StartConnection(call, std::move(twin), peer);
+  const Reply reply = StartConnection(call, std::move(twin), peer);  // what it was given is closed by now
+  co_return reply;
 }
 
 // Puts the twin in place and starts its connection.
@@ -125,8 +130,12 @@ Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, net::So
     co_return Reply::Continue();
   }
   call.alone = false;
-  if (!ClaimTwin(call, twin)) co_return Reply::Fail(EAGAIN);
-  co_return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+  while (!ClaimTwin(call, twin)) {
+    if (++call.attempts > kPutOffAtMost) co_return Reply::Continue();
+    co_await Pause(call, kPutOffFor);
+  }
+  const Reply reply = Swap(call, number, std::move(old_socket), std::move(twin), peer);
+  co_return reply;
 }
 
 // Moves a socket: with `twin` in its place, connecting to `peer`.

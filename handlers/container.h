@@ -2,9 +2,9 @@
 // Container and SocketBench: what the socket handlers know of the caller's container, and what they keep at
 // hand.
 //
-// A Container belongs to one reactor while it is served. What the operator wants and what the container's
-// network looks like is an immutable NetworkView, made by the control thread and replaced as a whole between
-// two calls.
+// A Container is used by its reactor and by the one that helps, at the same time. What the operator wants and
+// what the container's network looks like is an immutable NetworkView, made by the control thread and
+// replaced as a whole between two calls.
 
 #pragma once
 
@@ -85,7 +85,8 @@ class Container final : public Guest {
   std::atomic<bool> exchanges_descriptors = false;
   TimedCalls timed_calls;
   ClaimTable claims;
-  std::atomic<uint64_t> epolls_made = 0;  // epoll_create calls so far
+  std::atomic<uint64_t> epolls_made = 0;    // epoll_create calls so far
+  std::atomic<uint32_t> epolls_coming = 0;  // under way: installed, perhaps, and not counted yet
   std::vector<PublishedPort> published;
   // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
   std::mutex home_mutex;

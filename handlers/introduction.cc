@@ -46,6 +46,8 @@ Task WaitForIntroduction(Call call, AddressCall what) {
       introduce.introduction().MoveInto(container);
       ActivateJob activate(container);
       co_await OnControl(call, activate);
+      // A helper gets the view after the main reactor.
+      if (ViewOf(call) == nullptr) co_await Pause(call, kLookAgainAfter);
     }
     container.introduction = IntroductionState::kOver;
   } else {

@@ -159,6 +159,7 @@ void WriteNote(const Call& call, uint64_t epolls_made, const net::EpollSet& epol
 
 bool KnownUnwatched(const Call& call, int number, int socket_fd) {
   const Container& container = ContainerOf(call);
+  if (container.epolls_coming != 0) return false;
   if (container.exact_traps && container.epolls_made == 0) return true;
   net::EpollSet epolls;
   if (!ReadNote(call, epolls)) return false;
@@ -192,7 +193,7 @@ void WatcherSearch::Run(net::SideTable& table) {
 
 bool WatcherSearch::Done(const Call& call) const {
   if (!epolls_ || !result_) return false;
-  WriteNote(call, epolls_made_, *epolls_);
+  if (ContainerOf(call).epolls_coming == 0) WriteNote(call, epolls_made_, *epolls_);
   for (size_t i = 0; i < migrated_; ++i) call.counters.Add(Counter::epolls_migrated);
   return true;
 }

@@ -125,7 +125,7 @@ def main():
         print("container:", output.strip(), "| status", container.returncode)
         print("state:", receiver.state.decode())
         print("notifications:", receiver.connects, "connect,", receiver.others, "others")
-        assert json.loads(receiver.state)["metadata"] == "test=1"
+        assert json.loads(receiver.state)["metadata"] == "shunt.traps=1;test=1"
         assert receiver.connects == 1, "exactly one connect was made"
         assert os.strerror(errno.EHOSTDOWN) in output, "the program has to see our errno"
         assert container.returncode == 1
