@@ -22,6 +22,7 @@
 #include "core/check.h"
 #include "core/filter.h"
 #include "handlers/traps.h"
+#include "tests/support/fresh_namespace.h"
 
 namespace shunt {
 namespace {
@@ -33,20 +34,6 @@ struct Outcome {
   pid_t pid = -1;
   int value = 0;
 };
-
-void WriteFile(const char* path, const std::string& text) {
-  const Fd file(open(path, O_WRONLY | O_CLOEXEC));
-  SHUNT_CHECK(file.valid() &&
-              write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
-}
-
-void BringLoopbackUp() {
-  const Fd any(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP | IFF_RUNNING;
-  SHUNT_CHECK(ioctl(any.get(), SIOCSIFFLAGS, &request) == 0);
-}
 
 void SendBirth(int channel, int listener, int go) {
   const Birth birth{getpid()};

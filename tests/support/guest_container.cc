@@ -20,25 +20,12 @@
 #include "core/check.h"
 #include "core/filter.h"
 #include "handlers/traps.h"
+#include "tests/support/fresh_namespace.h"
 
 namespace shunt {
 namespace {
 
 constexpr int kRunTimeoutMs = 60'000;
-
-void WriteFile(const char* path, const std::string& text) {
-  const Fd file(open(path, O_WRONLY | O_CLOEXEC));
-  SHUNT_CHECK(file.valid() &&
-              write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
-}
-
-void BringLoopbackUp() {
-  const Fd any(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP | IFF_RUNNING;
-  SHUNT_CHECK(ioctl(any.get(), SIOCSIFFLAGS, &request) == 0);
-}
 
 void Expect(int pipe_fd) {
   char byte;
