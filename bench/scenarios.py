@@ -306,21 +306,25 @@ class Memory(Scenario):
         socket = os.path.join(tempfile.mkdtemp(), "agent.sock")
         ready, ours = os.pipe()
         command = [self.stage.program("shunt"), "agent", "--socket", socket, "--ready-fd", str(ours)]
-        agent = subprocess.Popen(command, pass_fds=[ours], stderr=subprocess.PIPE, text=True)
+        # Its log goes to a file: it says a line for each container, and a pipe that nobody reads would fill up.
+        log = tempfile.TemporaryFile("w+")
+        agent = subprocess.Popen(command, pass_fds=[ours], stderr=log)
         os.close(ours)
         try:
             if not os.read(ready, 1):
                 agent.wait(timeout=10)
-                raise Failed("the agent did not start: " + (agent.stderr.read().strip().splitlines() or ["no message"])[-1])
+                log.seek(0)
+                raise Failed("the agent did not start: " + (log.read().strip().splitlines() or ["no message"])[-1])
             return self.watch(agent.pid, socket, containers)
         finally:
             os.close(ready)
             agent.terminate()
             try:
-                agent.communicate(timeout=5)
+                agent.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 agent.kill()
-                agent.communicate()
+                agent.wait()
+            log.close()
 
     def watch(self, pid, socket, containers):
         before, descriptors = resident_mib(pid), len(os.listdir(f"/proc/{pid}/fd"))

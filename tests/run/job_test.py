@@ -26,11 +26,12 @@ class Shell:
         self.text = ""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            # Before bash looks: it gives the terminal back to itself as it found it, after every job.
+            attributes = termios.tcgetattr(0)
+            attributes[3] &= ~termios.ECHO
+            termios.tcsetattr(0, termios.TCSANOW, attributes)
             environment = dict(os.environ, PS1=prompt, TERM="dumb", HISTFILE="/dev/null")
             os.execve("/bin/bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"], environment)
-        attributes = termios.tcgetattr(self.master)
-        attributes[3] &= ~termios.ECHO
-        termios.tcsetattr(self.master, termios.TCSANOW, attributes)
         self.expect(prompt)
 
     def send(self, text):
