@@ -33,7 +33,12 @@ struct Introduction {
   void MoveInto(Container& container);
 };
 
-enum class IntroductionState : uint8_t { kWanted, kUnderWay, kOver };
+enum class IntroductionState : uint8_t {
+  kWanted,
+  kUnderWay,
+  kDone,    // each of its reactors has the view, or is about to get it
+  kFailed,  // nothing of it is accelerated
+};
 
 class Introducer {
  public:
