@@ -24,6 +24,7 @@
 #include "handlers/timed_call.h"
 #include "net/host_network.h"
 #include "net/listener_census.h"
+#include "net/netns.h"
 #include "net/option_marks.h"
 #include "net/publish.h"
 #include "net/shared_file.h"
@@ -103,7 +104,8 @@ class SocketBench final : public Workbench {
   void OnWake() override;  // resumes the tasks whose jobs on the side thread are finished
 
   const uint64_t host_netns;
-  const int socket_mount;  // DescriptorInfo::mount of every socket
+  const int socket_mount;             // DescriptorInfo::mount of every socket
+  const int first_unprivileged_port;  // of the host
   net::TwinPool twins;
   net::RouteCache routes;
   net::ListenerCensus listeners;
@@ -119,6 +121,7 @@ class SocketBench final : public Workbench {
               net::HolderProbe probe)
       : host_netns(its_host_netns),
         socket_mount(its_socket_mount),
+        first_unprivileged_port(net::FirstUnprivilegedPort()),
         routes(std::move(route_socket)),
         listeners(std::move(census)),
         holders(std::move(probe)) {}

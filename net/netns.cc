@@ -101,15 +101,6 @@ void SendParcel(int channel, Parcel& parcel) {
   sendmsg(channel, &message, MSG_NOSIGNAL);
 }
 
-// What /proc/sys/net shows depends on the network namespace of whoever looks. The default where it shows
-// nothing.
-int FirstUnprivilegedPort() {
-  const Fd file(open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC));
-  std::array<char, 16> text{};
-  if (!file.valid() || read(file.get(), text.data(), text.size() - 1) <= 0) return 1024;
-  return atoi(text.data());
-}
-
 [[noreturn]] void Visitor(const Namespaces& there, int channel, int sockets) {
   Parcel parcel;
   if (Enter(there, parcel.letter)) {
@@ -186,6 +177,14 @@ absl::StatusOr<uint64_t> OwnNetnsCookie() {
     return absl::FailedPreconditionError("the kernel has no SO_NETNS_COOKIE (Linux 5.14 or later is needed)");
   }
   return *cookie;
+}
+
+// What /proc/sys/net shows depends on the network namespace of whoever looks.
+int FirstUnprivilegedPort() {
+  const Fd file(open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC));
+  std::array<char, 16> text{};
+  if (!file.valid() || read(file.get(), text.data(), text.size() - 1) <= 0) return 1024;
+  return atoi(text.data());
 }
 
 absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family) {

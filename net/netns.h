@@ -32,6 +32,9 @@ struct NetnsVisit {
   SpareSockets tcp6;                   // fewer than asked for (none) where IPv6 is off
 };
 
+// net.ipv4.ip_unprivileged_port_start of the namespace that this process is in; 1024 if it cannot be read.
+int FirstUnprivilegedPort();
+
 // Sends a child into the network namespace (and, if it takes that, the user namespace) of task `tid`, any
 // thread, and waits for what it brings: a process, because a thread cannot join a user namespace.
 // PermissionDenied: the task hides from us, as a runtime does before it executes the container's program.
