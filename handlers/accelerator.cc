@@ -396,6 +396,7 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
   if (!view.ok()) return view.status();
   served.view = std::move(*view);
   out.netns = visit->cookie;
+  out.network_owner = visit->owner;
   out.first_unprivileged_port = visit->first_unprivileged_port;
   out.home4 = std::move(visit->tcp4);
   out.home6 = std::move(visit->tcp6);

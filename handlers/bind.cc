@@ -14,10 +14,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 
 #include "core/task.h"
 #include "handlers/container.h"
@@ -55,12 +57,20 @@ PublishedPort* FindPublished(Container& container, const net::SockAddr& address,
   return second_best;
 }
 
-// True if the container's kernel would refuse the port to this thread. (A thread whose capabilities are those
-// of a nested user namespace counts as privileged here: more than to use its own published port is not in
-// it.)
+// True if the thread is in the user namespace that owns the container's network. In one below it, which every
+// program can make, its capabilities do not count there.
+bool HasUsersOfNetwork(const Call& call) {
+  std::array<char, 32> path;
+  snprintf(path.data(), path.size(), "/proc/%d/ns/user", call.notification.tid);
+  struct stat status;
+  return stat(path.data(), &status) == 0 && status.st_ino == ContainerOf(call).network_owner;
+}
+
+// True if the container's kernel would refuse the port to this thread.
 bool LacksPrivilege(const Call& call, const net::SockAddr& address) {
   // Port 0 means any port that is free, of which none is privileged.
   if (address.port() == 0 || address.port() >= ContainerOf(call).first_unprivileged_port) return false;
+  if (!HasUsersOfNetwork(call)) return true;
   __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = call.notification.tid};
   std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> capabilities{};
   if (syscall(SYS_capget, &header, capabilities.data()) != 0 || !call.StillValid()) return true;

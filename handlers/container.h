@@ -75,6 +75,7 @@ class Container final : public Guest {
   // One for each reactor that may serve it (Call::place), which alone writes and reads it: so a call sees one
   // view.
   std::array<const NetworkView*, 2> views{};  // nullptr: nothing is accelerated
+  uint64_t network_owner = 0;                 // inode of the user namespace that owns its network namespace
   int first_unprivileged_port = 1024;         // for a bind inside; net.ipv4.ip_unprivileged_port_start
 
   // From here on its reactors'.

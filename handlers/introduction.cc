@@ -62,6 +62,7 @@ Task WaitForIntroduction(Call call, AddressCall what) {
 
 void Introduction::MoveInto(Container& container) {
   container.netns = netns;
+  container.network_owner = network_owner;
   container.first_unprivileged_port = first_unprivileged_port;
   container.home4 = std::move(home4);
   container.home6 = std::move(home6);

@@ -25,6 +25,7 @@ struct NetworkView;
 
 struct Introduction {
   uint64_t netns = 0;
+  uint64_t network_owner = 0;
   int first_unprivileged_port = 1024;
   net::SpareSockets home4, home6;
   std::vector<std::shared_ptr<HostPort>> host_ports;  // for the first of Container::published, in their order

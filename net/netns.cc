@@ -2,11 +2,14 @@
 #include "net/netns.h"
 
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -160,6 +163,12 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t tid) {
   return visit;
 }
 
+uint64_t OwnerOf(int netns_fd) {
+  const Fd owner(ioctl(netns_fd, NS_GET_USERNS));
+  struct stat status;
+  return owner.valid() && fstat(owner.get(), &status) == 0 ? status.st_ino : 0;
+}
+
 }  // namespace
 
 Result<uint64_t> NetnsCookie(int socket_fd) {
@@ -205,7 +214,9 @@ absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family) {
     kill(child, SIGKILL);  // does nothing if it has sent its letter and ended
     waitpid(child, nullptr, 0);
   };
-  return ReceiveParcel(ours.get(), tid);
+  absl::StatusOr<NetnsVisit> visit = ReceiveParcel(ours.get(), tid);
+  if (visit.ok()) visit->owner = OwnerOf(there->net.get());
+  return visit;
 }
 
 }  // namespace shunt::net

@@ -26,6 +26,7 @@ absl::StatusOr<uint64_t> OwnNetnsCookie();
 // What a short-lived child of ours brings back from a container's network namespace.
 struct NetnsVisit {
   uint64_t cookie = 0;
+  uint64_t owner = 0;  // inode of the user namespace that owns it; 0: one that we may not look into
   int first_unprivileged_port = 1024;  // net.ipv4.ip_unprivileged_port_start
   Fd route_monitor;                    // as net::OpenRouteMonitor(), but of that namespace
   SpareSockets tcp4;                   // unconnected TCP sockets that live there, nonblocking
