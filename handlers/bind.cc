@@ -6,6 +6,9 @@
 // accepted sockets inherit the lock. Binds to loopback, to ports that are not published, and of anything but
 // TCP stay inside.
 //
+// A twin is never bound by the kernel under a name that the program gives it, for that name would be the
+// host's: see LeaveToKernel().
+//
 // Only the program lock confines a listener, so without it nothing is moved (the network helper forwards the
 // port instead).
 
@@ -20,6 +23,7 @@
 
 #include <array>
 #include <cstdio>
+#include <cstring>
 
 #include "core/task.h"
 #include "handlers/container.h"
@@ -55,6 +59,16 @@ PublishedPort* FindPublished(Container& container, const net::SockAddr& address,
     if (second_best == nullptr) second_best = &port;
   }
   return second_best;
+}
+
+// The address that a bind means. In AF_INET it may go without a family if it is 0.0.0.0, for old programs.
+Result<net::SockAddr> WhereTo(const RawAddress& raw) {
+  sockaddr_in v4;
+  if (raw.family() != AF_UNSPEC || raw.size < sizeof(v4)) return net::SockAddr::Parse(raw.span());
+  memcpy(&v4, raw.bytes.data(), sizeof(v4));
+  if (v4.sin_addr.s_addr != htonl(INADDR_ANY)) return Fail(EAFNOSUPPORT);
+  v4.sin_family = AF_INET;
+  return net::SockAddr::Parse(std::as_bytes(std::span(&v4, 1)));
 }
 
 // True if the thread is in the user namespace that owns the container's network. In one below it, which every
@@ -152,18 +166,21 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
   if (NeedsIntroduction(call)) return IntroduceFirst(call, {BindSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
-  if (view == nullptr || (container.published.empty() && !container.has_twins)) return Reply::Continue();
+  if (view == nullptr || (container.published.empty() && !container.has_twins))
+    return LeaveToKernel(call, number, EACCES);
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
-  if (!raw) return Reply::Continue();
-  const Result<net::SockAddr> wanted = net::SockAddr::Parse(raw->span());
-  if (!wanted) return Reply::Continue();
+  // We cannot read everything that the kernel can: what is mapped for writing only, for one.
+  if (!raw) return LeaveToKernel(call, number, EFAULT);
+  const Result<net::SockAddr> wanted = WhereTo(*raw);
+  if (!wanted) return LeaveToKernel(call, number, wanted.error().code);
   std::optional<TargetSocket> socket = TakeSocket(call, number);
-  if (!socket || !call.StillValid()) return Reply::Continue();
+  if (!socket) return LeaveToKernel(call, number, EACCES);
+  if (!call.StillValid()) return Reply::Continue();
   std::optional<SocketClaim> claim = ClaimSocket(call, number, *socket);
   if (!claim) {
-    if (call.attempts > kPutOffAtMost) return Reply::Continue();
-    return Start(BindLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
+    if (call.attempts > kPutOffAtMost) return Reply::Fail(ENOBUFS);
+    return Start(BindLater(call, number, address, length), /*if_no_slot=*/Reply::Fail(ENOBUFS));
   }
   if (socket->home == Home::kHost) return BindTwin(call, number, std::move(*socket), *wanted);
   if (socket->home != Home::kContainer) return Reply::Continue();

@@ -83,8 +83,9 @@ class Container final : public Guest {
   std::atomic<bool> has_twins = false;  // some socket of it was moved, so an address alone no longer decides
   net::OptionMarks rare_options;        // sockets on which an option was set that ordinary swaps do not read
   net::OptionMarks stay;                // sockets with an option that nobody can read back
-  // Was caught exchanging a socket for something else under our hands: left alone since.
-  std::atomic<bool> exchanges_descriptors = false;
+  // How often it was caught exchanging a socket for something else under our hands; left alone since the
+  // first time.
+  std::atomic<uint32_t> exchanged_descriptors = 0;
   TimedCalls timed_calls;
   ClaimTable claims;
   std::atomic<uint64_t> epolls_made = 0;    // epoll_create calls so far

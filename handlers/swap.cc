@@ -116,7 +116,7 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
     Fd stranger;
     const Result<Fd> old_socket = net::TakeHeld(*holder, socket, stranger);
     if (stranger.valid()) {
-      ContainerOf(call).exchanges_descriptors = true;
+      ++ContainerOf(call).exchanged_descriptors;
       call.reactor.CloseInBackground(std::move(stranger));
     }
     if (old_socket && call.listener.Install(call.notification.id, old_socket->get(), number, cloexec)) {
@@ -124,7 +124,7 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
       return true;
     }
   }
-  if (!holder && holder.error() == Errno{ENOTSOCK}) ContainerOf(call).exchanges_descriptors = true;
+  if (!holder && holder.error() == Errno{ENOTSOCK}) ++ContainerOf(call).exchanged_descriptors;
   call.counters.Add(Counter::shared_lost);
   return false;
 }
