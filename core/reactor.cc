@@ -188,6 +188,7 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
     return;
   }
   counters_.Add(Counter::received);
+  seat.calls.store(seat.calls.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (is_main) {
     if (notification->tid != served.last_tid && !served.shared && served.helper.reactor != nullptr &&
         IsReadable(served.listener.fd())) {
