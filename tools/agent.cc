@@ -9,13 +9,11 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -30,6 +28,7 @@
 #include "tools/counter_line.h"
 #include "tools/log.h"
 #include "tools/port_registry.h"
+#include "tools/service_manager.h"
 
 namespace shunt {
 namespace {
@@ -77,27 +76,10 @@ absl::StatusOr<Fd> SignalDescriptor() {
   return fd;
 }
 
-// Tells the service manager, if there is one. The protocol is one datagram: not worth a dependency on
-// libsystemd.
-void NotifyServiceManager(const std::string& message) {
-  const char* path = std::getenv("NOTIFY_SOCKET");
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path == nullptr || (path[0] != '/' && path[0] != '@')) return;
-  const size_t length = std::strlen(path);
-  if (length >= sizeof(address.sun_path)) return;
-  std::memcpy(address.sun_path, path, length);
-  if (path[0] == '@') address.sun_path[0] = '\0';  // an abstract name
-  const Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL,
-             reinterpret_cast<const sockaddr*>(&address), size) < 0) {
-    log::Warning("cannot tell the service manager on {}: {}", path, std::strerror(errno));
-  }
-}
-
-void TellReady(int ready_fd) {
-  NotifyServiceManager("READY=1");
+void TellReady(ServiceManager& manager, int ready_fd) {
+  manager.Ready();
+  if (const std::string complaint = manager.TakeComplaint(); !complaint.empty())
+    log::Warning("{}", complaint);
   if (ready_fd < 0) return;
   const Fd ready(ready_fd);
   const char byte = 1;
@@ -318,15 +300,16 @@ int RunAgent(AgentOptions options, const StartAccelerator& start) {
   const absl::StatusOr<Fd> signal_fd = SignalDescriptor();
   if (!signal_fd.ok()) return Fail(kFailed, signal_fd.status());
 
+  ServiceManager manager = ServiceManager::FromEnvironment();
   const int ready_fd = options.ready_fd;
   const std::string socket = options.socket;
   Agent agent(std::move(options), *std::move(config));
   if (absl::Status status = agent.Listen(); !status.ok()) return Fail(kWrongUsage, status);
   if (absl::Status status = agent.Start(start); !status.ok()) return Fail(kFailed, status);
   log::Info("waiting for containers on {}", socket);
-  TellReady(ready_fd);
+  TellReady(manager, ready_fd);
   agent.Run(signal_fd->get());
-  NotifyServiceManager("STOPPING=1");
+  manager.Stopping();
   return 0;
 }
 
