@@ -15,6 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <sstream>
 
 #include "core/check.h"
@@ -109,7 +111,13 @@ bool KeeperStage::Ready(size_t count) {
 }
 
 bool KeeperStage::Ends(pid_t pid) {
-  return Until([&] { return kill(pid, 0) != 0; });
+  // Who is not our descendant may stay a zombie as long as the machine's first process likes.
+  const auto zombie = [&] {
+    std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+    const std::string text((std::istreambuf_iterator<char>(stat)), std::istreambuf_iterator<char>());
+    return text.find(") Z ") != std::string::npos;
+  };
+  return Until([&] { return kill(pid, 0) != 0 || zombie(); });
 }
 
 void KeeperStage::ReplaceProgram(const std::string& by) {
@@ -122,7 +130,8 @@ std::string KeeperStage::ScriptedEngine() {
 }
 
 void KeeperStage::Turn(int timeout_ms) {
-  std::vector<pollfd> sources = {{keeper->event_fd(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+  std::vector<pollfd> sources = {{keeper == nullptr ? -1 : keeper->event_fd(), POLLIN, 0},
+                                 {listener_.get(), POLLIN, 0}};
   for (const auto& engine : engines) sources.push_back({engine->socket.get(), POLLIN, 0});
   poll(sources.data(), sources.size(), timeout_ms);
   // Those who were there when we looked; Accept() adds more.
@@ -174,6 +183,12 @@ std::string GiveLine(HoldingName name, const std::vector<const Thing*>& things) 
       "give " + std::to_string(static_cast<uint32_t>(name.tag)) + " " + std::to_string(name.id);
   for (const Thing* thing : things) line += " " + thing->identity;
   return line;
+}
+
+std::vector<Fd> Copies(const std::vector<const Thing*>& things) {
+  std::vector<Fd> fds;
+  for (const Thing* thing : things) fds.push_back(thing->Copy());
+  return fds;
 }
 
 }  // namespace shunt

@@ -89,5 +89,6 @@ struct Thing {
 
 // What GIVE a holding of these things makes an engine hear.
 std::string GiveLine(HoldingName name, const std::vector<const Thing*>& things);
+std::vector<Fd> Copies(const std::vector<const Thing*>& things);
 
 }  // namespace shunt

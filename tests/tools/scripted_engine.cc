@@ -121,6 +121,7 @@ class ScriptedEngine {
     uint64_t id = 0;
     words >> word;
     if (word == "obliging") obliging_ = true;
+    if (word == "wait") obliging_ = false;
     if (word == "deaf") deaf_ = true;
     if (word == "prepared") link_.Prepared();
     if (word == "ready") link_.Ready(0, "serving");
