@@ -28,7 +28,7 @@
 #include "tools/counter_line.h"
 #include "tools/log.h"
 #include "tools/port_registry.h"
-#include "tools/service_manager.h"
+#include "tools/systemd.h"
 
 namespace shunt {
 namespace {

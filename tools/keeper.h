@@ -39,9 +39,9 @@
 #include "tools/engine_process.h"
 #include "tools/holdings.h"
 #include "tools/keeper_protocol.h"
-#include "tools/service_manager.h"
 #include "tools/starter.h"
 #include "tools/stranded_calls.h"
+#include "tools/systemd.h"
 
 namespace shunt {
 

@@ -12,7 +12,7 @@
 #include "core/fd.h"
 #include "tools/holdings.h"
 #include "tools/keeper_protocol.h"
-#include "tools/service_manager.h"
+#include "tools/systemd.h"
 
 namespace shunt {
 

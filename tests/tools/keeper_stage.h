@@ -17,7 +17,7 @@
 
 #include "core/fd.h"
 #include "tools/keeper.h"
-#include "tools/service_manager.h"
+#include "tools/systemd.h"
 
 namespace shunt {
 

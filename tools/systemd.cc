@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/service_manager.h"
+#include "tools/systemd.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
