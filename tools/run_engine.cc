@@ -16,6 +16,7 @@
 #include "core/filter.h"
 #include "handlers/traps.h"
 #include "tools/counter_line.h"
+#include "tools/harmless.h"
 #include "tools/run_network.h"
 #include "tools/run_sandbox.h"
 
@@ -23,7 +24,7 @@ namespace shunt {
 namespace {
 
 void Say(absl::string_view text) {
-  std::fprintf(stderr, "shunt run: %s\n", std::string(text).c_str());
+  std::fprintf(stderr, "shunt run: %s\n", Harmless({text.data(), text.size()}).c_str());
 }
 
 // True if a moved socket has another name on the host than the program gave it.
@@ -201,8 +202,8 @@ class Run {
   void Report(bool accelerated) const {
     if (options_.verbose) {
       Say(absl::StrCat("network: ", network_name_, "; ids: ", container_->id_map().description, "; ",
-                       accelerated ? accelerator_->LocksInForce() : "not accelerated",
-                       degraded_.empty() ? "" : "; ", absl::StrJoin(degraded_, "; ")));
+                       accelerated ? accelerator_->LocksInForce() : "not accelerated", "; confinement: ",
+                       confinement_, degraded_.empty() ? "" : "; ", absl::StrJoin(degraded_, "; ")));
     } else if (!degraded_.empty()) {
       Say(absl::StrJoin(degraded_, "; "));
     }
