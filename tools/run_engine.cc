@@ -202,8 +202,8 @@ class Run {
   void Report(bool accelerated) const {
     if (options_.verbose) {
       Say(absl::StrCat("network: ", network_name_, "; ids: ", container_->id_map().description, "; ",
-                       accelerated ? accelerator_->LocksInForce() : "not accelerated", "; confinement: ",
-                       confinement_, degraded_.empty() ? "" : "; ", absl::StrJoin(degraded_, "; ")));
+                       accelerated ? accelerator_->LocksInForce() : "not accelerated",
+                       degraded_.empty() ? "" : "; ", absl::StrJoin(degraded_, "; ")));
     } else if (!degraded_.empty()) {
       Say(absl::StrJoin(degraded_, "; "));
     }
