@@ -23,6 +23,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/confinement.h"
 #include "core/intake.h"
 #include "core/result.h"
 #include "tools/agent_config.h"
@@ -93,6 +94,14 @@ void NotifyServiceManager(const std::string& message) {
   if (sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL,
              reinterpret_cast<const sockaddr*>(&address), size) < 0) {
     log::Warning("cannot tell the service manager on {}: {}", path, std::strerror(errno));
+  }
+}
+
+void SayConfinement(const absl::StatusOr<std::string>& in_force) {
+  if (in_force.ok()) {
+    log::Info("confinement: {}", *in_force);
+  } else {
+    log::Warning("confinement: {}", log::Text(in_force.status()));
   }
 }
 
@@ -330,6 +339,7 @@ int RunAgent(AgentOptions options, const StartAccelerator& start) {
   Agent agent(std::move(options), *std::move(config));
   if (absl::Status status = agent.Listen(); !status.ok()) return Fail(kWrongUsage, status);
   if (absl::Status status = agent.Start(start); !status.ok()) return Fail(kFailed, status);
+  SayConfinement(ConfineEngine());
   log::Info("waiting for containers on {}", socket);
   TellReady(ready_fd);
   agent.Run(signal_fd->get());

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/confinement.h"
 #include "core/filter.h"
 #include "handlers/traps.h"
 #include "tools/counter_line.h"
@@ -138,6 +139,9 @@ class Run {
       if (!ordinary.ok()) return ordinary.status();
       if (!ordinary->empty()) degraded_.push_back(absl::StrCat("nothing is accelerated: ", *ordinary));
     }
+    const absl::StatusOr<std::string> confinement = ConfineEngine();
+    confinement_ = confinement.ok() ? *confinement : std::string(confinement.status().message());
+    if (!confinement.ok()) degraded_.push_back(absl::StrCat("confinement: ", confinement_));
     Report(serve);
     return container_->Start();
   }
@@ -202,8 +206,8 @@ class Run {
   void Report(bool accelerated) const {
     if (options_.verbose) {
       Say(absl::StrCat("network: ", network_name_, "; ids: ", container_->id_map().description, "; ",
-                       accelerated ? accelerator_->LocksInForce() : "not accelerated",
-                       degraded_.empty() ? "" : "; ", absl::StrJoin(degraded_, "; ")));
+                       accelerated ? accelerator_->LocksInForce() : "not accelerated", "; confinement: ",
+                       confinement_, degraded_.empty() ? "" : "; ", absl::StrJoin(degraded_, "; ")));
     } else if (!degraded_.empty()) {
       Say(absl::StrJoin(degraded_, "; "));
     }
@@ -214,6 +218,7 @@ class Run {
   std::optional<Network> network_;
   std::string network_name_ = "none";
   std::unique_ptr<Accelerator> accelerator_;
+  std::string confinement_;
   bool serving_ = false;               // the reactor has not let go of the listener yet
   std::vector<std::string> degraded_;  // what is less than a user would expect
 };
