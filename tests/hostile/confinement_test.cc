@@ -215,13 +215,14 @@ std::vector<std::string> StatusOfAllThreads(const std::string& field) {
 TEST_F(ConfinementTest, HoldsForThreadsThatWereThereBefore) {
   EXPECT_EXIT(
       {
-        std::latch confined(1);
+        std::latch dropped(1), confined(1);
         std::thread reactor([&] {
           KeepCapabilities(EngineThread::kReactor).IgnoreError();
+          dropped.count_down();
           confined.wait();
           chroot("/tmp");
         });
-        while (StatusOfAllThreads("Seccomp").size() < 2) std::this_thread::yield();
+        dropped.wait();
         Confine(Process::kEngine);
         confined.count_down();
         reactor.join();
