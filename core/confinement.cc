@@ -157,13 +157,14 @@ constexpr int kEngine[] = {
     SCMP_SYS(setsockopt),
     SCMP_SYS(sendto),
     SCMP_SYS(recvfrom),
-    // Targets. epoll_ctl and dup3: the side thread moves registrations.
+    // Targets. The epolls and dup3: registrations are tried out, and moved by the side thread.
     SCMP_SYS(process_vm_readv),
     SCMP_SYS(process_vm_writev),
     SCMP_SYS(pidfd_open),
     SCMP_SYS(pidfd_getfd),
     SCMP_SYS(kcmp),
     SCMP_SYS(capget),
+    SCMP_SYS(epoll_create1),
     SCMP_SYS(epoll_ctl),
     SCMP_SYS(dup3),
     // Files of /proc, the configuration, and the agent's own socket.
