@@ -215,7 +215,8 @@ std::vector<std::string> StatusOfAllThreads(const std::string& field) {
 TEST_F(ConfinementTest, HoldsForThreadsThatWereThereBefore) {
   EXPECT_EXIT(
       {
-        std::latch dropped(1), confined(1);
+        std::latch dropped(1);
+        std::latch confined(1);
         std::thread reactor([&] {
           KeepCapabilities(EngineThread::kReactor).IgnoreError();
           dropped.count_down();
