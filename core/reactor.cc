@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/check.h"
+#include "core/confinement.h"
 
 namespace shunt {
 namespace {
@@ -65,6 +66,7 @@ absl::Status Reactor::Start() {
     std::array<char, 16> name;
     std::snprintf(name.data(), name.size(), "shunt-%d", config_.index);
     pthread_setname_np(pthread_self(), name.data());
+    KeepCapabilities(EngineThread::kReactor).IgnoreError();  // ConfineEngine() finds out and says so
     if (config_.cpu >= 0) {
       cpu_set_t cpus;
       CPU_ZERO(&cpus);
