@@ -51,7 +51,8 @@ class Agent {
     std::string folder = std::filesystem::temp_directory_path() / "shunt-fuzz-XXXXXX";
     SHUNT_CHECK(mkdtemp(folder.data()) != nullptr);
     folder_ = folder;
-    shunt::IntakeOptions options{.path = folder_ / "socket"};
+    shunt::IntakeOptions options;
+    options.path = folder_ / "socket";
     options.silence = options.patience = std::chrono::hours(24);
     auto intake = Intake::Listen(std::move(options), [this](Handover handover) {
       SHUNT_CHECK(!handover.status.ok() || !handover.state.id.empty());
