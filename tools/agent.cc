@@ -29,7 +29,7 @@
 #include "tools/keeper.h"
 #include "tools/log.h"
 #include "tools/process_limits.h"
-#include "tools/service_manager.h"
+#include "tools/systemd.h"
 #include "tools/stored_holdings.h"
 
 namespace shunt {
@@ -302,9 +302,9 @@ int RunAgent(AgentOptions options) {
                                                                         : ServiceManager::FdStore::kAsTold));
   if (const std::optional<int> status = agent.Begin(std::move(settings), config)) return *status;
   if (const absl::StatusOr<std::string> confined = ConfineKeeper(); confined.ok()) {
-    log::Info("{}", *confined);
+    log::Info("confinement: {}", *confined);
   } else {
-    log::Warning("{}", log::Text(confined.status()));
+    log::Warning("confinement: {}", log::Text(confined.status()));
   }
   return agent.Run(signal_fd->get());
 }

@@ -226,9 +226,9 @@ void EngineMain::Begin() {
   const absl::StatusOr<std::string> confined = ConfineEngine();
   if (arguments_.role == "agent") {
     if (confined.ok()) {
-      log::Info("{}", *confined);
+      log::Info("confinement: {}", *confined);
     } else {
-      log::Warning("{}", log::Text(confined.status()));
+      log::Warning("confinement: {}", log::Text(confined.status()));
     }
   }
   link_.Ready(accelerator_->CanPublish() ? 1 : 0, accelerator_->LocksInForce());

@@ -21,6 +21,7 @@
 #include "core/filter.h"
 #include "handlers/traps.h"
 #include "tools/counter_line.h"
+#include "tools/harmless.h"
 #include "tools/in_flight.h"
 #include "tools/keeper.h"
 #include "tools/run_network.h"
@@ -33,7 +34,7 @@ constexpr HoldingName kContainer = {HoldingTag::kContainer, 2};
 constexpr std::chrono::seconds kEnginePatience{30};
 
 void Say(absl::string_view text) {
-  std::fprintf(stderr, "shunt run: %s\n", std::string(text).c_str());
+  std::fprintf(stderr, "shunt run: %s\n", Harmless({text.data(), text.size()}).c_str());
 }
 
 // True if a moved socket has another name on the host than the program gave it.
@@ -158,8 +159,9 @@ class Run {
     if (!listener.ok()) return listener.status();
     if (serve) {
       if (absl::Status status = Serve(*std::move(listener), engine_publishes); !status.ok()) return status;
-      if (const absl::StatusOr<std::string> confined = ConfineKeeper(); !confined.ok())
-        degraded_.emplace_back(confined.status().message());
+      const absl::StatusOr<std::string> confinement = ConfineKeeper();
+      confinement_ = confinement.ok() ? *confinement : std::string(confinement.status().message());
+      if (!confinement.ok()) degraded_.push_back(absl::StrCat("confinement: ", confinement_));
     }
     Report(serve);
     return container_->Start();
@@ -275,9 +277,10 @@ class Run {
   // One line, and none if all is as it should be and nobody asked.
   void Report(bool accelerated) const {
     if (options_.verbose) {
-      Say(absl::StrCat("network: ", network_name_, "; ids: ", container_->id_map().description, "; ",
-                       accelerated ? locks_ : "not accelerated", degraded_.empty() ? "" : "; ",
-                       absl::StrJoin(degraded_, "; ")));
+      Say(absl::StrCat(
+          "network: ", network_name_, "; ids: ", container_->id_map().description, "; ",
+          accelerated ? absl::StrCat(locks_, "; confinement: ", confinement_) : "not accelerated",
+          degraded_.empty() ? "" : "; ", absl::StrJoin(degraded_, "; ")));
     } else if (!degraded_.empty()) {
       Say(absl::StrJoin(degraded_, "; "));
     }
@@ -291,6 +294,7 @@ class Run {
   bool ready_ = false;
   bool engine_publishes_ = false;
   std::string locks_;                    // which are in force
+  std::string confinement_;              // of this process
   std::string keeper_says_;              // what it said last
   std::optional<std::string> ordinary_;  // why nothing is accelerated, or "", once the engine has told
   std::vector<std::string> degraded_;    // what is less than a user would expect
