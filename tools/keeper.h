@@ -155,11 +155,11 @@ class Keeper {
 
   // keeper_course.cc: what follows from it.
   void Request(bool upgrade);
-  void OnStartFailed(std::string why);
+  void OnStartFailed(const std::string& why);
   void Introduce(EngineProcess& engine);
   void OnReady(EngineProcess& engine, const KeeperPacket& packet);
   void Lost(EngineProcess& engine, std::string why);
-  void UpgradeFailed(std::string why);
+  void UpgradeFailed(const std::string& why);
   void Restart(bool served);
   void GiveUp();
   void BeginAnswering();

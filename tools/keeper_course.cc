@@ -27,11 +27,11 @@ void Keeper::Request(bool upgrade) {
                        .sequence = request_->sequence});
 }
 
-void Keeper::OnStartFailed(std::string why) {
+void Keeper::OnStartFailed(const std::string& why) {
   const bool upgrade = request_->upgrade;
   request_.reset();
-  if (upgrade) return UpgradeFailed(std::move(why));
-  last_end_ = std::move(why);
+  if (upgrade) return UpgradeFailed(why);
+  last_end_ = why;
   last_pid_ = 0;
   Restart(/*served=*/false);
 }
@@ -92,7 +92,7 @@ void Keeper::Lost(EngineProcess& engine, std::string why) {
   const bool served = engine.phase >= Phase::kReady;
   Depart(std::move(successor ? next_ : engine_), Clock::time_point::max());
   if (successor) {
-    UpgradeFailed(last_end_);
+    UpgradeFailed(std::string(last_end_));
   } else if (upgrading_) {
     down_since_ = now;  // its successor is on the way
   } else {
@@ -101,7 +101,7 @@ void Keeper::Lost(EngineProcess& engine, std::string why) {
 }
 
 // There is no successor. If the old engine has stopped already, it is of no use any more.
-void Keeper::UpgradeFailed(std::string why) {
+void Keeper::UpgradeFailed(const std::string& why) {
   upgrading_ = false;
   Say(absl::StrCat("the upgrade failed: ", why));
   if (engine_ != nullptr && engine_->phase == Phase::kReady) {

@@ -16,7 +16,6 @@
 
 #pragma once
 
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -36,7 +35,10 @@ inline constexpr uint32_t kHighestHoldingTag = 5;
 struct HoldingName {
   HoldingTag tag{};
   uint64_t id = 0;
-  friend auto operator<=>(const HoldingName&, const HoldingName&) = default;
+  friend bool operator==(const HoldingName&, const HoldingName&) = default;
+  friend bool operator<(const HoldingName& a, const HoldingName& b) {
+    return a.tag != b.tag ? a.tag < b.tag : a.id < b.id;
+  }
 };
 
 enum class KeeperMessage : uint32_t {

@@ -56,7 +56,8 @@ void StrandedCalls::HandleEvents() {
     }
     const std::optional<Listener> listener = Borrow(fd);
     if (!listener) continue;
-    const Result<Notification> notification = listener->Receive();
+    NotificationRoom room;
+    const Result<Notification> notification = listener->Receive(room);
     if (!notification.has_value()) continue;  // it left
     if (listener->Send(notification->id, Reply::Fail(kStrandedVerdict)).has_value()) ++answered_;
   }
