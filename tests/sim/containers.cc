@@ -78,6 +78,7 @@ void Containers::NewTask(const Task& parent, bool new_process) {
     process = std::make_shared<Process>(tid, parent.process->pid, parent.process->netns);
     process->table->open = parent.process->table->open;
   }
+  ++process->disturbed;
   auto task = std::make_shared<Task>(tid, process, parent.filter);
   task->memory = parent.memory;
   process->tasks.push_back(task);
@@ -128,6 +129,7 @@ void Containers::EndAll() {
 void Containers::Disturb(const std::shared_ptr<Task>& task) {
   Chance& luck = Luck();
   World& world = World::Get();
+  ++task->process->disturbed;
   switch (luck.Below(6)) {
     case 0:
       if (!luck.OneIn(3)) return;
@@ -142,6 +144,7 @@ void Containers::Disturb(const std::shared_ptr<Task>& task) {
       const auto call = std::make_shared<Trapped>();
       call->id = Kernel::Get().next_call++;
       call->data = data;
+      call->disturbed_before = task->process->disturbed;
       task->inside = call;
       task->filter->waiting.push_back(call);
       task->filter->all[call->id] = call;
@@ -248,7 +251,8 @@ void Containers::DoSomething(const std::shared_ptr<Task>& task) {
                                 .number = number,
                                 .events = EPOLLIN | EPOLLOUT,
                                 .data = Luck().Next(),
-                                .armed = true});
+                                .armed = true,
+                                .since = Kernel::Get().next_call});
       return;
     }
     case 5: {
@@ -325,6 +329,7 @@ void Containers::Trap(Task& task, const char* syscall, std::initializer_list<uin
   call->data.nr = static_cast<int>(which.number);
   call->data.arch = which.audit_arch;
   std::copy(args.begin(), args.end(), call->data.args);
+  call->disturbed_before = task.process->disturbed;
   task.hidden = false;
   task.inside = call;
   task.filter->waiting.push_back(call);

@@ -80,6 +80,7 @@ struct Epoll final : File {
     uint32_t events;
     uint64_t data;
     bool armed = true;
+    uint64_t since = 0;  // it is older than the trapped calls from this one on
   };
   const char* kind() const override { return "epoll"; }
   short Ready() const override;
@@ -148,6 +149,8 @@ struct Process {
   const uint64_t netns;
   std::shared_ptr<FdTable> table = std::make_shared<FdTable>(0);
   std::vector<std::shared_ptr<Task>> tasks;
+  uint64_t disturbed =
+      0;  // how often something happened to its descriptors that a waiting call does not know of
 };
 
 // The engine's wish that a task puts a file into its own table.
@@ -170,6 +173,7 @@ struct Trapped {
   // For the checks.
   int sends = 0;  // that were not interrupted
   int installs = 0;
+  uint64_t disturbed_before = 0;
 };
 
 struct Filter {

@@ -121,6 +121,27 @@ void Kernel::EndTask(const std::shared_ptr<Task>& task) {
   if (task->process->tasks.empty()) task->process->table->open.clear();
 }
 
+namespace {
+
+// What watched the old file under this number must watch the new one, unless the program itself has been at
+// it.
+void CheckRegistrations(const Task& task, const Install& install) {
+  const FdTable& table = *task.process->table;
+  const FileRef old_file = table.Get(install.number);
+  const auto* socket = dynamic_cast<const Socket*>(install.file.get());
+  if (task.inside->disturbed_before != task.process->disturbed || task.process->tasks.size() != 1) return;
+  if (old_file == nullptr || socket == nullptr || socket->netns != kHostNetns) return;
+  for (const auto& [number, descriptor] : table.open) {
+    auto* const epoll = dynamic_cast<Epoll*>(descriptor.file.get());
+    const auto* const watch = epoll != nullptr ? epoll->Find(old_file, install.number) : nullptr;
+    if (watch == nullptr || watch->since > task.inside->id) continue;
+    if (epoll->Find(install.file, install.number) == nullptr)
+      World::Get().Wrong("task %d: epoll %d does not watch the new socket", task.tid, number);
+  }
+}
+
+}  // namespace
+
 bool Kernel::CarryOutInstall(Task& task) {
   if (task.inside == nullptr || task.inside->install == nullptr) return false;
   Trapped& call = *task.inside;
@@ -135,6 +156,7 @@ bool Kernel::CarryOutInstall(Task& task) {
     return true;
   }
   install.result = install.number;
+  CheckRegistrations(task, install);
   // The second can only take the first back: not with a socket of the host's.
   const auto* socket = dynamic_cast<const Socket*>(install.file.get());
   if (++call.installs > 1 && (call.installs > 2 || socket == nullptr || socket->netns == kHostNetns))

@@ -157,6 +157,12 @@ RunResult Run::Make() {
   RunResult result;
   if (!failed_to_start_) {
     Work();
+    // Sometimes they end in the middle of their calls, and the network has nothing more to say.
+    const bool abruptly = world_.chance.OneIn(3);
+    if (abruptly) {
+      containers_.EndAll();
+      world_.RemoveActor(network_);
+    }
     containers_.Settle();
     network_.Settle();
     if (!world_.RunUntil([this] { return containers_.Waiting() == nullptr; }, kMostSteps)) {
