@@ -52,7 +52,7 @@ absl::StatusOr<Listener> Listener::Adopt(Fd fd) {
   }
   // No call has the id 0, so a listener says ENOENT and everything else something different.
   uint64_t no_call = 0;
-  if (ioctl(fd.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &no_call) == 0 || errno != ENOENT) {
+  if (RetryingIoctl(fd.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &no_call) == 0 || errno != ENOENT) {
     return absl::InvalidArgumentError(absl::StrFormat("descriptor %d is not a seccomp listener", fd.get()));
   }
   fcntl(fd.get(), F_SETFD, FD_CLOEXEC);

@@ -4,12 +4,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <iterator>
 #include <tuple>
-
-#include "core/check.h"
 
 namespace shunt {
 namespace {
@@ -49,7 +48,7 @@ absl::StatusOr<Ring> Ring::Create(unsigned entries, unsigned completions) {
     io_uring ring{};
     error = -io_uring_queue_init_params(entries, &ring, &params);
     if (error == 0) {
-      Ring made(ring, flags == kBest);
+      Ring made(ring, completions, flags == kBest);
       error = StartRestricted(made.ring_);
       if (error == 0) return made;
       break;
@@ -67,6 +66,9 @@ absl::StatusOr<Ring> Ring::Create(unsigned entries, unsigned completions) {
 
 Ring::Ring(Ring&& other) noexcept
     : ring_(other.ring_),
+      early_(std::move(other.early_)),
+      early_size_(other.early_size_),
+      early_count_(other.early_count_),
       open_(std::exchange(other.open_, false)),
       defers_task_work_(other.defers_task_work_) {}
 
@@ -74,15 +76,19 @@ Ring::~Ring() {
   if (open_) io_uring_queue_exit(&ring_);
 }
 
-// Full submission queue: hand over what is queued without waiting; then there is room, always.
 io_uring_sqe* Ring::Next() {
-  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-  if (sqe == nullptr) {
-    io_uring_submit(&ring_);
-    sqe = io_uring_get_sqe(&ring_);
+  MakeRoomFor(1);
+  return io_uring_get_sqe(&ring_);
+}
+
+// Full submission queue: hands over what is queued without waiting. The kernel may take nothing: it has no
+// memory at the moment (EAGAIN), or, before Linux 5.19, wants completions to be collected first (EBUSY). So
+// they are, and the next Turn gives them out.
+void Ring::MakeRoomFor(unsigned submissions) {
+  while (io_uring_sq_space_left(&ring_) < submissions) {
+    if (io_uring_submit(&ring_) >= 0) continue;
+    early_count_ += Collect({early_.get() + early_count_, early_size_ - early_count_});
   }
-  SHUNT_CHECK(sqe != nullptr);
-  return sqe;
 }
 
 void Ring::PollOnce(int fd, unsigned events, uint64_t tag) {
@@ -99,8 +105,7 @@ void Ring::Timer(const __kernel_timespec* timeout, uint64_t tag) {
 
 void Ring::PollWithTimeout(int fd, unsigned events, const __kernel_timespec* timeout, uint64_t tag,
                            uint64_t timeout_tag) {
-  // A linked pair must not be torn apart by a submission in between: make room for both first.
-  if (io_uring_sq_space_left(&ring_) < 2) io_uring_submit(&ring_);
+  MakeRoomFor(2);  // a linked pair must not be torn apart by a submission in between
   io_uring_sqe* poll = Next();
   io_uring_prep_poll_add(poll, fd, events);
   io_uring_sqe_set_data64(poll, tag);
@@ -125,11 +130,19 @@ void Ring::Cancel(uint64_t tag, uint64_t own_tag) {
 size_t Ring::Turn(bool wait, std::span<Completion> out) {
   // EINTR and EBUSY (completions must be collected first) leave what is queued in place: the next turn
   // submits it.
-  if (wait) {
+  if (wait && early_count_ == 0) {
     io_uring_submit_and_wait(&ring_, 1);
   } else {
     io_uring_submit_and_get_events(&ring_);
   }
+  const size_t early = std::min(early_count_, out.size());
+  std::copy_n(early_.get(), early, out.begin());
+  std::copy(early_.get() + early, early_.get() + early_count_, early_.get());
+  early_count_ -= early;
+  return early + (early_count_ == 0 ? Collect(out.subspan(early)) : 0);
+}
+
+size_t Ring::Collect(std::span<Completion> out) {
   size_t count = 0;
   unsigned head = 0;
   io_uring_cqe* cqe = nullptr;
