@@ -194,11 +194,13 @@ class Agent(Place):
         os.close(ready_write)
         with open(ready, "rb", buffering=0) as pipe:
             if pipe.read(1) != b"\x01":
-                raise AssertionError(f"the agent does not start: {self.locks()}")
+                with open(self.agent.log, encoding="utf-8") as log:
+                    raise AssertionError(f"the agent does not start: {log.read()}")
 
     def locks(self):
-        with open(self.agent.log, encoding="utf-8") as log:
-            return log.read()
+        command = [self.shunt, "ctl", "--socket", self.shared + "/agent.sock", "status"]
+        return subprocess.run(self.command(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=False, env=self.environment).stdout
 
     def bundle(self, name, arguments, publish):
         folder = self.folder(name)
