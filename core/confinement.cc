@@ -323,6 +323,7 @@ constexpr Condition kKeeperConditions[] = {
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ID_VALID)},
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ADDFD)},
     {SCMP_SYS(ioctl), Equals(1, kSetListenerFlags)},
+    {SCMP_SYS(seccomp), Equals(0, SECCOMP_GET_NOTIF_SIZES)},
     {SCMP_SYS(prlimit64), Equals(2, 0)},  // read, not set
 };
 

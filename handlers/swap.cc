@@ -163,7 +163,8 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
     }
   }
   if (!holder && holder.error() == Errno{ENOTSOCK}) ++ContainerOf(call).facts.exchanged_descriptors;
-  call.counters.Add(Counter::shared_lost);
+  // After an engine's death it is only a suspicion that somebody holds it.
+  if (!call.resumed()) call.counters.Add(Counter::shared_lost);
   return false;
 }
 
