@@ -22,6 +22,7 @@ Reply MakeEpoll(Call& call, bool cloexec) {
   const Result<void> installed = call.listener.InstallAndAnswer(call.notification.id, made.get(), cloexec);
   ++container.epolls_made;
   --container.epolls_coming;
+  if (!installed && installed.error() == Errno{EINTR}) return Reply::Again();
   if (installed || installed.error() == Errno{ENOENT}) return Reply::Sent();
   return Reply::Fail(installed.error());
 }

@@ -57,8 +57,9 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   if (WasShutDown(twin.fd.get())) shutdown(home->fd.get(), SHUT_RDWR);
   if (const int error = Arrive(home->fd.get(), arrival); error != 0) return Reply::Fail(error);
   fcntl(home->fd.get(), F_SETFL, home->flags);
-  if (!call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec))
-    return Reply::Continue();
+  const Result<void> installed =
+      call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec);
+  if (!installed) return installed.error() == Errno{EINTR} ? Reply::Again() : Reply::Continue();
   call.counters.Add(Counter::returned_home);
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);
 }

@@ -97,14 +97,25 @@ Result<Twin> ReplacementFor(const TargetSocket& socket) {
   return Twin{.flags = flags & kCarriedFlags, .cloexec = (flags & O_CLOEXEC) != 0};
 }
 
-Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
+namespace {
+
+Result<void> Install(const Call& call, const Fd& socket, int number, bool cloexec, int tries) {
+  Result<void> result = Fail(EINTR);
+  for (int i = 0; i < tries && !result && result.error() == Errno{EINTR}; ++i)
+    result = call.listener.Install(call.notification.id, socket.get(), number, cloexec);
+  return result;
+}
+
+}  // namespace
+
+Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin, int tries) {
   net::HolderProbe& probe = BenchOf(call).holders;
   if (!probe.Arm(old_socket.get())) return Swapped::kNotAtAll;
   // Before any thread of the target can use it.
   ContainerOf(call).has_twins.store(true, std::memory_order_release);
-  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) {
+  if (const Result<void> installed = Install(call, twin.fd, number, twin.cloexec, tries); !installed) {
     probe.Disarm(old_socket.get());
-    return Swapped::kNotAtAll;
+    return installed.error() == Errno{EINTR} ? Swapped::kTooSlow : Swapped::kNotAtAll;
   }
   old_socket.reset();
   return probe.StillHeld() ? Swapped::kShared : Swapped::kAlone;
@@ -119,7 +130,7 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
       ContainerOf(call).exchanges_descriptors = true;
       call.reactor.CloseInBackground(std::move(stranger));
     }
-    if (old_socket && call.listener.Install(call.notification.id, old_socket->get(), number, cloexec)) {
+    if (old_socket && Install(call, *old_socket, number, cloexec, kTriesIfBegun)) {
       call.counters.Add(Counter::kept_shared);
       return true;
     }

@@ -75,10 +75,13 @@ enum class Swapped : uint8_t {
   kAlone,     // the twin is in place and nobody else holds the old socket
   kShared,    // the twin is in place, but somebody (a dup, a fork, a message in flight) holds the old socket
   kNotAtAll,  // the target has gone or the number is not open any more: nothing happened
+  kTooSlow,   // the target got no CPU in time: nothing happened, and it may be tried again
 };
 
-// Installs `twin` as descriptor `number`; closes our duplicate of the old socket.
-Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin);
+// Installs `twin` as descriptor `number`; closes our duplicate of the old socket. `tries`: how often it is
+// tried if the target gets no CPU in time; more than once where the call cannot be begun again.
+Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin, int tries = 1);
+inline constexpr int kTriesIfBegun = 8;
 
 // Takes a swap back that came to kShared: `holder` is what a HolderSearch on the side thread has found.
 // False: the old socket is not to be had (its other copy is in flight), so the swap stands.
