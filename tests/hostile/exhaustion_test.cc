@@ -129,23 +129,24 @@ int IsStoppedAndContinued() {
   }
 }
 
-// Calls from a thread that hardly gets the CPU, beside one that takes it all: what has to run in the caller
+// Calls from threads that hardly get a CPU, beside others that take them all: what has to run in the caller
 // takes its time.
 int CallsWithoutACpu() {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(0, &one);
-  sched_setaffinity(0, sizeof(one), &one);
-  std::thread([] {
-    for (;;) {
-    }
-  }).detach();
-  std::thread([] {
-    const sched_param none{};
-    sched_setscheduler(0, SCHED_IDLE, &none);
-    setpriority(PRIO_PROCESS, 0, 19);
-    for (;;) Connect(Tcp().get(), To(kHost, kRefusedPort));
-  }).join();
+  for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN); ++i) {
+    std::thread([] {
+      for (;;) {
+      }
+    }).detach();
+  }
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 64; ++i) {
+    threads.emplace_back([] {
+      const sched_param none{};
+      sched_setscheduler(0, SCHED_IDLE, &none);
+      for (;;) Connect(Tcp().get(), To(kHost, kRefusedPort));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
   return 0;
 }
 
@@ -189,8 +190,9 @@ class Exhaustion : public ::testing::Test {
   }
 
   // Has the work done alone, while `hostile` is at what `under_way` looks for, and after its end.
-  void WorkBeside(const std::function<int()>& hostile, const std::function<bool(Fleet&)>& under_way,
-                  int reactors) {
+  void WorkBeside(
+      const std::function<int()>& hostile, const std::function<bool(Fleet&)>& under_way, int reactors,
+      const std::function<void(Fleet&)>& look = [](Fleet&) {}) {
     AcceptingPeer peer;
     ASSERT_TRUE(peer.ok());
     Fleet fleet({.bodies = {OrdinaryWork, hostile}, .accelerator = {.reactors = reactors}});
@@ -200,6 +202,7 @@ class Exhaustion : public ::testing::Test {
     ASSERT_GT(hostile_pid, 0) << fleet.error();
     ServeUntil(fleet, under_way);
     for (int i = 0; i < 2 && !HasFatalFailure(); ++i) Work(fleet, "beside it");
+    look(fleet);
     kill(hostile_pid, SIGKILL);
     EXPECT_EQ(fleet.Join(hostile_pid, kWorkTimeoutMs), Fleet::kKilled);
     Work(fleet, "afterwards");
@@ -228,9 +231,10 @@ TEST_F(Exhaustion, AProcessThatIsStoppedAtEveryMoment) {
       /*reactors=*/1);
 }
 
-TEST_F(Exhaustion, CallsOfAThreadWithoutACpu) {
+TEST_F(Exhaustion, CallsOfThreadsWithoutACpu) {
   WorkBeside(
-      CallsWithoutACpu, [](Fleet& fleet) { return fleet.Counted(Counter::received) > 105; }, /*reactors=*/1);
+      CallsWithoutACpu, [](Fleet& fleet) { return fleet.Counted(Counter::received) > 155; }, /*reactors=*/1,
+      [](Fleet& fleet) { EXPECT_GT(fleet.Counted(Counter::stalled), 0u); });
 }
 
 TEST_F(Exhaustion, ThousandsOfEpolls) {
