@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <atomic>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "tests/endure/guest_sockets.h"
+#include "tests/endure/stuck_file.h"
 #include "tests/support/fleet.h"
 
 namespace shunt {
@@ -27,6 +29,7 @@ namespace {
 
 // tests/hostile/with_black_hole makes it one: packets to it leave and nothing ever comes back.
 constexpr char kBlackHole[] = "203.0.113.77";
+constexpr int kNoFuse = 77;
 constexpr int kWorkTimeoutMs = 60'000;  // the work takes milliseconds
 
 using Clock = std::chrono::steady_clock;
@@ -165,6 +168,17 @@ int WatchesWithThousandsOfEpolls() {
   }
 }
 
+// Passes an address that lies in memory which nobody will ever bring.
+int PassesMemoryThatNobodyServes() {
+  const StuckFile stuck("/mnt");
+  if (stuck.fd() < 0) return kNoFuse;
+  void* const memory = mmap(nullptr, 4096, PROT_READ, MAP_SHARED, stuck.fd(), 0);
+  if (memory == MAP_FAILED) return 1;
+  const Fd fd = Tcp();
+  connect(fd.get(), static_cast<const sockaddr*>(memory), sizeof(sockaddr_in));
+  return 2;
+}
+
 class Exhaustion : public ::testing::Test {
  protected:
   static std::string Counted(const Fleet& fleet) {
@@ -241,6 +255,34 @@ TEST_F(Exhaustion, ThousandsOfEpolls) {
   WorkBeside(
       WatchesWithThousandsOfEpolls, [](Fleet& fleet) { return fleet.Counted(Counter::received) > 105; },
       /*reactors=*/1);
+}
+
+// A weakness that docs/security.md names: the reactor waits as long as the server of that memory likes. But
+// it is over with the container, and nobody has lost a call.
+TEST_F(Exhaustion, MemoryThatNobodyServesIsForgottenWithItsContainer) {
+  AcceptingPeer peer;
+  ASSERT_TRUE(peer.ok());
+  Fleet fleet({.bodies = {OrdinaryWork, PassesMemoryThatNobodyServes}, .accelerator = {.reactors = 1}});
+  ASSERT_EQ(fleet.Start(), "");
+  Work(fleet, "alone");
+  const uint64_t before = fleet.Counted(Counter::received);
+  const pid_t hostile = fleet.Launch(1);
+  ASSERT_GT(hostile, 0) << fleet.error();
+  const auto begin = Clock::now();
+  while (fleet.Counted(Counter::received) == before && MillisecondsSince(begin) < 5000) fleet.HandleEvents();
+  if (fleet.Counted(Counter::received) == before) {
+    if (fleet.Join(hostile, kWorkTimeoutMs) == kNoFuse) GTEST_SKIP() << "no /dev/fuse for a container here";
+    FAIL() << "the call did not come";
+  }
+  const pid_t calm = fleet.Launch(0);
+  ASSERT_GT(calm, 0) << fleet.error();
+  const auto held_up_from = Clock::now();
+  while (MillisecondsSince(held_up_from) < 300) fleet.HandleEvents();
+  std::printf("the other container has made %llu calls in 300 ms\n",
+              static_cast<unsigned long long>(fleet.Counted(Counter::received) - before - 1));
+  kill(hostile, SIGKILL);
+  EXPECT_EQ(fleet.Join(calm, kWorkTimeoutMs), 0) << Counted(fleet);
+  EXPECT_EQ(fleet.Join(hostile, kWorkTimeoutMs), Fleet::kKilled);
 }
 
 // Ports of the host are shared by all its programs: who finds none is told so, and only as long as there are
