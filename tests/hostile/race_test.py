@@ -38,7 +38,8 @@ ARGS = None
 
 def as_user(command):
     """The command as the arena's ordinary user."""
-    return ["setpriv", "--reuid", str(stage.USER), "--regid", str(stage.USER), "--init-groups", "--inh-caps=-all", "--", *command]
+    return ["setpriv", "--reuid", str(stage.USER), "--regid", str(stage.USER), "--init-groups", "--inh-caps=-all", "--",
+            *command]
 
 
 def environment_of_user(folder):
