@@ -40,6 +40,10 @@ inline constexpr int64_t kStallBurst = 16'000'000;
 // How often a call is tried whose target gets no CPU before the kernel is left to deal with it.
 inline constexpr uint32_t kStallsPerCall = 64;
 
+// How many engines in a row may die in the middle of one and the same call before the next one answers it
+// with EIO instead of handling it.
+inline constexpr uint32_t kResumptions = 5;
+
 // Targets whose pidfd a reactor keeps open, direct-mapped by tid.
 inline constexpr size_t kCachedTargets = 128;
 

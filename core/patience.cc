@@ -2,7 +2,6 @@
 #include "core/patience.h"
 
 #include <pthread.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,7 +28,7 @@ void Patience::Start() {
   sigevent event{};
   event.sigev_notify = SIGEV_THREAD_ID;
   event.sigev_signo = SIGRTMIN;
-  event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
+  event._sigev_un._tid = gettid();
   has_timer_ = timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
   of_this_thread = this;
 }

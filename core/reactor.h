@@ -21,7 +21,8 @@
 // What holds:
 //  1. Nobody receives from a listener without having seen POLLIN since the last RECV: its reactor by its own
 //     poll, or whoever holds `receiving`.
-//  2. Every notification received is answered exactly once (Answer), or its target is gone.
+//  2. Every notification received is answered exactly once (Answer), or its target is gone; and it is in the
+//     journal from before we have seen it until it is answered.
 //  3. After Start() nothing on this thread allocates or logs, and no ordinary connect takes a lock.
 //     tests/endure/frozen_heap_test aborts on any malloc.
 
@@ -31,6 +32,7 @@
 #include <functional>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/call.h"
@@ -49,8 +51,9 @@ struct ServedListener;
 struct Seat {
   ServedListener* served = nullptr;
   Reactor* reactor = nullptr;
-  uint32_t slots_held = 0;  // tasks of this listener on this reactor
-  bool ended = false;       // nothing is received here any more; what waits is finished or cancelled
+  uint32_t slots_held = 0;          // tasks of this listener on this reactor
+  std::atomic<uint64_t> calls = 0;  // received here; anybody may read it
+  bool ended = false;               // nothing is received here any more; what waits is finished or cancelled
   Operation* operations = nullptr;
   uint64_t served_in = 0;    // the last turn in which a call was received
   int64_t settled_at = 0;    // when its waits for slow targets will be paid back; CLOCK_MONOTONIC, ns
@@ -68,11 +71,13 @@ struct ServedListener {
 
   Listener listener;
   std::unique_ptr<Guest> guest;
-  const uint64_t owner;  // unique for the life of the engine
-  Seat main;             // its reactor's
-  Seat helper;           // of the reactor that helps; `reactor` is null if there is only one
-  Message add;           // to its reactor: serve this
-  Message gone;          // to the control thread: this has ended
+  const uint64_t owner;  // its name, never given twice, not even by engines before or after this one
+  std::vector<JournalRecord*> left_behind;  // what an engine before this one has received and not answered
+  Seat main;                                // its reactor's
+  Seat helper;      // of the reactor that helps; `reactor` is null if there is only one
+  Message add;      // to its reactor: serve this
+  Message resumed;  // to the control thread: left_behind has been dealt with
+  Message gone;     // to the control thread: this has ended
 
   // The main reactor's: is there help, and who called last?
   bool shared = false;
@@ -92,6 +97,7 @@ class Reactor {
     int cpu = -1;  // -1: free to move
     const Dispatch* dispatch = nullptr;
     Mailbox* control = nullptr;  // where ended listeners and control jobs go
+    Journal* journal = nullptr;  // the part of the same index is this reactor's
     std::unique_ptr<Workbench> bench;
     std::function<void()> on_thread_start;  // on the reactor's thread, when it is about to stop allocating
     std::function<void()> on_thread_stop;   // the same, when it has served its last call
@@ -129,8 +135,11 @@ class Reactor {
   void Run(std::atomic<int>* started);
   void Complete(const Completion& completion);
   void Serve(Seat& seat, int32_t poll_result);
-  bool ReceiveShared(Seat& seat, Result<Notification>& notification);
-  void Answer(const ServedListener& served, uint64_t id, Reply reply);
+  bool ReceiveShared(Seat& seat, JournalRecord& record, Result<Notification>& notification);
+  void Handle(Seat& seat, const Notification& notification, JournalRecord& record);
+  void Resume(ServedListener& served);
+  void ResumeOne(ServedListener& served, JournalRecord& left);
+  void Answer(const ServedListener& served, JournalRecord& record, Reply reply);
   void Arm(Seat& seat);
   bool ComesLast(const Completion& completion) const;
   Reply PutOff(Call& call);
@@ -148,7 +157,8 @@ class Reactor {
   Mailbox mailbox_;
   Slots slots_;
   TargetCache targets_;
-  Counters counters_;
+  FreeRecords records_;
+  Counters& counters_;
   Patience patience_;
   size_t listeners_ = 0;  // served or helped with
   uint64_t turn_ = 1;
