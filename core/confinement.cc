@@ -140,7 +140,21 @@ constexpr int kEveryProcess[] = {
     SCMP_SYS(wait4),  SCMP_SYS(waitid),          SCMP_SYS(kill),
 };
 
-constexpr int kKeeper[] = {SCMP_SYS(pidfd_send_signal), SCMP_SYS(timerfd_settime), SCMP_SYS(timerfd_gettime)};
+constexpr int kKeeper[] = {
+    SCMP_SYS(pidfd_send_signal),
+    SCMP_SYS(timerfd_settime),
+    SCMP_SYS(timerfd_gettime),
+    SCMP_SYS(epoll_wait),
+    SCMP_SYS(epoll_pwait),
+    SCMP_SYS(epoll_ctl),
+    SCMP_SYS(epoll_create1),
+    SCMP_SYS(sendto),
+    SCMP_SYS(recvfrom),
+    // Journals, and what a network program has complained about.
+    SCMP_SYS(fstat),
+    SCMP_SYS(newfstatat),
+    SCMP_SYS(pread64),
+};
 
 constexpr int kEngine[] = {
     // The reactors' rings, the control thread's queues.
@@ -186,6 +200,9 @@ constexpr int kEngine[] = {
     SCMP_SYS(readlinkat),
     SCMP_SYS(unlink),
     SCMP_SYS(chmod),
+    // What is known of a container, for the engines to come.
+    SCMP_SYS(memfd_create),
+    SCMP_SYS(ftruncate),
     // Threads that end or wait, a child that is forked, the log on a terminal or in a file.
     SCMP_SYS(set_robust_list),
     SCMP_SYS(rseq),
@@ -300,11 +317,16 @@ constexpr Condition kEngineConditions[] = {
     {SCMP_SYS(prlimit64), Equals(2, 0)},  // read, not set
 };
 
+// SECCOMP_IOCTL_NOTIF_SET_FLAGS, Linux 6.6; newer than Debian 12's headers.
+constexpr uint64_t kSetListenerFlags = SECCOMP_IOW(4, uint64_t);
+
 constexpr Condition kKeeperConditions[] = {
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_RECV)},
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_SEND)},
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ID_VALID)},
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ADDFD)},
+    {SCMP_SYS(ioctl), Equals(1, kSetListenerFlags)},
+    {SCMP_SYS(prlimit64), Equals(2, 0)},  // read, not set
 };
 
 // What the sanitizers' runtimes call beside that: reports, their own memory, and a thread that stops all

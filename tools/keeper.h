@@ -203,6 +203,7 @@ class Keeper {
   std::deque<Clock::time_point> deaths_;
   std::string last_end_;                         // how the last engine ended, for the log
   pid_t last_pid_ = 0;                           // which one, as long as only its status can tell why
+  bool last_counted_ = false;                    // as one of failures_
   std::optional<Clock::time_point> down_since_;  // no engine serves
 
   bool gave_up_ = false;

@@ -116,6 +116,7 @@ void Keeper::UpgradeFailed(const std::string& why) {
 void Keeper::Restart(bool served) {
   const Clock::time_point now = Clock::now();
   if (!down_since_) down_since_ = now;
+  last_counted_ = !served;
   if (!served) ++failures_;
   deaths_.push_back(now);
   while (now - deaths_.front() > options_.patience.death_window) deaths_.pop_front();
