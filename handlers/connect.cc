@@ -141,6 +141,8 @@ Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::S
   switch (SwapIn(call, number, std::move(old_socket.fd), old_socket.inode, twin, peer)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
+    case Swapped::kTooSlow:
+      return Reply::Again();
     case Swapped::kShared:
       return Start(TakeSwapBack(call, number, std::move(twin), peer, {.inode = old_socket.inode}),
                    /*if_no_slot=*/Reply::Fail(ENOBUFS));
