@@ -70,7 +70,7 @@ absl::StatusOr<Fd> SignalDescriptor() {
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
-  for (int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) sigaddset(&signals, signal);
   if (sigprocmask(SIG_BLOCK, &signals, nullptr) != 0) return ToStatus(Errno{errno}, "block signals");
   Fd fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd.valid()) return ToStatus(Errno{errno}, "make a signalfd");
@@ -253,6 +253,10 @@ void Agent::Ended(const ContainerKey& container) {
 bool Agent::HandleSignals(int signal_fd) {
   signalfd_siginfo signal{};
   while (read(signal_fd, &signal, sizeof(signal)) == static_cast<ssize_t>(sizeof(signal))) {
+    if (signal.ssi_signo == SIGUSR1) {
+      log::Info("{}", CounterLine(*accelerator_));
+      continue;
+    }
     if (signal.ssi_signo != SIGHUP) {
       log::Info("{}: leaving {} listeners of {} containers",
                 signal.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM", listeners_, ports_.containers());
