@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/counters.h"
+#include "core/journal.h"
 #include "core/listener.h"
 #include "core/mailbox.h"
 #include "core/notification.h"
@@ -23,6 +24,9 @@ struct Seat;
 class Guest {
  public:
   virtual ~Guest() = default;
+  // A signal has taken the caller out of a call that had a side effect, and the answer did not reach it. If
+  // the call is restarted it comes as a new one, and shall find what was done. On the reactor's thread.
+  virtual void Unanswered(const JournalRecord& /*record*/, Target& /*caller*/, Reply /*reply*/) {}
 };
 
 // What the layers above keep for one reactor: pools, caches. Made on the control thread before the reactor
@@ -54,6 +58,8 @@ struct Call {
   Counters& counters;
   uint64_t owner;  // tells listeners apart in the TargetCache
   TargetCache& targets;
+  // What a new engine will know of this call if we die: note every side effect there before it happens.
+  JournalRecord& record;
   uint32_t attempts = 0;  // how often this call has been put off (Pause)
 
   uint64_t arg(size_t index) const { return notification.args[index]; }
@@ -61,6 +67,8 @@ struct Call {
   // holds.
   int int_arg(size_t index) const { return static_cast<int>(notification.args[index]); }
   Target& target() const { return targets.Find(owner, notification.tid); }
+  // The call was received by an engine that died before it answered. record.stage says how far it came.
+  bool resumed() const { return record.resumed != 0; }
   bool StillValid() const { return listener.StillValid(notification.id); }
 };
 

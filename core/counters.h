@@ -21,6 +21,7 @@ namespace shunt {
   X(no_slot, "calls that could not wait because every task slot was taken")                \
   X(waits_begun, "calls that waited inside the engine")                                    \
   X(waits_ended, "calls that have stopped waiting inside the engine")                      \
+  X(resumed, "calls taken over from an engine that had died or was replaced")              \
   X(accelerated, "sockets moved to the host's network for a connect")                      \
   X(published, "sockets moved to the host's network for a bind")                           \
   X(returned_home, "sockets moved back to their container's network")                      \
@@ -57,6 +58,13 @@ class alignas(64) Counters {
   void Add(Counter counter) {
     std::atomic<uint64_t>& value = values_[static_cast<size_t>(counter)];
     value.store(value.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+  // Takes over what others have counted, so that they begin at 0 again. Nobody writes to either meanwhile.
+  void TakeFrom(Counters& others) {
+    for (size_t i = 0; i < kCounterCount; ++i) {
+      values_[i].fetch_add(others.values_[i].exchange(0, std::memory_order_relaxed),
+                           std::memory_order_relaxed);
+    }
   }
   uint64_t Read(Counter counter) const {
     return values_[static_cast<size_t>(counter)].load(std::memory_order_relaxed);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace shunt {
 namespace {
@@ -41,12 +42,16 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& optio
   const std::vector<int> cpus = AllowedCpus();
   const size_t count = options.reactors > 0 ? static_cast<size_t>(options.reactors) : cpus.size();
   std::unique_ptr<Engine> engine(new Engine(routes));
+  absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Create(count);
+  if (!journal.ok()) return journal.status();
+  engine->journal_ = *std::move(journal);
   for (size_t i = 0; i < count; ++i) {
     auto reactor = std::make_unique<Reactor>(Reactor::Config{
         .index = static_cast<int>(i),
         .cpu = options.pin ? cpus[i % cpus.size()] : -1,
         .dispatch = &engine->dispatch_,
         .control = &engine->control_,
+        .journal = engine->journal_.get(),
         .bench = options.make_bench ? options.make_bench() : std::make_unique<Workbench>(),
         .on_thread_start = options.on_reactor_start,
         .on_thread_stop = options.on_reactor_stop,
@@ -60,17 +65,28 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& optio
 
 // Reactors first: nobody may use a listener or a guest any more when they go.
 Engine::~Engine() {
+  Halt();
+  reactors_.clear();
+}
+
+void Engine::Halt() {
   for (const auto& reactor : reactors_) reactor->Stop();
 }
 
-ServedListener& Engine::Serve(Listener listener, std::unique_ptr<Guest> guest,
+ServedListener& Engine::Serve(uint64_t key, Listener listener, std::unique_ptr<Guest> guest,
                               std::function<void(std::unique_ptr<Guest>)> ended) {
-  auto entry = std::make_unique<Entry>(*this, std::move(listener), std::move(guest), next_owner_++);
+  SHUNT_CHECK(key != 0);
+  auto entry = std::make_unique<Entry>(*this, std::move(listener), std::move(guest), key);
   entry->ended = std::move(ended);
   entry->reactor_index = LeastLoaded();
   ++load_[entry->reactor_index];
   ServedListener& served = entry->served;
   served.gone = {.deliver = OnGone, .context = entry.get()};
+  served.resumed = {.deliver = OnResumed, .context = this};
+  if (const auto left = left_behind_.extract(key); !left.empty()) {
+    served.left_behind = std::move(left.mapped());
+    ++resuming_;
+  }
   const size_t index = entry->reactor_index;
   served_.insert(std::move(entry));
   // The next one helps.
@@ -101,8 +117,32 @@ void Engine::OnGone(Message& message) {
   engine.served_.erase(place);
 }
 
+void Engine::TakeOver(std::unique_ptr<Journal> left, std::function<void()> finished) {
+  journal_->inherited().TakeFrom(left->inherited());
+  for (size_t i = 0; i < left->reactors(); ++i) journal_->inherited().TakeFrom(left->counters(i));
+  for (JournalRecord* const record : left->Unanswered())
+    left_behind_[record->listener.load(std::memory_order_relaxed)].push_back(record);
+  inherited_.push_back({.journal = std::move(left), .finished = std::move(finished)});
+}
+
+void Engine::NobodyElseIsComing() {
+  left_behind_.clear();  // calls of containers that nobody knows any more
+  Settle();
+}
+
+void Engine::OnResumed(Message& message) {
+  auto& engine = message.about<Engine>();
+  --engine.resuming_;
+  engine.Settle();
+}
+
+void Engine::Settle() {
+  if (resuming_ != 0 || !left_behind_.empty()) return;
+  for (const Inheritance& inheritance : std::exchange(inherited_, {})) inheritance.finished();
+}
+
 uint64_t Engine::Sum(Counter counter) const {
-  uint64_t sum = 0;
+  uint64_t sum = journal_->inherited().Read(counter);
   for (const auto& reactor : reactors_) sum += reactor->counters().Read(counter);
   return sum;
 }

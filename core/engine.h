@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -33,9 +34,23 @@ class Engine {
   ~Engine();
 
   // Serves `listener` until the last task under its filter has ended. `ended` is then called from
-  // HandleEvents(), after the reactor has let go of `guest` and before it is destroyed.
-  ServedListener& Serve(Listener listener, std::unique_ptr<Guest> guest,
+  // HandleEvents(), after the reactor has let go of `guest` and before it is destroyed. `key` names the
+  // listener in the journal: never 0, and never given twice.
+  ServedListener& Serve(uint64_t key, Listener listener, std::unique_ptr<Guest> guest,
                         std::function<void(std::unique_ptr<Guest>)> ended);
+
+  // What an engine before this one has left, which is dead or halted. Before Serve() is called for its
+  // listeners, which then finish its calls first. `finished` is called from HandleEvents() (or at once) when
+  // all of them have been dealt with: from then on the journal is of no use to anybody.
+  void TakeOver(std::unique_ptr<Journal> left, std::function<void()> finished);
+  // All listeners that TakeOver() may be about have been given to Serve().
+  void NobodyElseIsComing();
+
+  // Ends the reactors' threads. What they have received and not answered is in the journal, for another
+  // engine. Nothing but the destructor may be called afterwards.
+  void Halt();
+
+  const Journal& journal() const { return *journal_; }
 
   // Delivers `message` on the reactor that serves `served`, between two calls.
   void Post(ServedListener& served, Message& message) { served.main.reactor->Post(message); }
@@ -56,12 +71,23 @@ class Engine {
   static void OnGone(Message& message);
   size_t LeastLoaded() const;
 
+  // A predecessor's journal and how many of its listeners have not finished.
+  struct Inheritance {
+    std::unique_ptr<Journal> journal;
+    std::function<void()> finished;
+  };
+  static void OnResumed(Message& message);
+  void Settle();
+
   Dispatch dispatch_;
   Mailbox control_;
+  std::unique_ptr<Journal> journal_;  // outlives the reactors
+  std::vector<Inheritance> inherited_;
+  std::map<uint64_t, std::vector<JournalRecord*>> left_behind_;  // by listener, until it comes
+  size_t resuming_ = 0;                                          // listeners that are still at what was left
   std::vector<std::unique_ptr<Reactor>> reactors_;
   std::vector<size_t> load_;  // listeners of each reactor
   std::set<std::unique_ptr<Entry>> served_;
-  uint64_t next_owner_ = 1;
 };
 
 }  // namespace shunt

@@ -235,13 +235,6 @@ std::vector<Fd> KeepListeners(std::vector<Fd> fds) {
   return fds;
 }
 
-Peer PeerOf(int socket) {
-  ucred credentials{};
-  socklen_t size = sizeof(credentials);
-  SHUNT_CHECK(getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0);
-  return {credentials.uid, credentials.pid};
-}
-
 void TakeDescriptors(msghdr& message, std::vector<Fd>& fds) {
   for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
@@ -260,11 +253,6 @@ absl::Status Watch(int epoll, int fd) {
   event.data.fd = fd;
   if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0) return SystemError(errno, "watch a descriptor");
   return absl::OkStatus();
-}
-
-mode_t ModeFor(const std::vector<uid_t>& uids) {
-  const bool others = std::any_of(uids.begin(), uids.end(), [](uid_t u) { return u != 0 && u != geteuid(); });
-  return others ? 0666 : 0600;
 }
 
 }  // namespace
@@ -326,24 +314,19 @@ absl::Status Intake::Bind() {
   if (lstat(path.c_str(), &info) != 0) return SystemError(errno, absl::StrCat("look at ", path));
   socket_device_ = info.st_dev;
   socket_inode_ = info.st_ino;
-  if (chmod(path.c_str(), ModeFor(options_.allowed_uids)) != 0) {
+  if (chmod(path.c_str(), options_.peers.SocketMode()) != 0) {
     return SystemError(errno, absl::StrCat("set the mode of ", path));
   }
   if (listen(socket_.get(), SOMAXCONN) != 0) return SystemError(errno, absl::StrCat("listen on ", path));
   return absl::OkStatus();
 }
 
-absl::Status Intake::Allow(std::vector<uid_t> uids) {
-  options_.allowed_uids = std::move(uids);
-  if (chmod(options_.path.c_str(), ModeFor(options_.allowed_uids)) != 0) {
+absl::Status Intake::Allow(PeerRule peers) {
+  options_.peers = std::move(peers);
+  if (chmod(options_.path.c_str(), options_.peers.SocketMode()) != 0) {
     return SystemError(errno, absl::StrCat("set the mode of ", options_.path));
   }
   return absl::OkStatus();
-}
-
-bool Intake::MayConnect(uid_t uid) const {
-  const std::vector<uid_t>& uids = options_.allowed_uids;
-  return uid == 0 || uid == geteuid() || std::find(uids.begin(), uids.end(), uid) != uids.end();
 }
 
 // ---- the connections
@@ -382,11 +365,10 @@ bool Intake::AcceptOne() {
     if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS) PauseAccepting();
     return true;  // ECONNABORTED and the like concern only the one that left
   }
-  const Peer peer = PeerOf(socket.get());
-  if (!MayConnect(peer.uid)) {
-    Mention(absl::PermissionDeniedError(
-                "its user may not hand containers over: name the user id in allow-uids, if it should"),
-            peer);
+  const Result<Peer> peer = PeerOf(socket.get());
+  if (!peer) return true;
+  if (absl::Status status = options_.peers.Check(*peer); !status.ok()) {
+    Mention(std::move(status), *peer);
     return true;
   }
   if (connections_.size() >= options_.connections) MakeRoom();
@@ -394,7 +376,7 @@ bool Intake::AcceptOne() {
   if (!Watch(epoll_.get(), fd).ok()) return true;
   Connection connection;
   connection.socket = std::move(socket);
-  connection.peer = peer;
+  connection.peer = *peer;
   connection.deadline = Clock::now() + options_.silence;
   // Runtimes speak at once: most connections are over before the next one is looked at.
   Read(connections_.emplace(fd, std::move(connection)).first);

@@ -13,8 +13,9 @@
 //   - A listener whose object is unusable is still handed on: dropping it can hang the container for ever,
 //     because `runc init` holds a copy of its own and therefore never learns that nobody answers.
 //
-// All calls are for one control thread, and none blocks. The peers are those whom the user ids let in; all
-// the same every connection is bounded in bytes, in descriptors and in time, and so is their number.
+// All calls are for one control thread, and none blocks. The peers are those whom the rule lets in
+// (core/peer.h); what others have sent is closed unread. All the same every connection is bounded in bytes,
+// in descriptors and in time, and so is their number.
 
 #pragma once
 
@@ -32,6 +33,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/fd.h"
+#include "core/peer.h"
 
 namespace shunt {
 
@@ -74,12 +76,6 @@ class ObjectScanner {
   size_t depth_ = 0;
 };
 
-// The process that connected, as the kernel knows it.
-struct Peer {
-  uid_t uid = 0;
-  pid_t pid = 0;  // 0: not visible in our pid namespace
-};
-
 // One thing that came in.
 struct Handover {
   absl::Status status;   // not OK: why nothing is known about the container
@@ -91,8 +87,8 @@ struct Handover {
 
 struct IntakeOptions {
   std::string path;
-  std::vector<uid_t> allowed_uids;  // whose processes may hand over, beside root's and our own
-  size_t connections = 256;         // at once; beyond that the least promising one goes
+  PeerRule peers;            // who may hand over
+  size_t connections = 256;  // at once; beyond that the least promising one goes
   size_t object_bytes = size_t{1} << 20;
   std::chrono::milliseconds silence{60'000};  // how long a connection may be idle between objects
   std::chrono::milliseconds patience{5'000};  // how long an object may take from its first byte to its last
@@ -119,8 +115,8 @@ class Intake {
   int event_fd() const { return epoll_.get(); }
   void HandleEvents();
 
-  // Replaces the list of users for connections to come.
-  absl::Status Allow(std::vector<uid_t> uids);
+  // Replaces the rule for connections to come.
+  absl::Status Allow(PeerRule peers);
 
   size_t connections() const { return connections_.size(); }
 
@@ -142,7 +138,6 @@ class Intake {
   Intake(IntakeOptions options, Receiver receive);
 
   absl::Status Bind();
-  bool MayConnect(uid_t uid) const;
   void Accept();
   bool AcceptOne();
   void PauseAccepting();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace shunt::limits {
 
@@ -28,6 +29,10 @@ inline constexpr size_t kTaskSlotBytes = 2048;
 
 // Slots that one container may hold: a quarter, so that it takes four hostile ones to make others wait.
 inline constexpr size_t kTaskSlotsPerListener = kTaskSlots / 4;
+
+// How many engines in a row may die in the middle of one and the same call before the next one answers it
+// with EIO instead of handling it.
+inline constexpr uint32_t kResumptions = 5;
 
 // Targets whose pidfd a reactor keeps open, direct-mapped by tid.
 inline constexpr size_t kCachedTargets = 128;

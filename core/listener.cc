@@ -21,12 +21,6 @@
 namespace shunt {
 namespace {
 
-// Room for the kernel's struct even after it has grown; the kernel wants every byte of it to be zero.
-union ReceiveBuffer {
-  seccomp_notif notif;
-  std::byte bytes[256];
-};
-
 union AnswerBuffer {
   seccomp_notif_resp resp;
   std::byte bytes[128];
@@ -35,7 +29,7 @@ union AnswerBuffer {
 bool KernelStructsFit() {
   seccomp_notif_sizes sizes{};
   if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0) return false;
-  return sizes.seccomp_notif <= sizeof(ReceiveBuffer) && sizes.seccomp_notif_resp <= sizeof(AnswerBuffer);
+  return sizes.seccomp_notif <= NotificationRoom::kBytes && sizes.seccomp_notif_resp <= sizeof(AnswerBuffer);
 }
 
 // Without task work deferred to us the ioctls were seen to return EINTR under contention; they have done
@@ -67,18 +61,9 @@ absl::StatusOr<Listener> Listener::Adopt(Fd fd) {
   return Listener(std::move(fd), synchronous);
 }
 
-Result<Notification> Listener::Receive() const {
-  ReceiveBuffer buffer{};
-  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_RECV, &buffer) != 0) return FailErrno();
-  const seccomp_notif& received = buffer.notif;
-  Notification notification{
-      .id = received.id,
-      .tid = static_cast<pid_t>(received.pid),
-      .arch = received.data.arch,
-      .nr = received.data.nr,
-  };
-  for (size_t i = 0; i < notification.args.size(); ++i) notification.args[i] = received.data.args[i];
-  return notification;
+Result<Notification> Listener::Receive(NotificationRoom& room) const {
+  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_RECV, room.Prepare()) != 0) return FailErrno();
+  return room.Read();
 }
 
 bool Listener::StillValid(uint64_t id) const {

@@ -27,9 +27,9 @@ class Listener {
   int fd() const { return fd_.get(); }
   bool wakes_synchronously() const { return wakes_synchronously_; }
 
-  // Takes the next notification. BLOCKS if there is none, even with O_NONBLOCK: call it only after POLLIN,
-  // once. ENOENT: the target was killed in between; nothing to answer.
-  Result<Notification> Receive() const;
+  // Takes the next notification, and leaves it in `room`, too. BLOCKS if there is none, even with O_NONBLOCK:
+  // call it only after POLLIN, once. ENOENT: the target was killed in between; nothing to answer.
+  Result<Notification> Receive(NotificationRoom& room) const;
 
   // True while the target still waits for the answer. Anything read from the target counts only after this.
   bool StillValid(uint64_t id) const;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -42,7 +43,10 @@ __kernel_timespec ToTimespec(int64_t nanoseconds) {
 
 }  // namespace
 
-Reactor::Reactor(Config config) : config_(std::move(config)) {
+Reactor::Reactor(Config config)
+    : config_(std::move(config)),
+      records_(config_.journal->records(static_cast<size_t>(config_.index))),
+      counters_(config_.journal->counters(static_cast<size_t>(config_.index))) {
   config_.bench->Connect(mailbox_, *config_.control);
 }
 
@@ -102,6 +106,7 @@ void Reactor::Add(ServedListener& served, Reactor* helper) {
   served.add = {.deliver =
                     [](Message& self) {
                       auto& added = self.about<ServedListener>();
+                      added.main.reactor->Resume(added);
                       added.main.reactor->Arm(added.main);
                     },
                 .context = &served};
@@ -165,15 +170,19 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
     return;
   }
   ServedListener& served = *seat.served;
+  JournalRecord& record = records_.Take();
+  record.listener.store(served.owner, std::memory_order_relaxed);
   const bool is_main = &seat == &served.main;
   Result<Notification> notification = Fail(ENOENT);
   if (is_main && !served.shared) {
-    notification = served.listener.Receive();
-  } else if (!ReceiveShared(seat, notification)) {
+    notification = served.listener.Receive(record.received);
+  } else if (!ReceiveShared(seat, record, notification)) {
+    records_.Give(record);
     return;
   }
   if (!notification) {
     // ENOENT: killed between the poll and us. The next poll tells what is left.
+    records_.Give(record);
     counters_.Add(Counter::gone);
     Arm(seat);
     return;
@@ -186,8 +195,15 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
     }
     served.last_tid = notification->tid;
   }
+  Handle(seat, *notification, record);
+  Arm(seat);
+}
+
+void Reactor::Handle(Seat& seat, const Notification& notification, JournalRecord& record) {
+  ServedListener& served = *seat.served;
+  const bool is_main = &seat == &served.main;
   Call call{
-      .notification = *notification,
+      .notification = notification,
       .reactor = *this,
       .seat = seat,
       .place = is_main ? size_t{0} : size_t{1},
@@ -198,23 +214,49 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
       .counters = counters_,
       .owner = served.owner,
       .targets = targets_,
+      .record = record,
   };
-  const Handler handler = config_.dispatch->Find(notification->arch, notification->nr);
+  const Handler handler = config_.dispatch->Find(notification.arch, notification.nr);
   const Reply reply = handler != nullptr ? handler(call) : Reply::Continue();
-  if (reply.kind() != Reply::Kind::kLater) Answer(served, notification->id, reply);
-  Arm(seat);
+  if (reply.kind() != Reply::Kind::kLater) Answer(served, record, reply);
+}
+
+// Finishes what an engine before this one has left. Before the first poll: a restarted call must find it
+// done.
+void Reactor::Resume(ServedListener& served) {
+  for (JournalRecord* const left : served.left_behind) ResumeOne(served, *left);
+  if (!served.left_behind.empty()) config_.control->Push(&served.resumed);
+}
+
+void Reactor::ResumeOne(ServedListener& served, JournalRecord& left) {
+  if (!served.listener.StillValid(left.id())) {
+    left.Clear();
+    counters_.Add(Counter::gone);
+    return;
+  }
+  JournalRecord& record = records_.Take();
+  record.TakeOver(left);
+  counters_.Add(Counter::resumed);
+  if (record.stage.load(std::memory_order_relaxed) == Stage::kAnswering) {
+    Answer(served, record, record.reply);
+  } else if (record.resumed > limits::kResumptions) {
+    // Every engine that touched it has died of it.
+    Answer(served, record, Reply::Fail(EIO));
+  } else {
+    Handle(served.main, record.received.Read(), record);
+  }
 }
 
 // Receives from a listener of which another reactor receives as well. False: there is nothing (any more), and
 // the seat has been armed again or left.
-bool Reactor::ReceiveShared(Seat& seat, Result<Notification>& notification) {
+bool Reactor::ReceiveShared(Seat& seat, JournalRecord& record, Result<Notification>& notification) {
   ServedListener& served = *seat.served;
   if (served.receiving.test_and_set(std::memory_order_acquire)) {
     Arm(seat);  // the other one is about to take it, or one of several
     return false;
   }
   const bool readable = IsReadable(served.listener.fd());
-  if (readable) notification = served.listener.Receive();
+  if (readable) notification = served.listener.Receive(record.received);
   served.receiving.clear(std::memory_order_release);
   if (&seat == &served.helper) {
     served.found_nothing = readable ? 0 : served.found_nothing + 1;
@@ -248,13 +290,19 @@ void Reactor::Help(ServedListener& served) {
 }
 
 // The one exit of every call.
-void Reactor::Answer(const ServedListener& served, uint64_t id, Reply reply) {
+void Reactor::Answer(const ServedListener& served, JournalRecord& record, Reply reply) {
   if (reply.kind() == Reply::Kind::kContinue) counters_.Add(Counter::continued);
-  if (reply.kind() == Reply::Kind::kSent || served.listener.Send(id, reply)) {
-    counters_.Add(Counter::answered);
-  } else {
-    counters_.Add(Counter::gone);
+  bool answered = true;
+  if (reply.kind() != Reply::Kind::kSent) {
+    const bool had_side_effect = record.HasSideEffect();
+    record.NoteReply(reply);
+    answered = served.listener.Send(record.id(), reply).has_value();
+    if (!answered && had_side_effect) {
+      served.guest->Unanswered(record, targets_.Find(served.owner, record.received.Read().tid), reply);
+    }
   }
+  counters_.Add(answered ? Counter::answered : Counter::gone);
+  records_.Give(record);
 }
 
 void Reactor::Arm(Seat& seat) {
@@ -311,6 +359,7 @@ void* TakeSlot(Call& call, size_t bytes) {
     return nullptr;
   }
   call.counters.Add(Counter::waits_begun);
+  call.record.resumed = std::min(call.record.resumed, 1u);  // who gets as far as this is not dying of it
   new (slot) SlotHead{.reactor = &call.reactor, .seat = &call.seat};
   return static_cast<std::byte*>(slot) + kHeadBytes;
 }
@@ -325,7 +374,7 @@ void GiveSlot(void* frame) {
 
 void Finish(Call& call, Reply reply) {
   if (reply.kind() == Reply::Kind::kLater) return;
-  call.reactor.Answer(*call.seat.served, call.notification.id, reply);
+  call.reactor.Answer(*call.seat.served, call.record, reply);
 }
 
 }  // namespace task_internal

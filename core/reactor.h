@@ -15,7 +15,8 @@
 // What holds:
 //  1. Nobody receives from a listener without having seen POLLIN since the last RECV: its reactor by its own
 //     poll, or whoever holds `receiving`.
-//  2. Every notification received is answered exactly once (Answer), or its target is gone.
+//  2. Every notification received is answered exactly once (Answer), or its target is gone; and it is in the
+//     journal from before we have seen it until it is answered.
 //  3. After Start() nothing on this thread allocates or logs, and no ordinary connect takes a lock.
 //     tests/endure/frozen_heap_test aborts on any malloc.
 
@@ -25,6 +26,7 @@
 #include <functional>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/call.h"
@@ -58,11 +60,13 @@ struct ServedListener {
 
   Listener listener;
   std::unique_ptr<Guest> guest;
-  const uint64_t owner;  // unique for the life of the engine
-  Seat main;             // its reactor's
-  Seat helper;           // of the reactor that helps; `reactor` is null if there is only one
-  Message add;           // to its reactor: serve this
-  Message gone;          // to the control thread: this has ended
+  const uint64_t owner;  // its name, never given twice, not even by engines before or after this one
+  std::vector<JournalRecord*> left_behind;  // what an engine before this one has received and not answered
+  Seat main;                                // its reactor's
+  Seat helper;      // of the reactor that helps; `reactor` is null if there is only one
+  Message add;      // to its reactor: serve this
+  Message resumed;  // to the control thread: left_behind has been dealt with
+  Message gone;     // to the control thread: this has ended
 
   // The main reactor's: is there help, and who called last?
   bool shared = false;
@@ -82,6 +86,7 @@ class Reactor {
     int cpu = -1;  // -1: free to move
     const Dispatch* dispatch = nullptr;
     Mailbox* control = nullptr;  // where ended listeners and control jobs go
+    Journal* journal = nullptr;  // the part of the same index is this reactor's
     std::unique_ptr<Workbench> bench;
     std::function<void()> on_thread_start;  // on the reactor's thread, when it is about to stop allocating
     std::function<void()> on_thread_stop;   // the same, when it has served its last call
@@ -119,8 +124,11 @@ class Reactor {
   void Run(std::atomic<int>* started);
   void Complete(const Completion& completion);
   void Serve(Seat& seat, int32_t poll_result);
-  bool ReceiveShared(Seat& seat, Result<Notification>& notification);
-  void Answer(const ServedListener& served, uint64_t id, Reply reply);
+  bool ReceiveShared(Seat& seat, JournalRecord& record, Result<Notification>& notification);
+  void Handle(Seat& seat, const Notification& notification, JournalRecord& record);
+  void Resume(ServedListener& served);
+  void ResumeOne(ServedListener& served, JournalRecord& left);
+  void Answer(const ServedListener& served, JournalRecord& record, Reply reply);
   void Arm(Seat& seat);
   void End(Seat& seat);
   void GiveBackIfUnused(Seat& seat);
@@ -132,7 +140,8 @@ class Reactor {
   Mailbox mailbox_;
   Slots slots_;
   TargetCache targets_;
-  Counters counters_;
+  FreeRecords records_;
+  Counters& counters_;
   bool stopping_ = false;
   bool defers_task_work_ = false;
   std::thread thread_;

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -91,14 +92,21 @@ class RealAccelerator;
 struct Served {
   ContainerSpec spec;
   ServedListener* listener = nullptr;
-  Container* container = nullptr;  // belongs to its reactor
-  Fd route_monitor;                // of its network namespace
-  bool privileged = false;         // its root may undo a device lock
+  Container* container = nullptr;           // belongs to its reactor
+  const ContainerMemory* memory = nullptr;  // the container's
+  int listener_fd = -1;                     // its reactor's
+  Fd route_monitor;                         // of its network namespace
   std::unique_ptr<const NetworkView> view;
   bool update_in_flight = false;
   bool update_again = false;
   std::unique_ptr<Guest> corpse;  // after the end, until nothing is in flight
   std::function<void()> ended;
+};
+
+// A container that is served from Begin() on.
+struct Adopted {
+  std::optional<Listener> listener;
+  std::unique_ptr<Container> container;
 };
 
 // Has every reactor throw away the twins that it made in store for a lock that nobody needs any more.
@@ -128,7 +136,8 @@ struct ViewUpdate {
 
 class RealAccelerator final : public Accelerator, public Introducer {
  public:
-  explicit RealAccelerator(AcceleratorOptions options) : options_(std::move(options)) {}
+  explicit RealAccelerator(AcceleratorOptions options)
+      : options_(std::move(options)), next_key_(options_.first_key) {}
 
   // The reactors first: they use what is kept here.
   ~RealAccelerator() override { engine_.reset(); }
@@ -136,6 +145,10 @@ class RealAccelerator final : public Accelerator, public Introducer {
   absl::Status Init();
 
   absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;
+  absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held, std::function<void()> ended) override;
+  absl::Status TakeOver(uint64_t name, Fd journal) override;
+  void Begin() override;
+  void Halt() override { engine_->Halt(); }
   int event_fd() const override { return events_.get(); }
   void HandleEvents() override;
   std::string LocksInForce() const override;
@@ -150,7 +163,13 @@ class RealAccelerator final : public Accelerator, public Introducer {
   void ChooseLocks();
   absl::Status ReadHostNetwork();
   absl::StatusOr<std::shared_ptr<const net::NumberedLock>> LockFor(const net::LockPolicy& policy);
+  static absl::Status ReadNetwork(int route_monitor, ContainerNetwork& network);
   absl::StatusOr<std::unique_ptr<const NetworkView>> MakeView(const Served& served);
+  std::unique_ptr<Container> NewContainer(uint64_t key, ContainerSpec spec, ContainerMemory memory,
+                                          std::function<void()> ended);
+  absl::Status Introduced(Served& served, Fd route_monitor, Introduction& out);
+  void Start(uint64_t key, Listener listener, std::unique_ptr<Container> container);
+  void Hold(uint64_t key, const Served& served) const;
   std::shared_ptr<HostPort> SharedHostPort(uint64_t netns, const net::Publish& publish);
   void Refresh(const std::shared_ptr<Served>& served);
   void OnEnded(uint64_t key, std::unique_ptr<Guest> guest);
@@ -178,7 +197,8 @@ class RealAccelerator final : public Accelerator, public Introducer {
   // What is under way to the reactors and back.
   std::map<const ViewUpdate*, std::unique_ptr<ViewUpdate>> updates_;
   std::map<const LockRetirement*, std::unique_ptr<LockRetirement>> retirements_;
-  uint64_t next_key_ = 2;
+  std::map<uint64_t, Adopted> adopted_;
+  uint64_t next_key_;
   uint64_t next_lock_ = 1;
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
 };
@@ -301,21 +321,29 @@ absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFo
   return lock;
 }
 
+// `route_monitor` is a route socket of the container's namespace.
+absl::Status RealAccelerator::ReadNetwork(int route_monitor, ContainerNetwork& network) {
+  const absl::StatusOr<std::vector<net::IpAddress>> addresses = net::ContainerAddresses(route_monitor);
+  if (!addresses.ok()) return addresses.status();
+  const absl::StatusOr<net::SubnetSet> networks = net::ContainerNetworks(route_monitor);
+  if (!networks.ok()) return networks.status();
+  network.networks = *networks;
+  network.address_count = std::min(addresses->size(), ContainerNetwork::kAddresses);
+  std::copy_n(addresses->begin(), network.address_count, network.addresses.begin());
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(const Served& served) {
   auto view = std::make_unique<NetworkView>();
-  absl::StatusOr<std::vector<net::IpAddress>> own_addresses =
-      net::ContainerAddresses(served.route_monitor.get());
-  if (!own_addresses.ok()) return own_addresses.status();
-  const absl::StatusOr<net::SubnetSet> own = net::ContainerNetworks(served.route_monitor.get());
-  if (!own.ok()) return own.status();
+  const ContainerNetwork& network = served.memory->network();
   view->ordinary = AlwaysOrdinary();
-  if (!view->ordinary.AddAll(*own) || !view->ordinary.AddAll(served.spec.ignore)) {
+  if (!view->ordinary.AddAll(network.networks) || !view->ordinary.AddAll(served.spec.ignore)) {
     return absl::ResourceExhaustedError(
         absl::StrFormat("%s: more than %d networks to keep on the ordinary path", served.spec.name,
                         net::SubnetSet::kCapacity));
   }
   if (locks_ == net::SocketLock::Kind::kNone ||
-      (locks_ == net::SocketLock::Kind::kDevice && served.privileged)) {
+      (locks_ == net::SocketLock::Kind::kDevice && network.privileged)) {
     return view;  // without a lock: nothing is accelerated
   }
   net::LockPolicy policy = PolicyFor(view->ordinary, served.spec.publish);
@@ -327,7 +355,8 @@ absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(con
     lock = LockFor(policy);
     if (!lock.ok()) return lock.status();
     view->own_ports_lock = std::move(*lock);
-    view->own_addresses = *std::move(own_addresses);
+    view->own_addresses.assign(network.addresses.begin(),
+                               network.addresses.begin() + static_cast<ptrdiff_t>(network.address_count));
   }
   if (locks_ == net::SocketLock::Kind::kDevice) {
     view->host = host_;
@@ -339,42 +368,128 @@ absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(con
   return view;
 }
 
+std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, ContainerSpec spec,
+                                                         ContainerMemory memory,
+                                                         std::function<void()> ended) {
+  auto served = std::make_shared<Served>();
+  served->spec = std::move(spec);
+  served->ended = std::move(ended);
+  auto container = std::make_unique<Container>(served->spec.name, std::move(memory));
+  container->exact_traps = served->spec.exact_traps;
+  container->introducer = this;
+  container->key = key;
+  const std::span<PortMemory> ports = container->memory.ports();
+  for (size_t i = 0; i < served->spec.publish.size(); ++i)
+    container->published.push_back({.publish = served->spec.publish[i], .memory = &ports[i]});
+  for (const net::Publish& taken : served->spec.taken)
+    container->published.push_back({.publish = taken, .taken = true});
+  served->container = container.get();
+  served->memory = &container->memory;
+  served_[key] = std::move(served);
+  return container;
+}
+
+void RealAccelerator::Hold(uint64_t key, const Served& served) const {
+  if (options_.custodian == nullptr || served.listener_fd < 0) return;
+  std::array<int, 3> fds = {served.listener_fd, served.memory->fd(), served.route_monitor.get()};
+  options_.custodian->HoldContainer(key, std::span(fds).first(served.route_monitor.valid() ? 3 : 2));
+}
+
+void RealAccelerator::Start(uint64_t key, Listener listener, std::unique_ptr<Container> container) {
+  Served& served = *served_[key];
+  served.listener =
+      &engine_->Serve(key, std::move(listener), std::move(container),
+                      [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
+}
+
 absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec,
                                                    std::function<void()> ended) {
   absl::StatusOr<Listener> listener = Listener::Adopt(std::move(listener_fd));
   if (!listener.ok()) return listener.status();
+  absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
+  if (!memory.ok()) return memory.status();
   const uint64_t key = next_key_++;
-  auto served = std::make_shared<Served>();
-  served->spec = std::move(spec);
-  served->ended = std::move(ended);
-
-  auto container = std::make_unique<Container>(served->spec.name);
-  container->exact_traps = served->spec.exact_traps;
-  container->introducer = this;
-  container->key = key;
-  for (const net::Publish& publish : served->spec.publish)
-    container->published.push_back({.publish = publish});
-  for (const net::Publish& taken : served->spec.taken)
-    container->published.push_back({.publish = taken, .taken = true});
-  served->container = container.get();
-  served_[key] = served;
+  std::unique_ptr<Container> container =
+      NewContainer(key, std::move(spec), *std::move(memory), std::move(ended));
+  Served& served = *served_[key];
+  served.listener_fd = listener->fd();
+  Hold(key, served);  // from here on it survives us
 
   // If the container cannot be accelerated its calls are still answered: they take the ordinary path.
   std::string ordinary;
-  if (served->spec.pid != 0) {
+  if (served.spec.pid != 0) {
     Introduction introduction;
-    if (absl::Status status = Introduce(*container, served->spec.pid, introduction); status.ok()) {
+    if (absl::Status status = Introduce(*container, served.spec.pid, introduction); status.ok()) {
       introduction.MoveInto(*container);
-      container->views.fill(served->view.get());
+      container->views.fill(served.view.get());
     } else if (!absl::IsPermissionDenied(status)) {
       ordinary = std::string(status.message());
       container->introducer = nullptr;
+      container->facts.introduced = ContainerMemory::Introduced::kOrdinary;
     }  // Else its task is still the runtime, which hides from everybody: the first call of the program tells.
   }
-  served->listener =
-      &engine_->Serve(*std::move(listener), std::move(container),
-                      [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
+  Start(key, *std::move(listener), std::move(container));
   return ordinary;
+}
+
+// Everything of it is in its memory, so that this takes no look into the container.
+absl::StatusOr<std::string> RealAccelerator::Adopt(uint64_t key, std::vector<Fd> held,
+                                                   std::function<void()> ended) {
+  if (held.empty()) return absl::InvalidArgumentError("nothing is held of the container");
+  absl::StatusOr<Listener> listener = Listener::Adopt(std::move(held[0]));
+  if (!listener.ok()) return listener.status();
+  absl::StatusOr<ContainerMemory> memory = absl::InvalidArgumentError("no memory is held of the container");
+  if (held.size() > 1) memory = ContainerMemory::Open(std::move(held[1]));
+  absl::StatusOr<ContainerSpec> spec = memory.ok() ? memory->Spec() : memory.status();
+  std::string ordinary;
+  if (!spec.ok()) {
+    // A memory of another layout than ours: what its sockets are we can still see.
+    ordinary = std::string(spec.status().message());
+    spec = ContainerSpec{.name = absl::StrFormat("number %d", key)};
+    memory = ContainerMemory::Create(*spec);
+    if (!memory.ok()) return memory.status();
+    memory->facts().has_twins = true;
+    memory->facts().introduced = ContainerMemory::Introduced::kOrdinary;
+  }
+  memory->BeginAnew();
+  next_key_ = std::max(next_key_, key + 1);
+  std::unique_ptr<Container> container =
+      NewContainer(key, *std::move(spec), *std::move(memory), std::move(ended));
+  Served& served = *served_[key];
+  served.listener_fd = listener->fd();
+  if (container->facts.introduced == ContainerMemory::Introduced::kOrdinary) {
+    container->introducer = nullptr;
+  } else if (container->facts.introduced == ContainerMemory::Introduced::kYes && held.size() > 2) {
+    Introduction introduction;
+    if (absl::Status status = Introduced(served, std::move(held[2]), introduction); status.ok()) {
+      introduction.MoveInto(*container);
+      container->views.fill(served.view.get());
+    } else {
+      ordinary = std::string(status.message());
+      container->introducer = nullptr;
+    }
+  }
+  adopted_[key] = {.listener = *std::move(listener), .container = std::move(container)};
+  return ordinary;
+}
+
+absl::Status RealAccelerator::TakeOver(uint64_t name, Fd journal) {
+  absl::StatusOr<std::unique_ptr<Journal>> left = Journal::Open(std::move(journal));
+  if (!left.ok()) return left.status();
+  engine_->TakeOver(*std::move(left), [this, name] {
+    if (options_.custodian != nullptr) options_.custodian->DropJournal(name);
+  });
+  return absl::OkStatus();
+}
+
+void RealAccelerator::Begin() {
+  if (options_.custodian != nullptr) options_.custodian->HoldJournal(engine_->journal().fd());
+  for (auto& [key, adopted] : std::exchange(adopted_, {})) {
+    Start(key, *std::move(adopted.listener), std::move(adopted.container));
+    if (const int monitor = served_[key]->route_monitor.get(); monitor >= 0)
+      Watch(monitor, key).IgnoreError();
+  }
+  engine_->NobodyElseIsComing();
 }
 
 // Control thread; also on behalf of a reactor that has met the first call of a container whose pid nobody
@@ -389,18 +504,34 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
     return absl::FailedPreconditionError(
         absl::StrCat(served.spec.name, " uses the host's network already: there is nothing to accelerate"));
   }
-  served.privileged = OwnsHostNetwork(tid);
-  served.route_monitor = std::move(visit->route_monitor);
+  ContainerNetwork network{.netns = visit->cookie,
+                           .first_unprivileged_port = visit->first_unprivileged_port,
+                           .privileged = OwnsHostNetwork(tid)};
+  if (absl::Status status = ReadNetwork(visit->route_monitor.get(), network); !status.ok()) return status;
+  served.memory->SetNetwork(network);
+  out.home4 = std::move(visit->tcp4);
+  out.home6 = std::move(visit->tcp6);
+  if (absl::Status status = Introduced(served, std::move(visit->route_monitor), out); !status.ok())
+    return status;
   if (absl::Status status = Watch(served.route_monitor.get(), container.key); !status.ok()) return status;
+  container.facts.introduced = ContainerMemory::Introduced::kYes;
+  Hold(container.key, served);
+  return absl::OkStatus();
+}
+
+// What follows from what is known of its network.
+absl::Status RealAccelerator::Introduced(Served& served, Fd route_monitor, Introduction& out) {
+  served.route_monitor = std::move(route_monitor);
   absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(served);
   if (!view.ok()) return view.status();
   served.view = std::move(*view);
-  out.netns = visit->cookie;
-  out.first_unprivileged_port = visit->first_unprivileged_port;
-  out.home4 = std::move(visit->tcp4);
-  out.home6 = std::move(visit->tcp6);
-  for (const net::Publish& publish : served.spec.publish)
-    out.host_ports.push_back(SharedHostPort(visit->cookie, publish));
+  const ContainerNetwork& network = served.memory->network();
+  out.netns = network.netns;
+  out.first_unprivileged_port = network.first_unprivileged_port;
+  for (size_t i = 0; i < served.spec.publish.size(); ++i) {
+    out.host_ports.push_back(SharedHostPort(network.netns, served.spec.publish[i]));
+    out.host_ports.back()->Restore(served.memory->ports()[i]);
+  }
   return absl::OkStatus();
 }
 
@@ -424,8 +555,12 @@ void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
     served->update_again = true;
     return;
   }
+  // Should this fail the old view stays, which knows less of the network, and its lock still holds.
+  ContainerNetwork network = served->memory->network();
+  if (!ReadNetwork(served->route_monitor.get(), network).ok()) return;
+  served->memory->SetNetwork(network);
   absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(*served);
-  if (!view.ok()) return;  // the old view stays, which knows less of the network, and its lock still holds
+  if (!view.ok()) return;
   std::unique_ptr<ViewUpdate> made(new ViewUpdate{.accelerator = this,
                                                   .control = &engine_->control(),
                                                   .served = served,
@@ -467,6 +602,7 @@ void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
   const auto found = served_.find(key);
   const std::shared_ptr<Served> served = found->second;
   served_.erase(found);
+  if (options_.custodian != nullptr) options_.custodian->DropContainer(key);
   served->corpse = std::move(guest);  // an update may still be on its way to it
   served->route_monitor.reset();
   if (!served->update_in_flight) {
@@ -541,6 +677,20 @@ std::vector<Accelerator::CounterValue> RealAccelerator::Counters() const {
 }
 
 }  // namespace
+
+absl::StatusOr<ContainerSpec> SpecOfHeld(std::span<const Fd> held) {
+  if (held.size() < 2) return absl::InvalidArgumentError("no memory is held of the container");
+  const absl::StatusOr<ContainerMemory> memory =
+      ContainerMemory::Open(Fd(fcntl(held[1].get(), F_DUPFD_CLOEXEC, 0)));
+  if (!memory.ok()) return memory.status();
+  return memory->Spec();
+}
+
+absl::StatusOr<Fd> MemoryFor(const ContainerSpec& spec) {
+  const absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
+  if (!memory.ok()) return memory.status();
+  return Fd(fcntl(memory->fd(), F_DUPFD_CLOEXEC, 0));
+}
 
 absl::StatusOr<std::unique_ptr<Accelerator>> Accelerator::Start(const AcceleratorOptions& options) {
   auto accelerator = std::make_unique<RealAccelerator>(options);

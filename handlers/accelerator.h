@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,10 +27,23 @@ namespace shunt {
 
 enum class Affinity : uint8_t { kPin, kFloat };
 
+// Keeps descriptors while engines come and go (tools/keeper.h). What is held under a name replaces what was.
+// All calls are on the control thread.
+class Custodian {
+ public:
+  virtual ~Custodian() = default;
+  virtual void HoldContainer(uint64_t key, std::span<const int> fds) = 0;
+  virtual void DropContainer(uint64_t key) = 0;
+  virtual void HoldJournal(int fd) = 0;  // of this engine
+  virtual void DropJournal(uint64_t name) = 0;
+};
+
 struct AcceleratorOptions {
   int reactors = 0;  // 0: one for each CPU that we may run on
   Affinity affinity = Affinity::kPin;
-  std::string lock_socket;  // where the privileged helper hands out locks; empty: the default path
+  std::string lock_socket;         // where the privileged helper hands out locks; empty: the default path
+  Custodian* custodian = nullptr;  // null: containers do not outlive this process
+  uint64_t first_key = 2;          // larger than every name of a container that was ever held
   // For tests, on each reactor's thread: it is about to stop allocating; it has served its last call.
   std::function<void()> on_reactor_start, on_reactor_stop;
 };
@@ -37,6 +51,7 @@ struct AcceleratorOptions {
 // One container as its operator wants it.
 struct ContainerSpec {
   std::string name;  // for messages
+  uid_t owner = 0;   // whose container it is: for who asked for it to be served
   pid_t pid = 0;     // a task in its network namespace, as seen from our pid namespace; 0: not known yet
   std::vector<net::Publish> publish;  // ports that move to the host
   // Published ports whose host port is another container's: a bind is EADDRINUSE.
@@ -60,6 +75,18 @@ class Accelerator {
   // would hang its container.
   virtual absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
 
+  // Prepares to serve what an engine before this one has held under `key`; again for the same key: forget
+  // what was prepared. Its calls go on waiting until Begin(). Returns as Serve() does.
+  virtual absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held,
+                                            std::function<void()> ended) = 0;
+  // Before Begin(): the journal of an engine before this one, which was held under `name` and is dropped when
+  // all of its calls are answered. Fails with what is no journal of our layout.
+  virtual absl::Status TakeOver(uint64_t name, Fd journal) = 0;
+  // Serves what was adopted, what others have left unanswered first.
+  virtual void Begin() = 0;
+  // Leaves everything as it is to another engine. Only the destructor may be called afterwards.
+  virtual void Halt() = 0;
+
   // Becomes readable when HandleEvents() has something to do. For the control thread's poll loop.
   virtual int event_fd() const = 0;
   virtual void HandleEvents() = 0;
@@ -76,5 +103,11 @@ class Accelerator {
   };
   virtual std::vector<CounterValue> Counters() const = 0;
 };
+
+// What Adopt() would serve. The error says what is wrong with it.
+absl::StatusOr<ContainerSpec> SpecOfHeld(std::span<const Fd> held);
+
+// The memory of a container that somebody else is to adopt: goes beside its listener, in this order.
+absl::StatusOr<Fd> MemoryFor(const ContainerSpec& spec);
 
 }  // namespace shunt

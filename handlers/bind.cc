@@ -73,6 +73,8 @@ Reply Published(Call& call, PublishedPort& port, const net::SockAddr& bound_as, 
   socklen_t size = sizeof(cookie);
   getsockopt(twin_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
   port.host->Remember(cookie, bound_as);
+  port.memory->Remember(cookie, bound_as);
+  port.host->NoteGuards(*port.memory);
   call.counters.Add(Counter::published);
   return Reply::Return(0);
 }
@@ -85,6 +87,7 @@ Task TakeSwapBack(Call call, int number, Twin twin, PublishedPort& port, net::So
   const bool searched = co_await OnSide(BenchOf(call), search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
     co_return Reply::Return(0);
+  call.record.Enter(Stage::kStarting);
   co_return Published(call, port, bound_as, twin.fd.get());
 }
 
@@ -93,7 +96,7 @@ Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port
            const net::SockAddr& bound_as) {
   const Result<net::SocketIdentity> identity = net::Identify(old_socket.get());
   if (!identity) return Reply::Return(0);
-  switch (SwapIn(call, number, std::move(old_socket), twin)) {
+  switch (SwapIn(call, number, std::move(old_socket), identity->inode, twin, bound_as)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kShared:
@@ -131,18 +134,52 @@ Task BindLater(Call call, int number, uint64_t address, int length) {
 Reply BindTwin(Call& call, int number, TargetSocket twin, const net::SockAddr& address) {
   // We bind it with our own privilege, and to CONTINUE would bind a twin on the host.
   if (LacksPrivilege(call, address)) return Reply::Fail(EACCES);
+  if (const std::optional<Reply> lost =
+          ContainerOf(call).facts.lost_replies.Take(call.notification.tid, twin.info.ino)) {
+    return *lost;
+  }
   if (twin.facts.tcp_state != TCP_CLOSE || twin.BoundToPort(BenchOf(call)))
     return RefuseBind(call, std::move(twin), address);
   return GoHome(call, number, std::move(twin), {.kind = Arrival::Kind::kBind, .address = address});
+}
+
+// Goes on where an engine before this one has died. Nothing: it had not come as far as to exchange anything.
+std::optional<Reply> ResumeSwap(Call& call) {
+  HalfSwap half = FindHalfSwap(call);
+  switch (half.state) {
+    case HalfSwap::State::kNotBegun:
+      return {};
+    case HalfSwap::State::kHome:  // and bound there, before it was installed
+      return Reply::Return(0);
+    case HalfSwap::State::kGone:
+      return Reply::Fail(EBADF);
+    case HalfSwap::State::kSwapped:
+      break;
+  }
+  Container& container = ContainerOf(call);
+  container.facts.has_twins = true;
+  PublishedPort* const port = FindPublished(container, half.address, *half.socket);
+  if (port == nullptr || port->host == nullptr) return Reply::Return(0);
+  const JournalRecord& record = call.record;
+  Twin twin{.fd = std::move(half.socket->fd), .cloexec = (half.socket->info.flags & O_CLOEXEC) != 0};
+  if (!half.maybe_shared) return Published(call, *port, half.address, twin.fd.get());
+  return Start(
+      TakeSwapBack(call, record.number, std::move(twin), *port, half.address, {.inode = record.inode}),
+      /*if_no_slot=*/Reply::Fail(ENOBUFS));
 }
 
 }  // namespace
 
 Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
+  bool bound_inside = call.record.stage.load(std::memory_order_relaxed) >= Stage::kBoundInside;
+  if (call.record.HasSideEffect()) {
+    if (const std::optional<Reply> reply = ResumeSwap(call)) return *reply;
+  }
   if (NeedsIntroduction(call)) return IntroduceFirst(call, {BindSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
-  if (view == nullptr || (container.published.empty() && !container.has_twins)) return Reply::Continue();
+  if (view == nullptr || (container.published.empty() && !container.facts.has_twins))
+    return Reply::Continue();
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();
@@ -163,8 +200,10 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   const bool confined = view->lock != nullptr && view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
   // Bound, listening or connected already, an address of another family, a lack of privilege: the kernel's
   // own errors.
-  if (port == nullptr || !confined || wanted->family() != family || socket->facts.local.port() != 0 ||
-      LacksPrivilege(call, *wanted)) {
+  // An engine before this one may have bound it inside already.
+  bound_inside = bound_inside && socket->facts.local.port() == wanted->port();
+  if (port == nullptr || !confined || wanted->family() != family ||
+      (socket->facts.local.port() != 0 && !bound_inside) || LacksPrivilege(call, *wanted)) {
     return Reply::Continue();
   }
 
@@ -184,7 +223,8 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   }
   // What the container's own network has to say (an address that it does not have, a port that is taken
   // inside) comes before the success on the host.
-  if (bind(socket->fd.get(), wanted->data(), wanted->size()) != 0) return Reply::Fail(errno);
+  call.record.Enter(Stage::kBoundInside);
+  if (!bound_inside && bind(socket->fd.get(), wanted->data(), wanted->size()) != 0) return Reply::Fail(errno);
   fcntl(twin->fd.get(), F_SETFL, twin->flags);
   twin->claim = *std::move(claim);
   if (KnownUnwatched(call, number, socket->fd.get()))

@@ -16,6 +16,9 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <time.h>
+
+#include <algorithm>
 
 #include "core/task.h"
 #include "handlers/container.h"
@@ -41,9 +44,20 @@ bool StillConnecting(int socket_fd) {
   return poll(&writable, 1, 0) == 0;
 }
 
+int64_t MonotonicNow() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
 // A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
 Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
   int32_t result = 0;
+  // An engine that takes this over waits for what is left of the time.
+  const int64_t now = MonotonicNow();
+  int64_t& deadline = call.record.deadline_ns;
+  if (deadline == 0 && timeout_ns > 0) deadline = now + timeout_ns;
+  if (deadline != 0) timeout_ns = std::max<int64_t>(deadline - now, 1);
   {
     // Over before the answer: the thread's next call may be here before we are out.
     const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid);
@@ -58,7 +72,12 @@ Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
 // and says what the target gets.
 Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
   const int result = connect(twin.fd.get(), peer.data(), peer.size());
-  const int error = result == 0 ? 0 : errno;
+  int error = result == 0 ? 0 : errno;
+  if (call.resumed()) {
+    // Whoever began this may have started the connection, too.
+    if (error == EALREADY) error = EINPROGRESS;
+    if (error == EISCONN) error = (twin.flags & O_NONBLOCK) != 0 ? EINPROGRESS : 0;
+  }
   if (twin.flags != O_NONBLOCK) fcntl(twin.fd.get(), F_SETFL, twin.flags);
   if (error != EINPROGRESS) return error == 0 ? Reply::Return(0) : Reply::Fail(error);
   if ((twin.flags & O_NONBLOCK) != 0) return Reply::Fail(EINPROGRESS);
@@ -102,13 +121,14 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::Soc
   const bool searched = co_await OnSide(BenchOf(call), search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
     co_return Reply::Continue();
+  call.record.Enter(Stage::kStarting);
   const Reply reply = StartConnection(call, std::move(twin), peer);  // what it was given is closed by now
   co_return reply;
 }
 
 // Puts the twin in place and starts its connection.
 Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::SockAddr& peer) {
-  switch (SwapIn(call, number, std::move(old_socket.fd), twin)) {
+  switch (SwapIn(call, number, std::move(old_socket.fd), old_socket.inode, twin, peer)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kShared:
@@ -160,6 +180,10 @@ Task ConnectLater(Call call, int number, uint64_t address, int length) {
 Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim, const RawAddress& raw) {
   const NetworkView* const view = ViewOf(call);
   if (!call.StillValid()) return Reply::Continue();
+  if (const std::optional<Reply> lost =
+          ContainerOf(call).facts.lost_replies.Take(call.notification.tid, socket.info.ino)) {
+    return *lost;
+  }
   if (raw.family() == AF_UNSPEC) {
     const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
                                static_cast<socklen_t>(raw.size));
@@ -202,15 +226,45 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim
   }
   const int flags = fcntl(socket.fd.get(), F_GETFL);
   if (flags < 0) return Reply::Continue();
+  NoteStart(call, number, flags & kCarriedFlags, *peer);
   fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
   return StartConnection(
       call, {.fd = std::move(socket.fd), .flags = flags & kCarriedFlags, .claim = std::move(claim)}, *peer);
+}
+
+// Goes on where an engine before this one has died. Nothing: it had not come as far as to change anything.
+std::optional<Reply> ResumeSwap(Call& call) {
+  HalfSwap half = FindHalfSwap(call);
+  switch (half.state) {
+    case HalfSwap::State::kNotBegun:
+      return {};
+    case HalfSwap::State::kHome:  // where the kernel connects it
+    case HalfSwap::State::kGone:
+      return Reply::Continue();
+    case HalfSwap::State::kSwapped:
+      break;
+  }
+  ContainerOf(call).facts.has_twins = true;
+  const JournalRecord& record = call.record;
+  Twin twin{.fd = std::move(half.socket->fd),
+            .flags = record.flags,
+            .cloexec = (half.socket->info.flags & O_CLOEXEC) != 0};
+  fcntl(twin.fd.get(), F_SETFL, record.flags | O_NONBLOCK);
+  if (half.maybe_shared) {
+    return Start(TakeSwapBack(call, record.number, std::move(twin), half.address, {.inode = record.inode}),
+                 /*if_no_slot=*/Reply::Fail(ENOBUFS));
+  }
+  return StartConnection(call, std::move(twin), half.address);
 }
 
 }  // namespace
 
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
+  if (call.record.HasSideEffect()) {
+    if (const std::optional<Reply> reply = ResumeSwap(call)) return *reply;
+    call.record.Enter(Stage::kReceived);
+  }
   if (NeedsIntroduction(call)) return IntroduceFirst(call, {ConnectSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
   if (view == nullptr || view->lock == nullptr) return Reply::Continue();
@@ -228,7 +282,7 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
       lock = view->own_ports_lock.get();
     }
   }
-  if (!to_host && !container.has_twins) return Reply::Continue();
+  if (!to_host && !container.facts.has_twins) return Reply::Continue();
 
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   if (!socket || socket->home == Home::kElsewhere) return Reply::Continue();

@@ -60,6 +60,12 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   return bench;
 }
 
+// What is under the descriptor now is what the restarted call will find.
+void Container::Unanswered(const JournalRecord& record, Target& caller, Reply reply) {
+  const Result<DescriptorInfo> now = caller.Describe(record.number);
+  if (now && now->ino != record.inode) facts.lost_replies.Note(caller.tid(), now->ino, reply);
+}
+
 void SocketBench::OnWake() {
   uint64_t ignored;
   [[maybe_unused]] const ssize_t got = read(side->completion_fd(), &ignored, sizeof(ignored));

@@ -18,6 +18,7 @@
 
 #include "core/call.h"
 #include "core/fd.h"
+#include "handlers/container_memory.h"
 #include "handlers/host_port.h"
 #include "handlers/introduction.h"
 #include "handlers/socket_claim.h"
@@ -59,13 +60,19 @@ struct PublishedPort {
   net::Publish publish;
   bool taken = false;              // by another container of this agent
   std::shared_ptr<HostPort> host;  // null until the container is introduced, and if it is taken
+  PortMemory* memory = nullptr;    // null if it is taken
 };
 
 class Container final : public Guest {
  public:
-  explicit Container(std::string its_name) : name(std::move(its_name)) {}
+  Container(std::string its_name, ContainerMemory its_memory)
+      : name(std::move(its_name)), memory(std::move(its_memory)), facts(memory.facts()) {}
+
+  void Unanswered(const JournalRecord& record, Target& caller, Reply reply) override;
 
   const std::string name;
+  const ContainerMemory memory;  // what outlives the engine
+  ContainerMemory::Facts& facts;
   uint64_t key = 0;                  // its name among its accelerator's containers
   Introducer* introducer = nullptr;  // who brings netns and view, should they be missing at the first call
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
@@ -78,15 +85,8 @@ class Container final : public Guest {
 
   // From here on its reactors'.
   std::atomic<IntroductionState> introduction = IntroductionState::kWanted;
-  std::atomic<bool> has_twins = false;  // some socket of it was moved, so an address alone no longer decides
-  net::OptionMarks rare_options;        // sockets on which an option was set that ordinary swaps do not read
-  net::OptionMarks stay;                // sockets with an option that nobody can read back
-  // Was caught exchanging a socket for something else under our hands: left alone since.
-  std::atomic<bool> exchanges_descriptors = false;
   TimedCalls timed_calls;
   ClaimTable claims;
-  std::atomic<uint64_t> epolls_made = 0;    // epoll_create calls so far
-  std::atomic<uint32_t> epolls_coming = 0;  // under way: installed, perhaps, and not counted yet
   std::vector<PublishedPort> published;
   // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
   std::mutex home_mutex;

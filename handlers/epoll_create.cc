@@ -18,10 +18,10 @@ Reply MakeEpoll(Call& call, bool cloexec) {
   Fd made(epoll_create1(EPOLL_CLOEXEC));
   if (!made.valid()) return Reply::Fail(errno);
   Container& container = ContainerOf(call);
-  ++container.epolls_coming;
+  ++container.facts.epolls_coming;
   const Result<void> installed = call.listener.InstallAndAnswer(call.notification.id, made.get(), cloexec);
-  ++container.epolls_made;
-  --container.epolls_coming;
+  ++container.facts.epolls_made;
+  --container.facts.epolls_coming;
   if (installed || installed.error() == Errno{ENOENT}) return Reply::Sent();
   return Reply::Fail(installed.error());
 }

@@ -40,7 +40,7 @@ std::optional<net::SockAddr> NameOf(const Container& container, const TargetSock
 
 Reply NameSocket(Call& call, int number, uint64_t address, uint64_t length_address) {
   const Container& container = ContainerOf(call);
-  if (!container.has_twins) return Reply::Continue();
+  if (!container.facts.has_twins) return Reply::Continue();
   const std::optional<TargetSocket> socket = TakeSocket(call, number);
   if (!socket || socket->home != Home::kHost) return Reply::Continue();
   const std::optional<net::SockAddr> name = NameOf(container, *socket);

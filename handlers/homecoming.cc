@@ -57,6 +57,10 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   if (WasShutDown(twin.fd.get())) shutdown(home->fd.get(), SHUT_RDWR);
   if (const int error = Arrive(home->fd.get(), arrival); error != 0) return Reply::Fail(error);
   fcntl(home->fd.get(), F_SETFL, home->flags);
+  call.record.number = number;
+  call.record.inode = twin.info.ino;
+  call.record.address_size = 0;
+  call.record.Enter(Stage::kInstalling);
   if (!call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec))
     return Reply::Continue();
   call.counters.Add(Counter::returned_home);

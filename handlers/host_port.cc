@@ -38,25 +38,52 @@ bool HostPort::Concerns(Family family, int socket_fd, int socket_family) const {
   return family == kV6 || (ip.IsUnspecified() && !IsSet(socket_fd, IPPROTO_IPV6, IPV6_V6ONLY));
 }
 
-// Takes the port in one family for a SO_REUSEPORT group of ours. 0, or the errno of the bind.
-int HostPort::Guard(Family family) {
-  if (guards_[family].valid()) return 0;
+// A socket that holds the port in one family for a SO_REUSEPORT group of ours. Unless it `join`s a group that
+// is there already, it finds the port free.
+Result<Fd> HostPort::BoundGuard(Family family, bool join) const {
   const int domain = family == kV4 ? AF_INET : AF_INET6;
   const bool fits = !publish_.host_ip || publish_.host_ip->IsV6() == (family == kV6);
   const net::SockAddr address(fits ? publish_.host_ip.value_or(Anywhere(domain)) : Anywhere(domain),
                               publish_.host_port, static_cast<sa_family_t>(domain));
   Fd guard(socket(domain, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
-  if (!guard.valid()) return errno;
+  if (!guard.valid()) return FailErrno();
   if (domain == AF_INET6) Set(guard.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  if (join) Set(guard.get(), SOL_SOCKET, SO_REUSEPORT, 1);
   // SO_REUSEADDR only until it is bound: with it, old connections in TIME_WAIT are not in the way.
   // SO_REUSEPORT only afterwards: now it is known that nobody else is there. The kernel judges later binds
   // and listens by what the guard has then.
   Set(guard.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  if (bind(guard.get(), address.data(), address.size()) != 0) return errno;
+  if (bind(guard.get(), address.data(), address.size()) != 0) return FailErrno();
   Set(guard.get(), SOL_SOCKET, SO_REUSEADDR, 0);
   Set(guard.get(), SOL_SOCKET, SO_REUSEPORT, 1);
-  guards_[family] = std::move(guard);
+  return guard;
+}
+
+// Takes the port in one family for a SO_REUSEPORT group of ours. 0, or the errno of the bind.
+int HostPort::Guard(Family family) {
+  if (guards_[family].valid()) return 0;
+  Result<Fd> guard = BoundGuard(family, /*join=*/false);
+  if (!guard) return guard.error().code;
+  guards_[family] = *std::move(guard);
   return 0;
+}
+
+void HostPort::Restore(const PortMemory& memory) {
+  const std::scoped_lock lock(mutex_);
+  for (const std::atomic<uint64_t>& cookie : memory.cookies) {
+    if (cookie != 0) cookies_[next_cookie_++ % kRemembered] = cookie;
+  }
+  for (const Family family : {kV4, kV6}) {
+    if (memory.bound[family]) bound_as_[family] = memory.bound_as[family];
+    if (!memory.guarded[family] || guards_[family].valid()) continue;
+    // The guard went with the engine that had it; the group may still be there.
+    if (Result<Fd> guard = BoundGuard(family, /*join=*/true); guard) guards_[family] = *std::move(guard);
+  }
+}
+
+void HostPort::NoteGuards(PortMemory& memory) const {
+  const std::scoped_lock lock(mutex_);
+  for (const Family family : {kV4, kV6}) memory.guarded[family] = guards_[family].valid();
 }
 
 // A socket that wants the port for itself. Guards are in its way even when the group that they were made for

@@ -13,6 +13,8 @@
 #include <mutex>
 
 #include "core/fd.h"
+#include "core/result.h"
+#include "handlers/container_memory.h"
 #include "net/publish.h"
 #include "net/sock_addr.h"
 
@@ -34,6 +36,10 @@ class HostPort {
 
   // A listener has been moved here; the program has bound it to `bound_as`.
   void Remember(uint64_t cookie, const net::SockAddr& bound_as);
+  // Control thread: what an engine before this one has noted of this port.
+  void Restore(const PortMemory& memory);
+  // Notes for an engine after this one which families a group of ours has.
+  void NoteGuards(PortMemory& memory) const;
   // True for the latest kRemembered of them. Cookies are never given twice, so this cannot be stale.
   bool IsOurs(uint64_t cookie) const;
   // What the program has bound a socket of this family to last; not valid() if it has not.
@@ -43,7 +49,9 @@ class HostPort {
   static constexpr size_t kRemembered = 256;  // one for each worker of the largest pre-forking server
 
   // A guard holds the port in one family.
-  enum Family : size_t { kV4, kV6, kFamilies };
+  using enum PortMemory::Family;
+  using Family = PortMemory::Family;
+  Result<Fd> BoundGuard(Family family, bool join) const;
   bool Concerns(Family family, int socket_fd, int socket_family) const;
   int Guard(Family family);
   int AdmitAlone(int socket_fd, int socket_family);

@@ -16,6 +16,7 @@
 #include "handlers/handlers.h"
 #include "handlers/homecoming.h"
 #include "handlers/socket_call.h"
+#include "handlers/swap.h"
 
 namespace shunt {
 namespace {
@@ -29,10 +30,13 @@ bool IsPublished(const Container& container, uint16_t host_port) {
 
 Reply ListenSocket(Call& call, int number, int backlog) {
   Container& container = ContainerOf(call);
+  // An engine before this one may have sent it home, listening.
+  if (call.record.HasSideEffect() && FindHalfSwap(call).state == HalfSwap::State::kHome)
+    return Reply::Return(0);
   const NetworkView* const view = ViewOf(call);
   const bool deaf_anyway =
       view == nullptr || view->lock == nullptr || view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
-  if (!container.has_twins && deaf_anyway) return Reply::Continue();
+  if (!container.facts.has_twins && deaf_anyway) return Reply::Continue();
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   // Not TCP. An AF_UNIX listener must be made by its own process: clients are told who it is.
   if (!socket || socket->home == Home::kElsewhere || !call.StillValid()) return Reply::Continue();

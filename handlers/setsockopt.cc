@@ -24,7 +24,7 @@ Reply OptionOnSocket(Call& call, int number, int level, int name) {
   if (!socket || getsockopt(socket->get(), SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0)
     return Reply::Continue();
   Container& container = ContainerOf(call);
-  (option->use == net::OptionUse::kRare ? container.rare_options : container.stay).Mark(cookie);
+  (option->use == net::OptionUse::kRare ? container.facts.rare_options : container.facts.stay).Mark(cookie);
   return Reply::Continue();
 }
 

@@ -49,7 +49,7 @@ std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& inf
     if (info.error() != Errno{ENOENT}) call.counters.Add(Counter::unreadable);
     return {};
   }
-  if (info->mount != BenchOf(call).socket_mount || ContainerOf(call).exchanges_descriptors) return {};
+  if (info->mount != BenchOf(call).socket_mount || ContainerOf(call).facts.exchanges_descriptors) return {};
   Result<Fd> taken = call.target().TakeFd(number);
   if (!taken) {
     if (taken.error() != Errno{EBADF}) call.counters.Add(Counter::unreadable);
@@ -62,7 +62,7 @@ std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& inf
 // It was a socket a microsecond ago. Who does that once by accident will not miss us, and who does it on
 // purpose shall not keep us busy.
 void LeaveAlone(const Call& call, Fd taken) {
-  ContainerOf(call).exchanges_descriptors = true;
+  ContainerOf(call).facts.exchanges_descriptors = true;
   call.reactor.CloseInBackground(std::move(taken));
 }
 

@@ -17,12 +17,12 @@ net::OptionSet OptionsToRead(const Call& call, int socket_fd, Home home, bool& s
   stays = false;
   const net::OptionSet all = home == Home::kHost ? net::OptionSet::kAllOfTwin : net::OptionSet::kAll;
   if (!container.exact_traps) return all;
-  if (container.rare_options.empty() && container.stay.empty()) return net::OptionSet::kHot;
+  if (container.facts.rare_options.empty() && container.facts.stay.empty()) return net::OptionSet::kHot;
   uint64_t cookie = 0;
   socklen_t size = sizeof(cookie);
   if (getsockopt(socket_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) return all;
-  stays = container.stay.MayHave(cookie);
-  return container.rare_options.MayHave(cookie) ? all : net::OptionSet::kHot;
+  stays = container.facts.stay.MayHave(cookie);
+  return container.facts.rare_options.MayHave(cookie) ? all : net::OptionSet::kHot;
 }
 
 // What was rare on the container's socket is so on its twin.
@@ -30,7 +30,7 @@ void MarkRare(const Call& call, int twin_fd) {
   uint64_t cookie = 0;
   socklen_t size = sizeof(cookie);
   if (getsockopt(twin_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0)
-    ContainerOf(call).rare_options.Mark(cookie);
+    ContainerOf(call).facts.rare_options.Mark(cookie);
 }
 
 net::IpAddress Anywhere(int family) {
@@ -97,17 +97,55 @@ Result<Twin> ReplacementFor(const TargetSocket& socket) {
   return Twin{.flags = flags & kCarriedFlags, .cloexec = (flags & O_CLOEXEC) != 0};
 }
 
-Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin) {
+namespace {
+
+void Note(JournalRecord& record, Stage stage, int number, uint64_t inode, int flags,
+          const net::SockAddr& address) {
+  record.number = number;
+  record.inode = inode;
+  record.flags = flags;
+  record.NoteAddress({reinterpret_cast<const std::byte*>(address.data()), address.size()});
+  record.Enter(stage);
+}
+
+}  // namespace
+
+void NoteStart(const Call& call, int number, int flags, const net::SockAddr& address) {
+  Note(call.record, Stage::kStarting, number, /*inode=*/0, flags, address);
+}
+
+Swapped SwapIn(const Call& call, int number, Fd old_socket, uint64_t old_inode, const Twin& twin,
+               const net::SockAddr& address) {
+  Note(call.record, Stage::kInstalling, number, old_inode, twin.flags, address);
   net::HolderProbe& probe = BenchOf(call).holders;
   if (!probe.Arm(old_socket.get())) return Swapped::kNotAtAll;
   // Before any thread of the target can use it.
-  ContainerOf(call).has_twins.store(true, std::memory_order_release);
+  ContainerOf(call).facts.has_twins.store(true, std::memory_order_release);
   if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) {
     probe.Disarm(old_socket.get());
     return Swapped::kNotAtAll;
   }
   old_socket.reset();
-  return probe.StillHeld() ? Swapped::kShared : Swapped::kAlone;
+  if (probe.StillHeld()) return Swapped::kShared;
+  call.record.Enter(Stage::kStarting);
+  return Swapped::kAlone;
+}
+
+HalfSwap FindHalfSwap(const Call& call) {
+  const JournalRecord& record = call.record;
+  HalfSwap half{.socket = TakeSocket(call, record.number)};
+  if (!half.socket) return half;
+  if (half.socket->info.ino == record.inode) {
+    half.state = HalfSwap::State::kNotBegun;
+  } else if (half.socket->home == Home::kHost) {
+    half.state = HalfSwap::State::kSwapped;
+  } else if (half.socket->home == Home::kContainer) {
+    half.state = HalfSwap::State::kHome;
+  }
+  half.maybe_shared = record.stage.load(std::memory_order_relaxed) == Stage::kInstalling;
+  half.address =
+      net::SockAddr::Parse(std::span(record.address).first(record.address_size)).value_or(net::SockAddr());
+  return half;
 }
 
 bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
@@ -116,7 +154,7 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
     Fd stranger;
     const Result<Fd> old_socket = net::TakeHeld(*holder, socket, stranger);
     if (stranger.valid()) {
-      ContainerOf(call).exchanges_descriptors = true;
+      ContainerOf(call).facts.exchanges_descriptors = true;
       call.reactor.CloseInBackground(std::move(stranger));
     }
     if (old_socket && call.listener.Install(call.notification.id, old_socket->get(), number, cloexec)) {
@@ -124,7 +162,7 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
       return true;
     }
   }
-  if (!holder && holder.error() == Errno{ENOTSOCK}) ContainerOf(call).exchanges_descriptors = true;
+  if (!holder && holder.error() == Errno{ENOTSOCK}) ContainerOf(call).facts.exchanges_descriptors = true;
   call.counters.Add(Counter::shared_lost);
   return false;
 }
@@ -139,7 +177,7 @@ constexpr size_t kNotedEpolls = 4;
 bool ReadNote(const Call& call, net::EpollSet& epolls) {
   const std::array<uint64_t, 4>& note = call.target().note();
   const Container& container = ContainerOf(call);
-  if (!container.exact_traps || note[0] != container.epolls_made + 1) return false;
+  if (!container.exact_traps || note[0] != container.facts.epolls_made + 1) return false;
   epolls.count = note[1];
   for (size_t i = 0; i < epolls.count; ++i)
     epolls.fds[i] = static_cast<int>(note[2 + i / 2] >> (32 * (i % 2)));
@@ -159,8 +197,8 @@ void WriteNote(const Call& call, uint64_t epolls_made, const net::EpollSet& epol
 
 bool KnownUnwatched(const Call& call, int number, int socket_fd) {
   const Container& container = ContainerOf(call);
-  if (container.epolls_coming != 0) return false;
-  if (container.exact_traps && container.epolls_made == 0) return true;
+  if (container.facts.epolls_coming != 0) return false;
+  if (container.exact_traps && container.facts.epolls_made == 0) return true;
   net::EpollSet epolls;
   if (!ReadNote(call, epolls)) return false;
   if (epolls.count == 0) return true;
@@ -174,7 +212,7 @@ WatcherSearch::WatcherSearch(const Call& call, int number, int socket_fd, int tw
       number_(number),
       socket_fd_(socket_fd),
       twin_fd_(twin_fd),
-      epolls_made_(ContainerOf(call).epolls_made) {}
+      epolls_made_(ContainerOf(call).facts.epolls_made) {}
 
 void WatcherSearch::Run(net::SideTable& table) {
   epolls_ = net::FindEpolls(tid_);
@@ -193,7 +231,7 @@ void WatcherSearch::Run(net::SideTable& table) {
 
 bool WatcherSearch::Done(const Call& call) const {
   if (!epolls_ || !result_) return false;
-  if (ContainerOf(call).epolls_coming == 0) WriteNote(call, epolls_made_, *epolls_);
+  if (ContainerOf(call).facts.epolls_coming == 0) WriteNote(call, epolls_made_, *epolls_);
   for (size_t i = 0; i < migrated_; ++i) call.counters.Add(Counter::epolls_migrated);
   return true;
 }

@@ -77,8 +77,28 @@ enum class Swapped : uint8_t {
   kNotAtAll,  // the target has gone or the number is not open any more: nothing happened
 };
 
-// Installs `twin` as descriptor `number`; closes our duplicate of the old socket.
-Swapped SwapIn(const Call& call, int number, Fd old_socket, const Twin& twin);
+// Installs `twin` as descriptor `number`; closes our duplicate of the old socket, whose inode is `old_inode`.
+// `address` is what the twin is to be connected to or the program has bound, for whoever goes on if we die.
+Swapped SwapIn(const Call& call, int number, Fd old_socket, uint64_t old_inode, const Twin& twin,
+               const net::SockAddr& address);
+
+// Notes that the socket `number`, which is a twin already, may be connecting to `address` from now on.
+void NoteStart(const Call& call, int number, int flags, const net::SockAddr& address);
+
+// What an engine before this one has left of a swap that it had begun (Stage::kInstalling or later).
+struct HalfSwap {
+  enum class State : uint8_t {
+    kNotBegun,  // the descriptor still has the old socket: the call is to be handled from the beginning
+    kSwapped,   // the twin is in place
+    kHome,      // a socket of the container's own network is in place: the call went home
+    kGone,      // the descriptor is closed, or something else by now
+  };
+  State state = State::kGone;
+  std::optional<TargetSocket> socket;  // what is in place
+  bool maybe_shared = false;           // nobody has looked yet whether somebody else holds the old socket
+  net::SockAddr address;               // as it was given to SwapIn
+};
+HalfSwap FindHalfSwap(const Call& call);
 
 // Takes a swap back that came to kShared: `holder` is what a HolderSearch on the side thread has found.
 // False: the old socket is not to be had (its other copy is in flight), so the swap stands.

@@ -118,6 +118,7 @@ class Agent {
   void Run(int signal_fd);
 
  private:
+  PeerRule Peers(const AgentConfig& config) const;
   void Receive(Handover handover);
   void Serve(Handover& handover);
   void KeepOrdinary(Handover& handover, const absl::Status& why);
@@ -139,10 +140,16 @@ log::Level LevelFor(const AgentOptions& options, const AgentConfig& config) {
   return options.verbose ? log::Level::kDebug : config.log_level;
 }
 
+PeerRule Agent::Peers(const AgentConfig& config) const {
+  std::vector<uid_t> uids = options_.allow_uids;
+  uids.insert(uids.end(), config.allow_uids.begin(), config.allow_uids.end());
+  return PeerRule(std::move(uids));
+}
+
 absl::Status Agent::Listen() {
   IntakeOptions options;
   options.path = options_.socket;
-  options.allowed_uids = config_.allow_uids;
+  options.peers = Peers(config_);
   auto intake =
       Intake::Listen(std::move(options), [this](Handover handover) { Receive(std::move(handover)); });
   if (!intake.ok()) return intake.status();
@@ -276,7 +283,7 @@ void Agent::Reload() {
   }
   absl::StatusOr<AgentConfig> config = ReadAgentConfig(options_.config);
   absl::Status status = config.status();
-  if (status.ok()) status = intake_->Allow(config->allow_uids);
+  if (status.ok()) status = intake_->Allow(Peers(*config));
   if (!status.ok()) {
     log::Error("the configuration stays as it was: {}", log::Text(status));
     return;
@@ -342,6 +349,7 @@ void AddAgentCommand(CLI::App& app, int& exit_status, StartAccelerator start) {
       "  shunt agent                                  on the default socket\n"
       "  shunt agent --socket /run/user/1000/s.sock   on another; name it in `shunt profile --listener` as "
       "well\n"
+      "  shunt agent --allow-uid 1000                 for another user's containers, too\n"
       "  shunt agent --config agent.yaml              with rules: who may connect, what is ignored or "
       "published\n");
   command
@@ -350,6 +358,12 @@ void AddAgentCommand(CLI::App& app, int& exit_status, StartAccelerator start) {
                    "root: /run/shunt/agent.sock]")
       ->type_name("PATH");
   command->add_option("--config", options->config, "Configuration (YAML)")->type_name("FILE");
+  command
+      ->add_option("--allow-uid", options->allow_uids,
+                   "A user who may hand containers over, beside root and ourselves; repeatable")
+      ->type_name("UID")
+      ->expected(1)
+      ->take_all();
   command
       ->add_option("--ready-fd", options->ready_fd,
                    "Descriptor that gets one byte, and is closed, when runtimes can connect")

@@ -7,10 +7,13 @@
 
 #pragma once
 
+#include <sys/types.h>
+
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "handlers/accelerator.h"
@@ -24,7 +27,8 @@ using StartAccelerator =
 struct AgentOptions {
   std::string socket;  // empty: $XDG_RUNTIME_DIR/shunt/agent.sock, or /run/shunt/agent.sock for root
   std::string config;  // empty: none
-  int ready_fd = -1;   // gets one byte, and is closed, as soon as runtimes can connect
+  std::vector<uid_t> allow_uids;  // users who may hand over, beside those of the configuration
+  int ready_fd = -1;              // gets one byte, and is closed, as soon as runtimes can connect
   bool verbose = false;
   AcceleratorOptions accelerator;
 };

@@ -541,42 +541,51 @@ TEST_F(IntakeTest, ItsSocketIsForItsUserUnlessOthersAreAllowed) {
   umask(old_mask);
   ASSERT_EQ(stat(options_.path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
-  ASSERT_TRUE(intake_->Allow({getuid() + 1}).ok());
+  ASSERT_TRUE(intake_->Allow(PeerRule({getuid() + 1})).ok());
   ASSERT_EQ(stat(options_.path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0666u);
-  ASSERT_TRUE(intake_->Allow({}).ok());
+  ASSERT_TRUE(intake_->Allow(PeerRule()).ok());
   ASSERT_EQ(stat(options_.path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
 }
 
-TEST_F(IntakeTest, TurnsStrangersAwayAndServesTheUsersThatAreAllowed) {
+TEST_F(IntakeTest, TurnsStrangersAwayWithWhatTheySentAndServesTheUsersThatAreAllowed) {
   if (getuid() != 0) GTEST_SKIP() << "only root can be several users";
   constexpr uid_t kStranger = 7331;
   Start();
   ASSERT_EQ(chmod(options_.path.c_str(), 0666), 0);
   ASSERT_EQ(chmod(folder_.c_str(), 0755), 0);
-  const auto connect_as_stranger = [&](bool speak) {
+  std::array<int, 2> pipe_ends;
+  ASSERT_EQ(pipe2(pipe_ends.data(), O_CLOEXEC), 0);
+  const Fd watched(pipe_ends[0]);
+  Fd sent(pipe_ends[1]);
+  const auto connect_as_stranger = [&] {
     const pid_t child = fork();
     if (child == 0) {
       // The credentials of a connection are those of its connect(); only this thread may change its user id.
       if (syscall(SYS_setresuid, kStranger, kStranger, kStranger) != 0) _exit(1);
       const Fd runtime = Connect();
-      if (speak) Send(runtime, RuncState("stranger"), {listener_.get()});
+      Send(runtime, RuncState("stranger"), {sent.valid() ? sent.get() : listener_.get()});
       char byte = 0;
       _exit(read(runtime.get(), &byte, 1) <= 0 ? 0 : 1);  // until the intake closes
     }
     return child;
   };
-  const pid_t first = connect_as_stranger(false);
+  const pid_t first = connect_as_stranger();
   HandleUntilHandovers(1);
   EXPECT_EQ(got_[0].status.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(got_[0].peer.uid, kStranger);
+  EXPECT_THAT(std::string(got_[0].status.message()),
+              AllOf(HasSubstr(absl::StrCat("process ", first, " of user 7331")), HasSubstr("allow-uids")));
   EXPECT_THAT(got_[0].listeners, IsEmpty());
   int status = 0;
   ASSERT_EQ(waitpid(first, &status, 0), first);
+  sent.reset();
+  pollfd hung_up{watched.get(), 0, 0};
+  EXPECT_EQ(poll(&hung_up, 1, 0), 1) << "somebody still holds the descriptor that was sent";
 
-  ASSERT_TRUE(intake_->Allow({kStranger}).ok());
-  const pid_t second = connect_as_stranger(true);
+  ASSERT_TRUE(intake_->Allow(PeerRule({kStranger})).ok());
+  const pid_t second = connect_as_stranger();
   HandleUntilHandovers(2);
   EXPECT_TRUE(got_[1].status.ok()) << got_[1].status;
   EXPECT_EQ(got_[1].peer.uid, kStranger);
