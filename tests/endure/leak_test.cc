@@ -170,5 +170,34 @@ TEST_F(Leak, NothingIsLeftAfterTimedConnectsThatSignalsCutShort) {
           [] { return InterruptsTimedConnects(Often(200)); }, 1);
 }
 
+TEST_F(Leak, ASlotIsFreeSoonAfterASignalHasCutItsCallShort) {
+  AcceptingPeer peer;
+  ASSERT_TRUE(peer.ok());
+  Fleet fleet({.bodies = {[] {
+                 struct sigaction action {};
+                 action.sa_handler = [](int) {};
+                 sigaction(SIGALRM, &action, nullptr);
+                 const Fd fd = Tcp();
+                 SetSendTimeout(fd.get(), 3'600'000);
+                 const itimerval soon{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_usec = 50'000}};
+                 setitimer(ITIMER_REAL, &soon, nullptr);
+                 if (Connect(fd.get(), To(kNobody, kPort)) != EINTR) return 1;
+                 pause();
+                 return 0;
+               }}});
+  ASSERT_EQ(fleet.Start(), "");
+  const pid_t pid = fleet.Launch(0);
+  ASSERT_GT(pid, 0) << fleet.error();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (fleet.Counted(Counter::waits_ended) == 0 && std::chrono::steady_clock::now() < deadline) {
+    fleet.HandleEvents();
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(fleet.Counted(Counter::waits_begun), 1u);
+  EXPECT_EQ(fleet.Counted(Counter::waits_ended), 1u) << "an hour is too long";
+  kill(pid, SIGKILL);
+  EXPECT_EQ(fleet.Join(pid), Fleet::kKilled) << "the container is what ended the call";
+}
+
 }  // namespace
 }  // namespace shunt
