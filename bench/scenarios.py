@@ -369,6 +369,29 @@ class Memory(Scenario):
         return {"RSS": during, "RSS added": during - before, "idle CPU": idle * 1000, "descriptors left": left}
 
 
+class Fairness(Scenario):
+    """`hogs` and `none` make no trapped call: the first says what a busy machine costs without any engine's doing."""
+    title = "a calm container's connect beside another container on the same engine, which floods it"
+    arms = ["none", "connects", "waits", "epolls", "hogs", "starved"]
+    metrics = {"calm p50": ("us", "lower"), "calm p99": ("us", "lower"), "flood": ("calls/s", "higher")}
+
+    def base(self, arm):
+        return {"none": None, "starved": "hogs"}.get(arm, "none")
+
+    def prepare(self):
+        self.port = self.stage.echo_server("quiet")
+
+    def measure(self, arm):
+        command = [self.stage.program("fairness"), "--address", HOST, "--port", self.port, "--flood", arm,
+                   "--count", "100" if self.tiny else "3000"]
+        measured = self.stage.json(command, 120)
+        if measured["errors"]:
+            raise Failed(f"{measured['errors']} of the calm container's connects failed")
+        p99 = measured["p99_ns"]
+        return {"calm p50": measured["p50_ns"] / 1000, "calm p99": None if p99 is None else p99 / 1000,
+                "flood": measured["flood_per_second"] or None}
+
+
 def resident_mib(pid):
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024
@@ -381,7 +404,7 @@ def cpu_seconds(pid):
 
 
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
-             "untrapped": Untrapped, "memory": Memory, "quick": Quick}
+             "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness}
 
 
 def progress(text):

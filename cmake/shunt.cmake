@@ -7,17 +7,29 @@ target_compile_options(shunt_flags INTERFACE
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>  # GCC 12 sees it in libstdc++'s own strings at -O3
   $<$<BOOL:${SHUNT_WERROR}>:-Werror>)
 if(SHUNT_SANITIZE)
-  target_compile_options(shunt_flags INTERFACE -fsanitize=${SHUNT_SANITIZE} -fno-omit-frame-pointer)
+  target_compile_options(shunt_flags INTERFACE -fsanitize=${SHUNT_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
   target_link_options(shunt_flags INTERFACE -fsanitize=${SHUNT_SANITIZE})
   # With the checks in between, GCC 12 takes the matching operator delete of a coroutine's promise for a stranger.
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(shunt_flags INTERFACE -Wno-mismatched-new-delete)
+  else()
+    # clang 14 cannot put the check of function types before a coroutine.
+    target_compile_options(shunt_flags INTERFACE -fno-sanitize=function)
   endif()
+  # Reports are files here, written by whoever finds something; tests/reports.cmake looks for them.
+  set(SHUNT_REPORTS ${CMAKE_BINARY_DIR}/reports)
+  file(MAKE_DIRECTORY ${SHUNT_REPORTS})
+  file(CHMOD ${SHUNT_REPORTS} PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_WRITE GROUP_EXECUTE
+    WORLD_READ WORLD_WRITE WORLD_EXECUTE)
+  add_library(shunt_sanitizer_options OBJECT ${CMAKE_CURRENT_LIST_DIR}/sanitizer_options.cc)
+  target_compile_definitions(shunt_sanitizer_options PRIVATE SHUNT_REPORTS="${SHUNT_REPORTS}")
+  # The object itself: the sanitizers' own functions are weak, and no archive would be asked for better ones.
+  target_link_libraries(shunt_flags INTERFACE $<TARGET_OBJECTS:shunt_sanitizer_options>)
 endif()
 
 if(SHUNT_FUZZ)
-  # clang 14 cannot put the check of function types before a coroutine.
-  target_compile_options(shunt_flags INTERFACE -fsanitize=fuzzer-no-link -fno-sanitize=function)
+  target_compile_options(shunt_flags INTERFACE -fsanitize=fuzzer-no-link)
   # For tools/fuzz --coverage.
   target_compile_options(shunt_flags INTERFACE -fprofile-instr-generate -fcoverage-mapping)
   target_link_options(shunt_flags INTERFACE -fprofile-instr-generate)
@@ -28,6 +40,15 @@ function(shunt_library name)
   file(GLOB sources CONFIGURE_DEPENDS *.cc)
   add_library(${name} STATIC ${sources})
   target_link_libraries(${name} PUBLIC shunt_flags ${ARGN})
+  shunt_compile_together(${name})
+endfunction()
+
+# Headers are most of what a sanitized build has to compile: several sources at a time take a third of the time. A source
+# that has a name in common with another, in their unnamed namespaces, is compiled alone (SKIP_UNITY_BUILD_INCLUSION).
+function(shunt_compile_together name)
+  if(SHUNT_SANITIZE AND NOT SHUNT_FUZZ)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+  endif()
 endfunction()
 
 # shunt_tests(LABEL [libraries...]): every *_test.cc of the current folder, one binary, one ctest entry per test case.

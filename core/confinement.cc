@@ -162,6 +162,9 @@ constexpr int kEngine[] = {
     SCMP_SYS(epoll_wait),
     SCMP_SYS(epoll_pwait),
     SCMP_SYS(timerfd_settime),
+    // Waits for targets end (core/patience.h).
+    SCMP_SYS(timer_settime),
+    SCMP_SYS(timer_delete),
     // Notifications are requests of ioctl. All requests: to look at them would cost each call.
     SCMP_SYS(ioctl),
     // Twins, runtimes' connections, netlink, the lock server.
@@ -323,6 +326,7 @@ constexpr Condition kKeeperConditions[] = {
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ID_VALID)},
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ADDFD)},
     {SCMP_SYS(ioctl), Equals(1, kSetListenerFlags)},
+    {SCMP_SYS(seccomp), Equals(0, SECCOMP_GET_NOTIF_SIZES)},
     {SCMP_SYS(prlimit64), Equals(2, 0)},  // read, not set
 };
 

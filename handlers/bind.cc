@@ -120,7 +120,9 @@ Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port
            const net::SockAddr& bound_as) {
   const Result<net::SocketIdentity> identity = net::Identify(old_socket.get());
   if (!identity) return Reply::Return(0);
-  switch (SwapIn(call, number, std::move(old_socket), identity->inode, twin, bound_as)) {
+  switch (SwapIn(call, number, std::move(old_socket), identity->inode, twin, bound_as, kTriesIfBegun)) {
+    case Swapped::kTooSlow:  // it stays inside, where the network program may forward its port
+      return Reply::Return(0);
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kShared:

@@ -50,18 +50,24 @@ int64_t MonotonicNow() {
   return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
+// Nobody tells when a target that waits is killed, or called away by a signal, so it is looked after this
+// often. Else programs that are would fill their container's slots until their timeouts are over.
+constexpr int64_t kLookAfterNs = 500'000'000;
+
 // A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
 Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
   int32_t result = 0;
   // An engine that takes this over waits for what is left of the time.
-  const int64_t now = MonotonicNow();
   int64_t& deadline = call.record.deadline_ns;
-  if (deadline == 0 && timeout_ns > 0) deadline = now + timeout_ns;
-  if (deadline != 0) timeout_ns = std::max<int64_t>(deadline - now, 1);
+  if (deadline == 0 && timeout_ns > 0) deadline = MonotonicNow() + timeout_ns;
   {
     // Over before the answer: the thread's next call may be here before we are out.
     const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid);
-    result = co_await PollFd(call, twin.get(), POLLOUT, timeout_ns);
+    int64_t left = 0;
+    do {
+      left = deadline == 0 ? kLookAfterNs : deadline - MonotonicNow();
+      result = co_await PollFd(call, twin.get(), POLLOUT, std::clamp<int64_t>(left, 1, kLookAfterNs));
+    } while (result == -ECANCELED && (deadline == 0 || left > kLookAfterNs) && call.StillValid());
   }
   twin.reset();
   // If the connection is over, the kernel hands out its result.
@@ -141,6 +147,8 @@ Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::S
   switch (SwapIn(call, number, std::move(old_socket.fd), old_socket.inode, twin, peer)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
+    case Swapped::kTooSlow:
+      return Reply::Again();
     case Swapped::kShared:
       return Start(TakeSwapBack(call, number, std::move(twin), peer, {.inode = old_socket.inode}),
                    /*if_no_slot=*/Reply::Fail(ENOBUFS));

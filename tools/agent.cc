@@ -25,6 +25,7 @@
 #include "core/socket_file.h"
 #include "tools/agent_config.h"
 #include "tools/agent_role.h"
+#include "tools/counter_line.h"
 #include "tools/in_flight.h"
 #include "tools/keeper.h"
 #include "tools/log.h"
@@ -70,7 +71,7 @@ absl::StatusOr<Fd> SignalDescriptor() {
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
-  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) sigaddset(&signals, signal);
+  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&signals, signal);
   if (sigprocmask(SIG_BLOCK, &signals, nullptr) != 0) return ToStatus(Errno{errno}, "block signals");
   Fd fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd.valid()) return ToStatus(Errno{errno}, "make a signalfd");
@@ -117,6 +118,7 @@ class Agent {
   void OnReady();
   void OnEnded(const absl::Status& status);
   void HandleSignals(int signal_fd);
+  void SayCounters() const;
 
   const AgentOptions& options_;
   ServiceManager manager_;
@@ -263,6 +265,9 @@ void Agent::HandleSignals(int signal_fd) {
         keeper_->Reload();
         manager_.Ready();
         break;
+      case SIGUSR1:
+        SayCounters();
+        break;
       case SIGUSR2:
         if (absl::Status status = keeper_->Upgrade(); !status.ok())
           log::Error("cannot upgrade now: {}", log::Text(status));
@@ -272,6 +277,15 @@ void Agent::HandleSignals(int signal_fd) {
         keeper_->Leave();
     }
   }
+}
+
+// What all engines have counted since this process was started.
+void Agent::SayCounters() const {
+  CounterValues sum{};
+  for (const auto& [name, holding] : keeper_->holdings().all()) {
+    if (name.tag == HoldingTag::kJournal) AddJournal(holding->fds()[0], sum);
+  }
+  log::Info("{}", CounterLine(sum));
 }
 
 int RunAgent(AgentOptions options) {

@@ -13,8 +13,7 @@ void FailInFlight(int journal_fd, const FindListener& find_listener) {
   if (!journal.ok()) return;
   for (JournalRecord* const record : (*journal)->Unanswered()) {
     const int listener = find_listener(record->listener.load(std::memory_order_relaxed));
-    if (listener >= 0) FailCall(listener, record->id());
-    record->Clear();
+    if (listener >= 0 && FailCall(listener, record->id())) record->Clear();
   }
 }
 

@@ -68,10 +68,11 @@ void StrandedCalls::End() {
   listeners_.clear();
 }
 
-void FailCall(int listener_fd, uint64_t notification) {
-  if (const std::optional<Listener> listener = Borrow(listener_fd)) {
-    (void)listener->Send(notification, Reply::Fail(kStrandedVerdict));
-  }
+bool FailCall(int listener_fd, uint64_t notification) {
+  const std::optional<Listener> listener = Borrow(listener_fd);
+  if (!listener) return false;
+  const Result<void> sent = listener->Send(notification, Reply::Fail(kStrandedVerdict));
+  return sent.has_value() || sent.error() == Errno{ENOENT};
 }
 
 }  // namespace shunt

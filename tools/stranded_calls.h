@@ -46,7 +46,7 @@ class StrandedCalls {
   size_t answered_ = 0;
 };
 
-// Fails one call that somebody has received and not answered. For journals.
-void FailCall(int listener_fd, uint64_t notification);
+// Fails one call that somebody has received and not answered. For journals. False: it may still be waiting.
+bool FailCall(int listener_fd, uint64_t notification);
 
 }  // namespace shunt

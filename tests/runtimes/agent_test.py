@@ -328,6 +328,15 @@ class RuntimeTest(unittest.TestCase):
         shipped = os.path.join(os.path.dirname(ARENA), "..", "..", "deploy", "agent.yaml")
         self.assert_served(self.run_container("c9", self.start_agent("--config", shipped)))
 
+    def test_tells_what_it_has_counted_on_sigusr1(self):
+        agent = self.start_agent()
+        agent.process.send_signal(signal.SIGUSR1)
+        agent.wait_for(r"counters: none")
+        self.assert_served(self.run_container("c10", agent))
+        agent.wait_for(r"container c10: ended")
+        agent.process.send_signal(signal.SIGUSR1)
+        agent.wait_for(r"counters: received \d+, ")
+
     def test_is_ready_for_its_service_manager(self):
         path = os.path.join(self.folder, "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

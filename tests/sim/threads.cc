@@ -172,6 +172,12 @@ int __wrap_pthread_sigmask(int, const sigset_t*, sigset_t*) {
   return 0;
 }
 
+// No real time here: waits for targets have no bound (core/patience.h).
+int __wrap_timer_create(clockid_t, struct sigevent*, timer_t*) {
+  errno = ENOTSUP;
+  return -1;
+}
+
 int __wrap_pthread_setname_np(pthread_t, const char*) {
   return 0;
 }

@@ -85,12 +85,8 @@ void SendBirth(int channel, int listener, int go) {
   const gid_t gid = getegid();
   size_t body;
   while (recv(channel, &body, sizeof(body), 0) == sizeof(body)) {
-    // A fork() into namespaces. Not unshare(): ThreadSanitizer's fork() starts a thread, and a process that
-    // has two cannot enter a user namespace.
-    const auto child = static_cast<pid_t>(
-        syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | SIGCHLD, nullptr, nullptr, nullptr, 0));
-    SHUNT_CHECK(child >= 0);
-    if (child == 0) Container(program, uid, gid, channel, results, bodies.at(body));
+    if (ForkInto(CLONE_NEWUSER | CLONE_NEWNET) == 0)
+      Container(program, uid, gid, channel, results, bodies.at(body));
   }
   _exit(0);
 }

@@ -5,14 +5,23 @@
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 
 #include "core/check.h"
 #include "core/fd.h"
 
 namespace shunt {
+
+pid_t ForkInto(int namespaces) {
+  const auto child =
+      static_cast<pid_t>(syscall(SYS_clone, namespaces | SIGCHLD, nullptr, nullptr, nullptr, 0));
+  SHUNT_CHECK(child >= 0);
+  return child;
+}
 
 void WriteFile(const char* path, const std::string& text) {
   const Fd file(open(path, O_WRONLY | O_CLOEXEC));

@@ -6,10 +6,15 @@
 
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 
 namespace shunt {
 
+// fork() into new namespaces (CLONE_NEW...). Not fork() and unshare(): ThreadSanitizer's fork() starts a
+// thread, and a process that has two cannot enter a user namespace.
+pid_t ForkInto(int namespaces);
 void WriteFile(const char* path, const std::string& text);
 void BringLoopbackUp();
 

@@ -36,12 +36,9 @@ void Tell(int pipe_fd) {
   SHUNT_CHECK(write(pipe_fd, "", 1) == 1);
 }
 
-[[noreturn]] void Child(const std::vector<sock_filter>& program, bool wait_killable, int from_parent,
-                        int to_parent, const std::function<int()>& body) {
+[[noreturn]] void Child(const std::vector<sock_filter>& program, bool wait_killable, uid_t uid, gid_t gid,
+                        int from_parent, int to_parent, const std::function<int()>& body) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const uid_t uid = geteuid();
-  const gid_t gid = getegid();
-  SHUNT_CHECK(unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0);
   WriteFile("/proc/self/setgroups", "deny");
   WriteFile("/proc/self/uid_map", absl::StrFormat("0 %d 1", uid));
   WriteFile("/proc/self/gid_map", absl::StrFormat("0 %d 1", gid));
@@ -71,9 +68,10 @@ int GuestContainer::Run(const std::function<int()>& body) {
   SHUNT_CHECK(program.ok());
   std::array<int, 2> down, up;
   SHUNT_CHECK(pipe2(down.data(), O_CLOEXEC) == 0 && pipe2(up.data(), O_CLOEXEC) == 0);
-  const pid_t child = fork();
-  SHUNT_CHECK(child >= 0);
-  if (child == 0) Child(*program, options_.wait_killable, down[0], up[1], body);
+  const uid_t uid = geteuid();
+  const gid_t gid = getegid();
+  const pid_t child = ForkInto(CLONE_NEWUSER | CLONE_NEWNET);
+  if (child == 0) Child(*program, options_.wait_killable, uid, gid, down[0], up[1], body);
   const Fd from_child(up[0]), to_child(down[1]);
   ::close(down[0]);
   ::close(up[1]);

@@ -1,0 +1,10 @@
+# Fails if the sanitizers have written reports into the folder REPORTS, and shows them.
+file(GLOB reports ${REPORTS}/*)
+foreach(report ${reports})
+  file(READ ${report} text)
+  message("${report}:\n${text}")
+endforeach()
+list(LENGTH reports count)
+if(count GREATER 0)
+  message(FATAL_ERROR "${count} sanitizer reports; remove them when they are mended")
+endif()
