@@ -30,6 +30,16 @@ inline constexpr size_t kTaskSlotBytes = 2048;
 // Slots that one container may hold: a quarter, so that it takes four hostile ones to make others wait.
 inline constexpr size_t kTaskSlotsPerListener = kTaskSlots / 4;
 
+// A container whose targets get no CPU when something is to be installed in them costs its reactor a wait for
+// each (core/patience.h). It may cost this share of the reactor's time, 1 / N, after having cost this many
+// nanoseconds at once; then the reactor rests from it. The share is small enough not to show in the 99th
+// percentile of others, and the start large enough for a machine that is only busy.
+inline constexpr int64_t kStallShare = 64;
+inline constexpr int64_t kStallBurst = 16'000'000;
+
+// How often a call is tried whose target gets no CPU before the kernel is left to deal with it.
+inline constexpr uint32_t kStallsPerCall = 64;
+
 // How many engines in a row may die in the middle of one and the same call before the next one answers it
 // with EIO instead of handling it.
 inline constexpr uint32_t kResumptions = 5;

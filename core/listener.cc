@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/check.h"
+#include "core/patience.h"
 
 // Linux 6.6; newer than Debian 12's headers.
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
@@ -42,6 +43,16 @@ int RetryingIoctl(int fd, unsigned long request, void* argument) {
   return result;
 }
 
+// The same for what the target has to do: ends with EINTR when that takes too long.
+int PatientIoctl(int fd, unsigned long request, void* argument) {
+  const Patience::Wait wait;
+  int result;
+  do {
+    result = ioctl(fd, request, argument);
+  } while (result < 0 && errno == EINTR && !wait.Over());
+  return result;
+}
+
 }  // namespace
 
 absl::StatusOr<Listener> Listener::Adopt(Fd fd) {
@@ -52,7 +63,7 @@ absl::StatusOr<Listener> Listener::Adopt(Fd fd) {
   }
   // No call has the id 0, so a listener says ENOENT and everything else something different.
   uint64_t no_call = 0;
-  if (ioctl(fd.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &no_call) == 0 || errno != ENOENT) {
+  if (RetryingIoctl(fd.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &no_call) == 0 || errno != ENOENT) {
     return absl::InvalidArgumentError(absl::StrFormat("descriptor %d is not a seccomp listener", fd.get()));
   }
   fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
@@ -78,20 +89,25 @@ Result<void> Listener::Install(uint64_t id, int source_fd, int target_fd, bool c
       .newfd = static_cast<uint32_t>(target_fd),
       .newfd_flags = cloexec ? static_cast<uint32_t>(O_CLOEXEC) : 0,
   };
-  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0) return FailErrno();
+  if (PatientIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0) return FailErrno();
   return {};
 }
 
 Result<void> Listener::InstallAndAnswer(uint64_t id, int source_fd, bool cloexec) const {
+  // In one step, a wait that is interrupted leaves the call answered with 0 and nothing installed. So where
+  // waits are interrupted, it takes two.
+  const bool two_steps = Patience::Limited();
   seccomp_notif_addfd request{
       .id = id,
-      .flags = SECCOMP_ADDFD_FLAG_SEND,
+      .flags = two_steps ? 0 : static_cast<uint32_t>(SECCOMP_ADDFD_FLAG_SEND),
       .srcfd = static_cast<uint32_t>(source_fd),
       .newfd = 0,
       .newfd_flags = cloexec ? static_cast<uint32_t>(O_CLOEXEC) : 0,
   };
-  if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request) < 0) return FailErrno();
-  return {};
+  const int number = two_steps ? PatientIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request)
+                               : RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+  if (number < 0) return FailErrno();
+  return two_steps ? Send(id, Reply::Return(number)) : Result<void>{};
 }
 
 Result<void> Listener::Send(uint64_t id, Reply reply) const {
@@ -110,6 +126,7 @@ Result<void> Listener::Send(uint64_t id, Reply reply) const {
       break;
     case Reply::Kind::kSent:
     case Reply::Kind::kLater:
+    case Reply::Kind::kAgain:
       SHUNT_CHECK(false);
   }
   if (RetryingIoctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SEND, &buffer) != 0) return FailErrno();

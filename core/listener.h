@@ -35,11 +35,12 @@ class Listener {
   bool StillValid(uint64_t id) const;
 
   // Puts our `source_fd` under the number `target_fd` in the target, replacing what is there. The target runs
-  // this itself: we wait until it is scheduled.
+  // this itself: we wait until it is scheduled. EINTR: it was not in time (core/patience.h), and nothing has
+  // happened.
   Result<void> Install(uint64_t id, int source_fd, int target_fd, bool cloexec) const;
 
-  // Puts our `source_fd` under the target's lowest free number and makes that number the call's result, in
-  // one step. On failure the call is still unanswered.
+  // Puts our `source_fd` under the target's lowest free number and makes that number the call's result; in
+  // one step, if waits for targets have no bound. On failure the call is still unanswered. EINTR: as above.
   Result<void> InstallAndAnswer(uint64_t id, int source_fd, bool cloexec) const;
 
   // Answers. ENOENT: the target left, or a signal took it out of the call. Reply::Kind must be kReturn, kFail

@@ -12,12 +12,20 @@
 
 #include "absl/strings/str_format.h"
 #include "core/check.h"
+#include "core/confinement.h"
 
 namespace shunt {
 namespace {
 
 // What a completion is about: a pointer whose lowest bits say to what.
-enum class Tag : uint64_t { kListener = 0, kOperation = 1, kMailbox = 2, kBench = 3, kIgnored = 4 };
+enum class Tag : uint64_t {
+  kListener = 0,
+  kOperation = 1,
+  kMailbox = 2,
+  kBench = 3,
+  kIgnored = 4,
+  kRested = 5,
+};
 constexpr uint64_t kTagMask = 7;
 
 uint64_t Pack(const void* pointer, Tag tag) {
@@ -35,6 +43,12 @@ constexpr uint32_t kHelpEndsAfter = 8;
 bool IsReadable(int listener_fd) {
   pollfd listener{.fd = listener_fd, .events = POLLIN};
   return poll(&listener, 1, 0) == 1 && (listener.revents & POLLIN) != 0;
+}
+
+int64_t Now() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
 __kernel_timespec ToTimespec(int64_t nanoseconds) {
@@ -65,6 +79,7 @@ absl::Status Reactor::Start() {
     std::array<char, 16> name;
     std::snprintf(name.data(), name.size(), "shunt-%d", config_.index);
     pthread_setname_np(pthread_self(), name.data());
+    KeepCapabilities(EngineThread::kReactor).IgnoreError();  // ConfineEngine() finds out and says so
     if (config_.cpu >= 0) {
       cpu_set_t cpus;
       CPU_ZERO(&cpus);
@@ -80,6 +95,7 @@ absl::Status Reactor::Start() {
     }
     ring_ = std::make_unique<Ring>(std::move(*ring));
     defers_task_work_ = ring_->defers_task_work();
+    patience_.Start();
     if (config_.on_thread_start) config_.on_thread_start();
     Run(&started);
     if (config_.on_thread_stop) config_.on_thread_stop();
@@ -106,6 +122,7 @@ void Reactor::Add(ServedListener& served, Reactor* helper) {
   served.add = {.deliver =
                     [](Message& self) {
                       auto& added = self.about<ServedListener>();
+                      added.main.reactor->Count(+1);
                       added.main.reactor->Resume(added);
                       added.main.reactor->Arm(added.main);
                     },
@@ -126,8 +143,26 @@ void Reactor::Run(std::atomic<int>* started) {
   started->notify_one();
   while (!stopping_) {
     const size_t count = ring_->Turn(/*wait=*/true, completions);
-    for (const Completion& completion : std::span(completions).first(count)) Complete(completion);
+    // A seat with a completion that has not been acted upon is still there in the second pass.
+    std::array<const Completion*, limits::kCompletionsPerTurn> last;
+    size_t last_count = 0;
+    for (const Completion& completion : std::span(completions).first(count)) {
+      if (ComesLast(completion)) {
+        last[last_count++] = &completion;
+      } else {
+        Complete(completion);
+      }
+    }
+    for (const Completion* completion : std::span(last).first(last_count)) Complete(*completion);
+    ++turn_;
   }
+}
+
+// Whoever was served in the turn before, and whom we only help.
+bool Reactor::ComesLast(const Completion& completion) const {
+  if (static_cast<Tag>(completion.tag & kTagMask) != Tag::kListener) return false;
+  const Seat& seat = Unpack<Seat>(completion.tag);
+  return seat.served_in + 1 == turn_ || &seat == &seat.served->helper;
 }
 
 void Reactor::Complete(const Completion& completion) {
@@ -152,6 +187,9 @@ void Reactor::Complete(const Completion& completion) {
     case Tag::kBench:
       config_.bench->OnWake();
       ring_->PollOnce(config_.bench->wake_fd(), POLLIN, Pack(nullptr, Tag::kBench));
+      break;
+    case Tag::kRested:
+      Arm(Unpack<Seat>(completion.tag));
       break;
     case Tag::kIgnored:
       break;
@@ -188,6 +226,8 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
     return;
   }
   counters_.Add(Counter::received);
+  seat.served_in = turn_;
+  seat.calls.store(seat.calls.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (is_main) {
     if (notification->tid != served.last_tid && !served.shared && served.helper.reactor != nullptr &&
         IsReadable(served.listener.fd())) {
@@ -217,7 +257,9 @@ void Reactor::Handle(Seat& seat, const Notification& notification, JournalRecord
       .record = record,
   };
   const Handler handler = config_.dispatch->Find(notification.arch, notification.nr);
-  const Reply reply = handler != nullptr ? handler(call) : Reply::Continue();
+  Reply reply = handler != nullptr ? handler(call) : Reply::Continue();
+  Settle(seat);
+  if (reply.kind() == Reply::Kind::kAgain) reply = PutOff(call);
   if (reply.kind() != Reply::Kind::kLater) Answer(served, record, reply);
 }
 
@@ -284,6 +326,7 @@ void Reactor::AskForHelp(ServedListener& served) {
 
 // On the helper's thread.
 void Reactor::Help(ServedListener& served) {
+  Count(+1);
   served.found_nothing = 0;
   served.helper.ended = false;
   Arm(served.helper);
@@ -305,7 +348,54 @@ void Reactor::Answer(const ServedListener& served, JournalRecord& record, Reply 
   records_.Give(record);
 }
 
+void Reactor::Count(int more) {
+  listeners_ += static_cast<size_t>(more);
+  patience_.Limit(listeners_ > 1);
+}
+
+// Charges a container with the waits for its targets that have just been given up.
+void Reactor::Settle(Seat& seat) {
+  const uint32_t stalls = patience_.TakeStalls();
+  if (stalls == 0) return;
+  for (uint32_t i = 0; i < stalls; ++i) counters_.Add(Counter::stalled);
+  constexpr int64_t kEach = Patience::kTicks * Patience::kTick * limits::kStallShare;
+  seat.settled_at = std::max(seat.settled_at, Now()) + stalls * kEach;
+}
+
+// How long nothing shall be begun for it, in nanoseconds.
+int64_t Reactor::RestFrom(const Seat& seat) {
+  if (seat.settled_at == 0) return 0;
+  return std::max<int64_t>(0, seat.settled_at - Now() - limits::kStallBurst * limits::kStallShare);
+}
+
+Reply Reactor::PutOff(Call& call) {
+  call.record.Enter(Stage::kReceived);
+  return shunt::Start(TryAgain(call), /*if_no_slot=*/Reply::Continue());
+}
+
+// A call whose target got no CPU: from the beginning, when it is its container's turn again.
+Task Reactor::TryAgain(Call call) {
+  constexpr int64_t kBreath = 1'000'000;
+  Reply reply = Reply::Again();
+  for (uint32_t i = 0; i < limits::kStallsPerCall && !call.seat.ended; ++i) {
+    // Of all that wait for the same rest to be over, the first one may begin the next.
+    for (int64_t rest = kBreath; rest > 0 && !call.seat.ended; rest = RestFrom(call.seat))
+      co_await Pause(call, rest);
+    call.alone = false;
+    const Handler handler = call.reactor.config_.dispatch->Find(call.notification.arch, call.notification.nr);
+    reply = handler(call);
+    call.reactor.Settle(call.seat);
+    if (reply.kind() != Reply::Kind::kAgain) co_return reply;
+  }
+  co_return Reply::Continue();
+}
+
 void Reactor::Arm(Seat& seat) {
+  if (const int64_t rest = RestFrom(seat); rest > 0) {
+    seat.rest = ToTimespec(rest);
+    ring_->Timer(&seat.rest, Pack(&seat, Tag::kRested));
+    return;
+  }
   ring_->PollOnce(seat.served->listener.fd(), POLLIN, Pack(&seat, Tag::kListener));
 }
 
@@ -327,9 +417,12 @@ void Reactor::GiveBackIfUnused(Seat& seat) {
   if (!seat.ended || seat.slots_held != 0) return;
   ServedListener& served = *seat.served;
   if (&seat == &served.main) {
-    if (!served.shared) config_.control->Push(&served.gone);
+    if (served.shared) return;
+    Count(-1);
+    config_.control->Push(&served.gone);
     return;
   }
+  Count(-1);
   targets_.Forget(served.owner);
   served.left = {.deliver =
                      [](Message& self) {
@@ -373,6 +466,9 @@ void GiveSlot(void* frame) {
 }
 
 void Finish(Call& call, Reply reply) {
+  if (reply.kind() == Reply::Kind::kLater) return;
+  call.reactor.Settle(call.seat);
+  if (reply.kind() == Reply::Kind::kAgain) reply = call.reactor.PutOff(call);
   if (reply.kind() == Reply::Kind::kLater) return;
   call.reactor.Answer(*call.seat.served, call.record, reply);
 }

@@ -12,6 +12,12 @@
 // for the target to be scheduled, and two such waits can overlap. While there is help, who wants to receive
 // takes a flag and looks with poll(2) first.
 //
+// What one container can cost another. In each turn containers that were not served in the turn before come
+// first, so a call of theirs waits for one call of each other container at most, and for one of a flooding
+// one only if that had begun already. A wait for a target that gets no CPU ends after two milliseconds
+// (core/patience.h); the call is put off, and what such waits cost is paid back: the reactor rests from that
+// container for kStallShare times as long. With only one listener there is nobody to protect, and no limit.
+//
 // What holds:
 //  1. Nobody receives from a listener without having seen POLLIN since the last RECV: its reactor by its own
 //     poll, or whoever holds `receiving`.
@@ -32,6 +38,7 @@
 #include "core/call.h"
 #include "core/dispatch.h"
 #include "core/mailbox.h"
+#include "core/patience.h"
 #include "core/ring.h"
 #include "core/slots.h"
 #include "core/task.h"
@@ -44,9 +51,13 @@ struct ServedListener;
 struct Seat {
   ServedListener* served = nullptr;
   Reactor* reactor = nullptr;
-  uint32_t slots_held = 0;  // tasks of this listener on this reactor
-  bool ended = false;       // nothing is received here any more; what waits is finished or cancelled
+  uint32_t slots_held = 0;          // tasks of this listener on this reactor
+  std::atomic<uint64_t> calls = 0;  // received here; anybody may read it
+  bool ended = false;               // nothing is received here any more; what waits is finished or cancelled
   Operation* operations = nullptr;
+  uint64_t served_in = 0;    // the last turn in which a call was received
+  int64_t settled_at = 0;    // when its waits for slow targets will be paid back; CLOCK_MONOTONIC, ns
+  __kernel_timespec rest{};  // until it is armed again
 };
 
 // One listener. Made by the control thread, lent to its reactor by Add, given back by a message when the
@@ -130,6 +141,12 @@ class Reactor {
   void ResumeOne(ServedListener& served, JournalRecord& left);
   void Answer(const ServedListener& served, JournalRecord& record, Reply reply);
   void Arm(Seat& seat);
+  bool ComesLast(const Completion& completion) const;
+  Reply PutOff(Call& call);
+  static Task TryAgain(Call call);
+  void Settle(Seat& seat);
+  static int64_t RestFrom(const Seat& seat);
+  void Count(int more);
   void End(Seat& seat);
   void GiveBackIfUnused(Seat& seat);
   void AskForHelp(ServedListener& served);
@@ -142,6 +159,9 @@ class Reactor {
   TargetCache targets_;
   FreeRecords records_;
   Counters& counters_;
+  Patience patience_;
+  size_t listeners_ = 0;  // served or helped with
+  uint64_t turn_ = 1;
   bool stopping_ = false;
   bool defers_task_work_ = false;
   std::thread thread_;

@@ -17,6 +17,7 @@ class [[nodiscard]] Reply {
     kContinue,  // the kernel runs the call as if it had not been trapped
     kSent,      // answered already, together with a descriptor (Listener::InstallAndAnswer)
     kLater,     // a task of the reactor's holds the call now and answers it
+    kAgain,     // the target got no CPU in time and nothing has happened: the handler is to be called again
   };
 
   static constexpr Reply Return(int64_t value) { return {Kind::kReturn, value}; }
@@ -27,6 +28,7 @@ class [[nodiscard]] Reply {
   static constexpr Reply Continue() { return {Kind::kContinue, 0}; }
   static constexpr Reply Sent() { return {Kind::kSent, 0}; }
   static constexpr Reply Later() { return {Kind::kLater, 0}; }
+  static constexpr Reply Again() { return {Kind::kAgain, 0}; }
 
   constexpr Kind kind() const { return kind_; }
   constexpr int64_t value() const { return value_; }

@@ -10,7 +10,9 @@
 
 #include <liburing.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "absl/status/statusor.h"
@@ -55,10 +57,21 @@ class Ring {
   size_t Turn(bool wait, std::span<Completion> out);
 
  private:
-  explicit Ring(const io_uring& ring, bool defers) : ring_(ring), open_(true), defers_task_work_(defers) {}
+  Ring(const io_uring& ring, unsigned completions, bool defers)
+      : ring_(ring),
+        early_(std::make_unique<Completion[]>(completions)),
+        early_size_(completions),
+        open_(true),
+        defers_task_work_(defers) {}
   io_uring_sqe* Next();
+  void MakeRoomFor(unsigned submissions);
+  size_t Collect(std::span<Completion> out);
 
   io_uring ring_{};
+  // Collected before their turn, the oldest first: see MakeRoomFor.
+  std::unique_ptr<Completion[]> early_;
+  size_t early_size_ = 0;
+  size_t early_count_ = 0;
   bool open_ = false;
   bool defers_task_work_ = false;
 };

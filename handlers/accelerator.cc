@@ -154,6 +154,9 @@ class RealAccelerator final : public Accelerator, public Introducer {
   std::string LocksInForce() const override;
   bool CanPublish() const override { return locks_ == net::SocketLock::Kind::kProgram; }
   std::vector<CounterValue> Counters() const override;
+  std::vector<ReactorStatus> Reactors() const override;
+  std::vector<ContainerStatus> Containers() const override;
+  void CallRoll(std::function<void()> all_there) override { engine_->CallRoll(std::move(all_there)); }
 
   absl::Status Introduce(Container& container, pid_t tid, Introduction& out) override;
   void Activate(Container& container) override;
@@ -505,6 +508,7 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
         absl::StrCat(served.spec.name, " uses the host's network already: there is nothing to accelerate"));
   }
   ContainerNetwork network{.netns = visit->cookie,
+                           .owner = visit->owner,
                            .first_unprivileged_port = visit->first_unprivileged_port,
                            .privileged = OwnsHostNetwork(tid)};
   if (absl::Status status = ReadNetwork(visit->route_monitor.get(), network); !status.ok()) return status;
@@ -527,6 +531,7 @@ absl::Status RealAccelerator::Introduced(Served& served, Fd route_monitor, Intro
   served.view = std::move(*view);
   const ContainerNetwork& network = served.memory->network();
   out.netns = network.netns;
+  out.network_owner = network.owner;
   out.first_unprivileged_port = network.first_unprivileged_port;
   for (size_t i = 0; i < served.spec.publish.size(); ++i) {
     out.host_ports.push_back(SharedHostPort(network.netns, served.spec.publish[i]));
@@ -674,6 +679,36 @@ std::vector<Accelerator::CounterValue> RealAccelerator::Counters() const {
     values.push_back({kCounterTexts[i], engine_->Sum(static_cast<Counter>(i))});
   }
   return values;
+}
+
+std::vector<Accelerator::ReactorStatus> RealAccelerator::Reactors() const {
+  std::vector<ReactorStatus> all;
+  for (const auto& reactor : engine_->reactors()) {
+    const class Counters& counters = reactor->counters();
+    all.push_back({.cpu = reactor->cpu(),
+                   .received = counters.Read(Counter::received),
+                   .answered = counters.Read(Counter::answered),
+                   .waiting = counters.Read(Counter::waits_begun) - counters.Read(Counter::waits_ended)});
+  }
+  return all;
+}
+
+std::vector<Accelerator::ContainerStatus> RealAccelerator::Containers() const {
+  std::map<uint64_t, uint64_t> in_flight;
+  for (const JournalRecord* const record : engine_->journal().Unanswered())
+    ++in_flight[record->listener.load(std::memory_order_relaxed)];
+  std::vector<ContainerStatus> all;
+  for (const auto& [key, served] : served_) {
+    if (served->listener == nullptr) continue;
+    all.push_back({.key = key,
+                   .name = served->spec.name,
+                   .owner = served->spec.owner,
+                   .accelerated = served->view != nullptr && served->view->lock != nullptr,
+                   .calls = served->listener->main.calls.load(std::memory_order_relaxed) +
+                            served->listener->helper.calls.load(std::memory_order_relaxed),
+                   .in_flight = in_flight[key]});
+  }
+  return all;
 }
 
 }  // namespace

@@ -6,6 +6,9 @@
 // accepted sockets inherit the lock. Binds to loopback, to ports that are not published, and of anything but
 // TCP stay inside.
 //
+// A twin is never bound by the kernel under a name that the program gives it, for that name would be the
+// host's: see LeaveToKernel().
+//
 // Only the program lock confines a listener, so without it nothing is moved (the network helper forwards the
 // port instead).
 
@@ -14,10 +17,13 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
+#include <cstring>
 
 #include "core/task.h"
 #include "handlers/container.h"
@@ -55,12 +61,30 @@ PublishedPort* FindPublished(Container& container, const net::SockAddr& address,
   return second_best;
 }
 
-// True if the container's kernel would refuse the port to this thread. (A thread whose capabilities are those
-// of a nested user namespace counts as privileged here: more than to use its own published port is not in
-// it.)
+// The address that a bind means. In AF_INET it may go without a family if it is 0.0.0.0, for old programs.
+Result<net::SockAddr> WhereTo(const RawAddress& raw) {
+  sockaddr_in v4;
+  if (raw.family() != AF_UNSPEC || raw.size < sizeof(v4)) return net::SockAddr::Parse(raw.span());
+  memcpy(&v4, raw.bytes.data(), sizeof(v4));
+  if (v4.sin_addr.s_addr != htonl(INADDR_ANY)) return Fail(EAFNOSUPPORT);
+  v4.sin_family = AF_INET;
+  return net::SockAddr::Parse(std::as_bytes(std::span(&v4, 1)));
+}
+
+// True if the thread is in the user namespace that owns the container's network. In one below it, which every
+// program can make, its capabilities do not count there.
+bool HasUsersOfNetwork(const Call& call) {
+  std::array<char, 32> path;
+  snprintf(path.data(), path.size(), "/proc/%d/ns/user", call.notification.tid);
+  struct stat status;
+  return stat(path.data(), &status) == 0 && status.st_ino == ContainerOf(call).network_owner;
+}
+
+// True if the container's kernel would refuse the port to this thread.
 bool LacksPrivilege(const Call& call, const net::SockAddr& address) {
   // Port 0 means any port that is free, of which none is privileged.
   if (address.port() == 0 || address.port() >= ContainerOf(call).first_unprivileged_port) return false;
+  if (!HasUsersOfNetwork(call)) return true;
   __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = call.notification.tid};
   std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> capabilities{};
   if (syscall(SYS_capget, &header, capabilities.data()) != 0 || !call.StillValid()) return true;
@@ -96,7 +120,9 @@ Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port
            const net::SockAddr& bound_as) {
   const Result<net::SocketIdentity> identity = net::Identify(old_socket.get());
   if (!identity) return Reply::Return(0);
-  switch (SwapIn(call, number, std::move(old_socket), identity->inode, twin, bound_as)) {
+  switch (SwapIn(call, number, std::move(old_socket), identity->inode, twin, bound_as, kTriesIfBegun)) {
+    case Swapped::kTooSlow:  // it stays inside, where the network program may forward its port
+      return Reply::Return(0);
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kShared:
@@ -179,18 +205,20 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   if (NeedsIntroduction(call)) return IntroduceFirst(call, {BindSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
   if (view == nullptr || (container.published.empty() && !container.facts.has_twins))
-    return Reply::Continue();
+    return LeaveToKernel(call, number, EACCES);
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
-  if (!raw) return Reply::Continue();
-  const Result<net::SockAddr> wanted = net::SockAddr::Parse(raw->span());
-  if (!wanted) return Reply::Continue();
+  // We cannot read everything that the kernel can: what is mapped for writing only, for one.
+  if (!raw) return LeaveToKernel(call, number, EFAULT);
+  const Result<net::SockAddr> wanted = WhereTo(*raw);
+  if (!wanted) return LeaveToKernel(call, number, wanted.error().code);
   std::optional<TargetSocket> socket = TakeSocket(call, number);
-  if (!socket || !call.StillValid()) return Reply::Continue();
+  if (!socket) return LeaveToKernel(call, number, EACCES);
+  if (!call.StillValid()) return Reply::Continue();
   std::optional<SocketClaim> claim = ClaimSocket(call, number, *socket);
   if (!claim) {
-    if (call.attempts > kPutOffAtMost) return Reply::Continue();
-    return Start(BindLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
+    if (call.attempts > kPutOffAtMost) return Reply::Fail(ENOBUFS);
+    return Start(BindLater(call, number, address, length), /*if_no_slot=*/Reply::Fail(ENOBUFS));
   }
   if (socket->home == Home::kHost) return BindTwin(call, number, std::move(*socket), *wanted);
   if (socket->home != Home::kContainer) return Reply::Continue();

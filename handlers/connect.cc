@@ -94,6 +94,15 @@ Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
   return Reply::Continue();
 }
 
+// Our privilege is not the container's: what trusts the host's low ports shall not trust it. Nor does a twin
+// join whoever shares the port on the host with others of our uid.
+bool MayHaveSource(const SocketBench& bench, const TargetSocket& socket, uint16_t port) {
+  int shares = 0;
+  socklen_t size = sizeof(shares);
+  return port >= bench.first_unprivileged_port &&
+         getsockopt(socket.fd.get(), SOL_SOCKET, SO_REUSEPORT, &shares, &size) == 0 && shares == 0;
+}
+
 // A twin of an unconnected socket, with `lock` on it (by `device`, if it is that kind) and ready to be
 // installed.
 Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock& lock, int device) {
@@ -108,7 +117,8 @@ Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock&
   if (!made) return keep(Counter::kept_error);
   twin->fd = std::move(*made);
   const Result<std::optional<net::SockAddr>> source = SourceOf(bench, socket);
-  if (!source) return keep(Counter::kept_source);
+  if (!source || (*source && !MayHaveSource(bench, socket, (*source)->port())))
+    return keep(Counter::kept_source);
   BindTo bind_to{.address = *source};
   const Counter obstacle = CarryOver(call, socket, *twin, bind_to);
   if (obstacle != Counter::count_) return keep(obstacle);
@@ -137,6 +147,8 @@ Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::S
   switch (SwapIn(call, number, std::move(old_socket.fd), old_socket.inode, twin, peer)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
+    case Swapped::kTooSlow:
+      return Reply::Again();
     case Swapped::kShared:
       return Start(TakeSwapBack(call, number, std::move(twin), peer, {.inode = old_socket.inode}),
                    /*if_no_slot=*/Reply::Fail(ENOBUFS));

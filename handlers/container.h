@@ -25,6 +25,7 @@
 #include "handlers/timed_call.h"
 #include "net/host_network.h"
 #include "net/listener_census.h"
+#include "net/netns.h"
 #include "net/option_marks.h"
 #include "net/publish.h"
 #include "net/shared_file.h"
@@ -81,6 +82,7 @@ class Container final : public Guest {
   // One for each reactor that may serve it (Call::place), which alone writes and reads it: so a call sees one
   // view.
   std::array<const NetworkView*, 2> views{};  // nullptr: nothing is accelerated
+  uint64_t network_owner = 0;                 // inode of the user namespace that owns its network namespace
   int first_unprivileged_port = 1024;         // for a bind inside; net.ipv4.ip_unprivileged_port_start
 
   // From here on its reactors'.
@@ -103,7 +105,8 @@ class SocketBench final : public Workbench {
   void OnWake() override;  // resumes the tasks whose jobs on the side thread are finished
 
   const uint64_t host_netns;
-  const int socket_mount;  // DescriptorInfo::mount of every socket
+  const int socket_mount;             // DescriptorInfo::mount of every socket
+  const int first_unprivileged_port;  // of the host
   net::TwinPool twins;
   net::RouteCache routes;
   net::ListenerCensus listeners;
@@ -119,6 +122,7 @@ class SocketBench final : public Workbench {
               net::HolderProbe probe)
       : host_netns(its_host_netns),
         socket_mount(its_socket_mount),
+        first_unprivileged_port(net::FirstUnprivilegedPort()),
         routes(std::move(route_socket)),
         listeners(std::move(census)),
         holders(std::move(probe)) {}

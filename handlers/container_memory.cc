@@ -21,7 +21,7 @@ namespace {
 using Json = nlohmann::json;
 
 // Changes with the layout of the file: see Journal.
-constexpr uint64_t kMagic = 0x31'65'6d'65'6d'68'73;  // "shmeme1"
+constexpr uint64_t kMagic = 0x32'65'6d'65'6d'68'73;  // "shmeme2"
 
 std::string ToText(const ContainerSpec& spec) {
   const auto texts = [](const auto& list) {

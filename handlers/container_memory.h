@@ -81,6 +81,7 @@ struct PortMemory {
 struct ContainerNetwork {
   static constexpr size_t kAddresses = 64;
   uint64_t netns = 0;                                  // its cookie
+  uint64_t owner = 0;                                  // inode of the user namespace that owns it; 0: hidden
   net::SubnetSet networks;                             // of its interfaces
   std::array<net::IpAddress, kAddresses> addresses{};  // its own; the first of them, if there are more
   size_t address_count = 0;
@@ -97,8 +98,9 @@ class ContainerMemory {
     uint64_t magic = 0;
     uint64_t ports = 0;
     std::atomic<bool> has_twins = false;  // some socket of it was moved, so an address alone does not decide
-    // Was caught exchanging a socket for something else under our hands: left alone since.
-    std::atomic<bool> exchanges_descriptors = false;
+    // How often it was caught exchanging a socket for something else under our hands; left alone since the
+    // first time.
+    std::atomic<uint32_t> exchanged_descriptors = 0;
     std::atomic<uint64_t> epolls_made = 0;    // epoll_create calls so far
     std::atomic<uint32_t> epolls_coming = 0;  // under way: installed, perhaps, and not counted yet
     net::OptionMarks rare_options;            // sockets with an option that ordinary swaps do not read

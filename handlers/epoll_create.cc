@@ -22,7 +22,9 @@ Reply MakeEpoll(Call& call, bool cloexec) {
   const Result<void> installed = call.listener.InstallAndAnswer(call.notification.id, made.get(), cloexec);
   ++container.facts.epolls_made;
   --container.facts.epolls_coming;
-  if (installed || installed.error() == Errno{ENOENT}) return Reply::Sent();
+  if (!installed && installed.error() == Errno{EINTR}) return Reply::Again();
+  // If the target has left, the answer finds that out again, and it is counted as gone.
+  if (installed) return Reply::Sent();
   return Reply::Fail(installed.error());
 }
 

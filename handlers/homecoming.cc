@@ -61,8 +61,9 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   call.record.inode = twin.info.ino;
   call.record.address_size = 0;
   call.record.Enter(Stage::kInstalling);
-  if (!call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec))
-    return Reply::Continue();
+  const Result<void> installed =
+      call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec);
+  if (!installed) return installed.error() == Errno{EINTR} ? Reply::Again() : Reply::Continue();
   call.counters.Add(Counter::returned_home);
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);
 }

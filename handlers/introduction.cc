@@ -35,6 +35,8 @@ class ActivateJob final : public ControlJob {
 
 // How long a call waits for the introduction that another one is at, before it looks again, in nanoseconds.
 constexpr int64_t kLookAgainAfter = 500'000;
+// And how often: for a helping reactor gets the view after the listener's own.
+constexpr uint32_t kLookAgainAtMost = 2'000;
 
 Task WaitForIntroduction(Call call, AddressCall what) {
   Container& container = ContainerOf(call);
@@ -46,13 +48,12 @@ Task WaitForIntroduction(Call call, AddressCall what) {
       introduce.introduction().MoveInto(container);
       ActivateJob activate(container);
       co_await OnControl(call, activate);
-      // A helper gets the view after the main reactor.
-      if (ViewOf(call) == nullptr) co_await Pause(call, kLookAgainAfter);
     }
-    container.introduction = IntroductionState::kOver;
+    container.introduction = introduce.ok() ? IntroductionState::kDone : IntroductionState::kFailed;
   } else {
     co_await Pause(call, kLookAgainAfter);
   }
+  ++call.attempts;
   call.alone = false;
   co_return what.handler(call, what.number, what.address, what.length);
 }
@@ -61,6 +62,7 @@ Task WaitForIntroduction(Call call, AddressCall what) {
 
 void Introduction::MoveInto(Container& container) {
   container.netns = netns;
+  container.network_owner = network_owner;
   container.first_unprivileged_port = first_unprivileged_port;
   container.home4 = std::move(home4);
   container.home6 = std::move(home6);
@@ -70,7 +72,7 @@ void Introduction::MoveInto(Container& container) {
 bool NeedsIntroduction(const Call& call) {
   const Container& container = ContainerOf(call);
   return ViewOf(call) == nullptr && container.introducer != nullptr &&
-         container.introduction != IntroductionState::kOver;
+         container.introduction != IntroductionState::kFailed && call.attempts <= kLookAgainAtMost;
 }
 
 Reply IntroduceFirst(Call& call, const AddressCall& what) {

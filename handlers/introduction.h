@@ -25,6 +25,7 @@ struct NetworkView;
 
 struct Introduction {
   uint64_t netns = 0;
+  uint64_t network_owner = 0;
   int first_unprivileged_port = 1024;
   net::SpareSockets home4, home6;
   std::vector<std::shared_ptr<HostPort>> host_ports;  // for the first of Container::published, in their order
@@ -33,7 +34,12 @@ struct Introduction {
   void MoveInto(Container& container);
 };
 
-enum class IntroductionState : uint8_t { kWanted, kUnderWay, kOver };
+enum class IntroductionState : uint8_t {
+  kWanted,
+  kUnderWay,
+  kDone,    // each of its reactors has the view, or is about to get it
+  kFailed,  // nothing of it is accelerated
+};
 
 class Introducer {
  public:

@@ -5,7 +5,8 @@
 // are carried out on our duplicate of the socket, never by CONTINUE: another thread could put a twin under
 // the descriptor in between. The program lock would hold even so (a listener elsewhere is deaf), but a device
 // lock would not; and a twin can also come by a message from a process that is served by another listener. So
-// with a device lock this is done from the beginning.
+// with a device lock this is done from the beginning, and with the program lock such a twin does not get to
+// listen either: a deaf listener in a SO_REUSEPORT group of others would swallow a share of their clients.
 
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -36,10 +37,11 @@ Reply ListenSocket(Call& call, int number, int backlog) {
   const NetworkView* const view = ViewOf(call);
   const bool deaf_anyway =
       view == nullptr || view->lock == nullptr || view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
-  if (!container.facts.has_twins && deaf_anyway) return Reply::Continue();
+  if (!container.facts.has_twins && deaf_anyway) return LeaveToKernel(call, number, EACCES);
   std::optional<TargetSocket> socket = TakeSocket(call, number);
   // Not TCP. An AF_UNIX listener must be made by its own process: clients are told who it is.
-  if (!socket || socket->home == Home::kElsewhere || !call.StillValid()) return Reply::Continue();
+  if (!socket) return LeaveToKernel(call, number, EACCES);
+  if (socket->home == Home::kElsewhere || !call.StillValid()) return Reply::Continue();
   if (socket->home == Home::kHost && !IsPublished(container, socket->facts.local.port())) {
     if (socket->facts.tcp_state != TCP_CLOSE) return Reply::Fail(EINVAL);
     return GoHome(call, number, std::move(*socket), {.kind = Arrival::Kind::kListen, .backlog = backlog});

@@ -42,6 +42,10 @@ bool TargetSocket::BoundToPort(const SocketBench& bench) {
 
 namespace {
 
+// A program that closes one descriptor while it connects another may be caught exchanging them by accident.
+// One that is caught more often than this does it on purpose.
+constexpr uint32_t kForgivenExchanges = 16;
+
 // What is no socket must not be duplicated at all: see Target::TakeFd.
 std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& info_out) {
   const Result<DescriptorInfo> info = call.target().Describe(number);
@@ -49,7 +53,8 @@ std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& inf
     if (info.error() != Errno{ENOENT}) call.counters.Add(Counter::unreadable);
     return {};
   }
-  if (info->mount != BenchOf(call).socket_mount || ContainerOf(call).facts.exchanges_descriptors) return {};
+  if (info->mount != BenchOf(call).socket_mount || ContainerOf(call).facts.exchanged_descriptors != 0)
+    return {};
   Result<Fd> taken = call.target().TakeFd(number);
   if (!taken) {
     if (taken.error() != Errno{EBADF}) call.counters.Add(Counter::unreadable);
@@ -62,7 +67,7 @@ std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& inf
 // It was a socket a microsecond ago. Who does that once by accident will not miss us, and who does it on
 // purpose shall not keep us busy.
 void LeaveAlone(const Call& call, Fd taken) {
-  ContainerOf(call).facts.exchanges_descriptors = true;
+  ++ContainerOf(call).facts.exchanged_descriptors;
   call.reactor.CloseInBackground(std::move(taken));
 }
 
@@ -78,6 +83,24 @@ std::optional<Fd> TakeAnySocket(const Call& call, int number) {
     return {};
   }
   return taken;
+}
+
+Reply LeaveToKernel(const Call& call, int number, int error) {
+  const Container& container = ContainerOf(call);
+  // For what we may not look at, or not look at again: a container without twins can only have one that a
+  // stranger has passed to it.
+  const Reply blind = container.facts.has_twins ? Reply::Fail(error) : Reply::Continue();
+  const Result<DescriptorInfo> info = call.target().Describe(number);
+  if (!info) return info.error() == Errno{ENOENT} ? Reply::Continue() : blind;
+  if (info->mount != BenchOf(call).socket_mount) return Reply::Continue();
+  if (container.facts.exchanged_descriptors > kForgivenExchanges) return blind;
+  Result<Fd> taken = call.target().TakeFd(number);
+  if (!taken) return taken.error() == Errno{EBADF} ? Reply::Continue() : blind;
+  const Result<net::SocketFacts> facts = net::ReadFacts(taken->get());
+  if (facts) return facts->netns == BenchOf(call).host_netns ? Reply::Fail(error) : Reply::Continue();
+  if (facts.error() != Errno{ENOTSOCK}) return Reply::Continue();
+  LeaveAlone(call, *std::move(taken));
+  return blind;
 }
 
 std::optional<TargetSocket> TakeSocket(const Call& call, int number) {

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "core/call.h"
+#include "core/reply.h"
 #include "net/socket_facts.h"
 
 namespace shunt {
@@ -52,6 +53,12 @@ struct TargetSocket {
  private:
   std::optional<bool> bound_;
 };
+
+// The answer to a bind or a listen on `number` that its handler has no part in: CONTINUE, but `error` if that
+// socket is a twin, which they would give a port of the host. For twins get into unexpected hands (by a
+// message to a container that has none itself), and what a handler could not read the kernel perhaps can. If
+// we cannot tell and the container has twins it is `error` as well.
+Reply LeaveToKernel(const Call& call, int number, int error);
 
 // Our duplicate of the target's socket of any kind; nothing if it is no socket or we may not look.
 std::optional<Fd> TakeAnySocket(const Call& call, int number);

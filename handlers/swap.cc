@@ -99,6 +99,13 @@ Result<Twin> ReplacementFor(const TargetSocket& socket) {
 
 namespace {
 
+Result<void> Install(const Call& call, const Fd& socket, int number, bool cloexec, int tries) {
+  Result<void> result = Fail(EINTR);
+  for (int i = 0; i < tries && !result && result.error() == Errno{EINTR}; ++i)
+    result = call.listener.Install(call.notification.id, socket.get(), number, cloexec);
+  return result;
+}
+
 void Note(JournalRecord& record, Stage stage, int number, uint64_t inode, int flags,
           const net::SockAddr& address) {
   record.number = number;
@@ -115,15 +122,15 @@ void NoteStart(const Call& call, int number, int flags, const net::SockAddr& add
 }
 
 Swapped SwapIn(const Call& call, int number, Fd old_socket, uint64_t old_inode, const Twin& twin,
-               const net::SockAddr& address) {
+               const net::SockAddr& address, int tries) {
   Note(call.record, Stage::kInstalling, number, old_inode, twin.flags, address);
   net::HolderProbe& probe = BenchOf(call).holders;
   if (!probe.Arm(old_socket.get())) return Swapped::kNotAtAll;
   // Before any thread of the target can use it.
   ContainerOf(call).facts.has_twins.store(true, std::memory_order_release);
-  if (!call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec)) {
+  if (const Result<void> installed = Install(call, twin.fd, number, twin.cloexec, tries); !installed) {
     probe.Disarm(old_socket.get());
-    return Swapped::kNotAtAll;
+    return installed.error() == Errno{EINTR} ? Swapped::kTooSlow : Swapped::kNotAtAll;
   }
   old_socket.reset();
   if (probe.StillHeld()) return Swapped::kShared;
@@ -154,16 +161,17 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
     Fd stranger;
     const Result<Fd> old_socket = net::TakeHeld(*holder, socket, stranger);
     if (stranger.valid()) {
-      ContainerOf(call).facts.exchanges_descriptors = true;
+      ++ContainerOf(call).facts.exchanged_descriptors;
       call.reactor.CloseInBackground(std::move(stranger));
     }
-    if (old_socket && call.listener.Install(call.notification.id, old_socket->get(), number, cloexec)) {
+    if (old_socket && Install(call, *old_socket, number, cloexec, kTriesIfBegun)) {
       call.counters.Add(Counter::kept_shared);
       return true;
     }
   }
-  if (!holder && holder.error() == Errno{ENOTSOCK}) ContainerOf(call).facts.exchanges_descriptors = true;
-  call.counters.Add(Counter::shared_lost);
+  if (!holder && holder.error() == Errno{ENOTSOCK}) ++ContainerOf(call).facts.exchanged_descriptors;
+  // After an engine's death it is only a suspicion that somebody holds it.
+  if (!call.resumed()) call.counters.Add(Counter::shared_lost);
   return false;
 }
 

@@ -75,12 +75,17 @@ enum class Swapped : uint8_t {
   kAlone,     // the twin is in place and nobody else holds the old socket
   kShared,    // the twin is in place, but somebody (a dup, a fork, a message in flight) holds the old socket
   kNotAtAll,  // the target has gone or the number is not open any more: nothing happened
+  kTooSlow,   // the target got no CPU in time: nothing happened, and it may be tried again
 };
+
+// Where a call cannot be begun again, an installation is tried that often if the target gets no CPU in time.
+inline constexpr int kTriesIfBegun = 8;
 
 // Installs `twin` as descriptor `number`; closes our duplicate of the old socket, whose inode is `old_inode`.
 // `address` is what the twin is to be connected to or the program has bound, for whoever goes on if we die.
+// `tries`: see above.
 Swapped SwapIn(const Call& call, int number, Fd old_socket, uint64_t old_inode, const Twin& twin,
-               const net::SockAddr& address);
+               const net::SockAddr& address, int tries = 1);
 
 // Notes that the socket `number`, which is a twin already, may be connecting to `address` from now on.
 void NoteStart(const Call& call, int number, int flags, const net::SockAddr& address);

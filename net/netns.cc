@@ -2,11 +2,14 @@
 #include "net/netns.h"
 
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -101,15 +104,6 @@ void SendParcel(int channel, Parcel& parcel) {
   sendmsg(channel, &message, MSG_NOSIGNAL);
 }
 
-// What /proc/sys/net shows depends on the network namespace of whoever looks. The default where it shows
-// nothing.
-int FirstUnprivilegedPort() {
-  const Fd file(open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC));
-  std::array<char, 16> text{};
-  if (!file.valid() || read(file.get(), text.data(), text.size() - 1) <= 0) return 1024;
-  return atoi(text.data());
-}
-
 [[noreturn]] void Visitor(const Namespaces& there, int channel, int sockets) {
   Parcel parcel;
   if (Enter(there, parcel.letter)) {
@@ -169,6 +163,12 @@ absl::StatusOr<NetnsVisit> ReceiveParcel(int channel, pid_t tid) {
   return visit;
 }
 
+uint64_t OwnerOf(int netns_fd) {
+  const Fd owner(ioctl(netns_fd, NS_GET_USERNS));
+  struct stat status;
+  return owner.valid() && fstat(owner.get(), &status) == 0 ? status.st_ino : 0;
+}
+
 }  // namespace
 
 Result<uint64_t> NetnsCookie(int socket_fd) {
@@ -186,6 +186,14 @@ absl::StatusOr<uint64_t> OwnNetnsCookie() {
     return absl::FailedPreconditionError("the kernel has no SO_NETNS_COOKIE (Linux 5.14 or later is needed)");
   }
   return *cookie;
+}
+
+// What /proc/sys/net shows depends on the network namespace of whoever looks.
+int FirstUnprivilegedPort() {
+  const Fd file(open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC));
+  std::array<char, 16> text{};
+  if (!file.valid() || read(file.get(), text.data(), text.size() - 1) <= 0) return 1024;
+  return atoi(text.data());
 }
 
 absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family) {
@@ -206,7 +214,9 @@ absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family) {
     kill(child, SIGKILL);  // does nothing if it has sent its letter and ended
     waitpid(child, nullptr, 0);
   };
-  return ReceiveParcel(ours.get(), tid);
+  absl::StatusOr<NetnsVisit> visit = ReceiveParcel(ours.get(), tid);
+  if (visit.ok()) visit->owner = OwnerOf(there->net.get());
+  return visit;
 }
 
 }  // namespace shunt::net

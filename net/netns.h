@@ -26,11 +26,15 @@ absl::StatusOr<uint64_t> OwnNetnsCookie();
 // What a short-lived child of ours brings back from a container's network namespace.
 struct NetnsVisit {
   uint64_t cookie = 0;
+  uint64_t owner = 0;  // inode of the user namespace that owns it; 0: one that we may not look into
   int first_unprivileged_port = 1024;  // net.ipv4.ip_unprivileged_port_start
   Fd route_monitor;                    // as net::OpenRouteMonitor(), but of that namespace
   SpareSockets tcp4;                   // unconnected TCP sockets that live there, nonblocking
   SpareSockets tcp6;                   // fewer than asked for (none) where IPv6 is off
 };
+
+// net.ipv4.ip_unprivileged_port_start of the namespace that this process is in; 1024 if it cannot be read.
+int FirstUnprivilegedPort();
 
 // Sends a child into the network namespace (and, if it takes that, the user namespace) of task `tid`, any
 // thread, and waits for what it brings: a process, because a thread cannot join a user namespace.

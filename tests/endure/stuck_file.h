@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // StuckFile: a file on a FUSE mount whose server leaves everybody but the process that made it waiting for
-// ever when a descriptor is closed. What a hostile container hands the engine.
+// ever when a descriptor is closed, and everybody who reads what is in it. What a hostile container hands the
+// engine.
 //
 // The server is a process of its own, so that it can be killed while the other waits for it.
 //
@@ -65,6 +66,7 @@ class StuckFile {
     attributes.ino = header.opcode == FUSE_LOOKUP ? 2 : header.nodeid;
     attributes.mode = attributes.ino == 1 ? S_IFDIR | 0755 : S_IFREG | 0666;
     attributes.nlink = 1;
+    attributes.size = 4096;
     switch (header.opcode) {
       case FUSE_INIT: {
         fuse_init_out init{};

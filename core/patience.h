@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Patience: how long a reactor waits for one target.
+//
+// A descriptor is installed by the target itself, so whoever asks for it waits until the target gets a CPU.
+// One of the lowest priority beside a program that takes every CPU gets none for a second and more, and may
+// be made so on purpose, a thousand times. So the wait ends after a millisecond or two: a timer signals the
+// thread while it waits. The kernel then takes the request back, and nothing has happened.
+//
+// The timer runs on while the thread is busy and stops itself when it has found it idle a few times: an
+// installation costs no system call more, but the first after a pause.
+
+#pragma once
+
+#include <time.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace shunt {
+
+class Patience {
+ public:
+  Patience() = default;
+  ~Patience();
+  Patience(const Patience&) = delete;
+  Patience& operator=(const Patience&) = delete;
+
+  // Bounds the waits of the calling thread. (If the kernel gives no timer, they stay without a bound.)
+  void Start();
+  // Whether there is anybody else whom a long wait could hurt.
+  void Limit(bool limited);
+  // True if the calling thread's waits are bounded. If not, no signal of ours comes either.
+  static bool Limited();
+  // How many waits have been given up since the last time that somebody asked.
+  uint32_t TakeStalls();
+
+  // Lives while the calling thread waits for a target.
+  class Wait {
+   public:
+    Wait();
+    ~Wait();
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+
+    // After EINTR: true if it has been long enough.
+    bool Over() const;
+
+   private:
+    Patience* const patience_;
+  };
+
+  // The longest wait is that many of these, in nanoseconds.
+  static constexpr int64_t kTick = 1'000'000;
+  static constexpr uint32_t kTicks = 2;
+
+ private:
+  static void OnTick(int signal);
+  void SetTimer(int64_t interval_ns);
+
+  timer_t timer_{};
+  bool has_timer_ = false;
+  bool limited_ = false;
+  uint32_t stalls_ = 0;
+  // The thread's and its signal handler's.
+  std::atomic<bool> waiting_{false}, running_{false};
+  std::atomic<uint32_t> ticks_{0};
+};
+
+}  // namespace shunt
