@@ -10,6 +10,7 @@ extern "C" {
 const char* __asan_default_options();
 const char* __lsan_default_options();
 const char* __tsan_default_options();
+const char* __tsan_default_suppressions();
 const char* __ubsan_default_options();
 
 const char* __asan_default_options() {
@@ -20,6 +21,11 @@ const char* __lsan_default_options() {
 }
 const char* __tsan_default_options() {
   return SHUNT_REPORT_OPTIONS "/thread";
+}
+// ThreadSanitizer takes descriptor numbers for the process's; a side thread has a table of its own, so its 5
+// is another.
+const char* __tsan_default_suppressions() {
+  return "race_top:close\nrace_top:__interceptor_close\nrace_top:epoll_wait\n";
 }
 const char* __ubsan_default_options() {
   return SHUNT_REPORT_OPTIONS "/undefined";
