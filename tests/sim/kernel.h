@@ -14,6 +14,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <deque>
 #include <map>
 #include <memory>
@@ -94,6 +95,17 @@ struct TextFile final : File {
   const char* kind() const override { return "text"; }
   const std::string text;
   size_t offset = 0;
+};
+
+// A memfd. Zeroed, and aligned as a mapping is.
+struct MemoryFile final : File {
+  struct Freer {
+    void operator()(void* at) const { std::free(at); }
+  };
+  const char* kind() const override { return "memory"; }
+  void Resize(size_t bytes);
+  size_t size = 0;
+  std::unique_ptr<void, Freer> bytes;
 };
 
 // Something that the engine has no business with: a file that can take for ever to close.
@@ -245,6 +257,7 @@ struct Kernel {
 
   std::shared_ptr<FdTable> engine_table = std::make_shared<FdTable>(kEngineFirstFd);
   std::map<pid_t, std::shared_ptr<Task>> tasks;
+  std::multimap<void*, std::shared_ptr<MemoryFile>> mappings;
   std::map<uint64_t, Socket*> sockets;  // all that are open, by inode
   uint64_t next_inode = 100;
   uint64_t next_cookie = 1;

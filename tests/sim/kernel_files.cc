@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <cstring>
 
 #include "tests/sim/kernel.h"
 #include "tests/sim/world.h"
@@ -91,6 +92,14 @@ std::string FdInfoFile::Text() const {
     text += line.data();
   }
   return text;
+}
+
+void MemoryFile::Resize(size_t its_size) {
+  constexpr size_t kPage = 4096;
+  const size_t whole = (its_size + kPage - 1) / kPage * kPage;
+  size = its_size;
+  bytes.reset(std::aligned_alloc(kPage, whole));
+  std::memset(bytes.get(), 0, whole);
 }
 
 std::shared_ptr<Task> Kernel::FindTask(pid_t tid) const {

@@ -144,6 +144,7 @@ void Run::CheckCounters() {
 }
 
 void Run::CheckDescriptors() {
+  if (!kernel_.mappings.empty()) world_.Wrong("%zu mappings are left", kernel_.mappings.size());
   for (const auto& [number, descriptor] : kernel_.engine_table->open) {
     world_.Wrong("%zu descriptors are left open; the first is %d, %s", kernel_.engine_table->open.size(),
                  number, descriptor.file->kind());
