@@ -5,8 +5,9 @@
 //         [--count N] [--warmup N] [--pause-us N] [--target-only]
 //
 // A child installs a filter that traps one cheap call and times that call; the parent blocks in RECV and
-// answers each notification with the value 0. The child checks every answer, so a call that was not trapped
-// cannot be measured as one that was. --sync asks for synchronous wake-ups (kernel 6.6); --pause-us spins
+// answers each notification with the value 0. With --poll it sleeps in poll(2) and not in RECV, as whoever
+// serves more than one listener has to. The child checks every answer, so a call that was not trapped cannot
+// be measured as one that was. --sync asks for synchronous wake-ups (kernel 6.6); --pause-us spins
 // between calls as a program that computes would. --target-only installs no filter and expects no answer: it
 // times the call as whatever filter it already runs under makes it (none: the native price; under shunt:
 // shunt's).
@@ -21,6 +22,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -58,6 +60,7 @@ struct Options {
   std::string affinity = "free";
   std::string call = "getppid";
   bool sync = false;
+  bool poll = false;
   bool target_only = false;
   int64_t count = 20'000;
   int64_t warmup = 2'000;
@@ -170,7 +173,7 @@ int TakeListener(pid_t child, Shared& shared) {
 }
 
 // The loop that is measured. Ends after `calls` answers, or when the target is gone.
-void Supervise(int listener, int64_t calls) {
+void Supervise(int listener, int64_t calls, bool poll_first) {
   seccomp_notif_sizes sizes{};
   if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0)
     Die(kNotAvailable, "seccomp(GET_NOTIF_SIZES)");
@@ -178,7 +181,9 @@ void Supervise(int listener, int64_t calls) {
   std::vector<uint64_t> reply(sizes.seccomp_notif_resp / 8 + 1);
   auto* notification = reinterpret_cast<seccomp_notif*>(request.data());
   auto* answer = reinterpret_cast<seccomp_notif_resp*>(reply.data());
+  pollfd readable{.fd = listener, .events = POLLIN, .revents = 0};
   for (int64_t i = 0; i < calls; ++i) {
+    if (poll_first && (poll(&readable, 1, -1) != 1 || (readable.revents & POLLIN) == 0)) return;
     std::memset(notification, 0, sizes.seccomp_notif);
     if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, notification) != 0) return;
     answer->id = notification->id;
@@ -195,11 +200,15 @@ bool IsOneOf(const std::string& text, std::initializer_list<const char*> choices
 
 // Returns what is wrong, or nullptr.
 const char* ParseOptions(int argc, char** argv, Options& options) {
-  const option kLong[] = {
-      {"affinity", required_argument, nullptr, 'a'}, {"call", required_argument, nullptr, 'c'},
-      {"sync", no_argument, nullptr, 's'},           {"count", required_argument, nullptr, 'n'},
-      {"warmup", required_argument, nullptr, 'w'},   {"pause-us", required_argument, nullptr, 'p'},
-      {"target-only", no_argument, nullptr, 't'},    {nullptr, 0, nullptr, 0}};
+  const option kLong[] = {{"affinity", required_argument, nullptr, 'a'},
+                          {"call", required_argument, nullptr, 'c'},
+                          {"sync", no_argument, nullptr, 's'},
+                          {"count", required_argument, nullptr, 'n'},
+                          {"warmup", required_argument, nullptr, 'w'},
+                          {"pause-us", required_argument, nullptr, 'p'},
+                          {"target-only", no_argument, nullptr, 't'},
+                          {"poll", no_argument, nullptr, 'o'},
+                          {nullptr, 0, nullptr, 0}};
   int letter;
   while ((letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1) {
     switch (letter) {
@@ -220,6 +229,9 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
         break;
       case 'p':
         options.pause_us = std::atoll(optarg);
+        break;
+      case 'o':
+        options.poll = true;
         break;
       case 't':
         options.target_only = true;
@@ -249,7 +261,7 @@ void RunSupervised(const Options& options, Shared& shared) {
   }
   ApplyAffinity(options.affinity, child);
   shared.supervised = 1;
-  Supervise(listener, options.warmup + options.count);
+  Supervise(listener, options.warmup + options.count, options.poll);
   int status = 0;
   waitpid(child, &status, 0);
   if (status != 0 || shared.wrong_answers != 0) {

@@ -81,9 +81,11 @@ class Stage:
         except ValueError:
             raise Failed(f"no JSON from {os.path.basename(command[0])}: {output[:200]!r}") from None
 
-    def echo_server(self, kind):
-        """Starts a server for the scenario's whole life; returns its port."""
-        server = subprocess.Popen([self.program("echo_server"), HOST, "0", kind], stdout=subprocess.PIPE, text=True)
+    def echo_server(self, kind, cpu=None):
+        """Starts a server for the scenario's whole life, on `cpu` if that is given; returns its port."""
+        pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+        command = pinned + [self.program("echo_server"), HOST, "0", kind]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.servers.append(server)
         words = server.stdout.readline().split()
         if len(words) != 2 or words[0] != "ready":
@@ -129,18 +131,30 @@ class Scenario:
 
 
 class Connect(Scenario):
+    """The server has the first CPU to itself in the arms "apart". A server that gets to run on the caller's CPU accepts a
+    dozen connections at a time there, and the connect that waits for it is what p99 shows: a matter of who runs where."""
+
     title = "a connection to a host address, one after the other, one thread"
+    arms = ["native", "shunt", "slirp4netns", "pasta", "native-apart", "shunt-apart"]
     metrics = {"connect p50": ("us", "lower"), "connect p99": ("us", "lower"), "connect p99.9": ("us", "lower"),
                "connect+close p50": ("us", "lower"), "connect+echo+close p50": ("us", "lower"),
                "connect+echo+close p99": ("us", "lower")}
 
     def prepare(self):
-        self.quiet = self.stage.echo_server("quiet")
-        self.echo = self.stage.echo_server("1")
+        self.cpus = sorted(os.sched_getaffinity(0))
+        self.quiet = self.stage.echo_server("quiet", self.cpus[0])
+        self.echo = self.stage.echo_server("1", self.cpus[0])
+
+    def base(self, arm):
+        return {"native": None, "shunt-apart": "native-apart", "native-apart": None}.get(arm, "native")
 
     def measure(self, arm):
         count = "200" if self.tiny else "10000"
-        prefix = self.stage.arm_prefix(arm)
+        prefix = self.stage.arm_prefix(arm.removesuffix("-apart"))
+        if arm.endswith("-apart"):
+            if len(self.cpus) < 2:
+                raise Unavailable("this needs two CPUs")
+            prefix = ["taskset", "--cpu-list", ",".join(map(str, self.cpus[1:]))] + prefix
         results = {}
         for mode, port in [("connect", self.quiet), ("connect-close", self.quiet), ("echo", self.echo)]:
             results[mode] = sound(self.stage.json(prefix + self.stage.client(mode, port, "--count", count)))
@@ -263,17 +277,18 @@ class Quick(Scenario):
 
 class Floor(Scenario):
     title = "a trapped call that is answered at once (connect() on no descriptor)"
-    arms = ["native", "bare-float", "bare-pin", "shunt-float", "shunt-pin"]
+    arms = ["native", "bare-float", "bare-pin", "bare-poll-pin", "shunt-float", "shunt-pin"]
     metrics = {"p50": ("us", "lower"), "p99": ("us", "lower")}
 
     def base(self, arm):
-        return {"shunt-float": "bare-float", "shunt-pin": "bare-pin"}.get(arm)
+        return {"shunt-float": "bare-float", "shunt-pin": "bare-pin", "bare-poll-pin": "bare-pin"}.get(arm)
 
     def measure(self, arm):
         command = [self.stage.program("floor"), "--call", "connect", "--count", "1000" if self.tiny else "20000"]
         if arm.startswith("bare"):
-            affinity = "pin-supervisor" if arm == "bare-pin" else "free"
-            measured = self.stage.json(command + ["--sync", "--affinity", affinity])
+            affinity = "pin-supervisor" if arm.endswith("-pin") else "free"
+            wait = ["--poll"] if arm == "bare-poll-pin" else []
+            measured = self.stage.json(command + ["--sync", "--affinity", affinity] + wait)
         else:
             measured = self.stage.json(self.stage.arm_prefix(arm) + command + ["--target-only"])
         return {"p50": measured["p50_ns"] / 1000, "p99": None if measured["p99_ns"] is None else measured["p99_ns"] / 1000}
@@ -281,13 +296,21 @@ class Floor(Scenario):
 
 class Untrapped(Scenario):
     title = "calls that are nobody's business"
-    arms = ["native", "shunt"]
+    arms = ["native", "any-filter", "shunt"]
     calls = ["close", "fcntl", "setsockopt", "read", "write", "getpid"]
     metrics = {call: ("ns", "lower") for call in calls}
 
+    def base(self, arm):
+        # Any seccomp filter at all makes every call dearer, whatever it says.
+        return {"native": None, "any-filter": "native", "shunt": "any-filter"}[arm]
+
     def measure(self, arm):
         batches = "20" if self.tiny else "1000"
-        measured = self.stage.json(self.stage.arm_prefix(arm) + [self.stage.program("untrapped"), "--batches", batches])
+        command = [self.stage.program("untrapped"), "--batches", batches]
+        if arm == "any-filter":
+            measured = self.stage.json(command + ["--allow-all-filter"])
+        else:
+            measured = self.stage.json(self.stage.arm_prefix(arm) + command)
         return {call: measured[call]["p50_ns"] for call in self.calls}
 
 

@@ -18,6 +18,9 @@ endif()
 if(SHUNT_FUZZ)
   # clang 14 cannot put the check of function types before a coroutine.
   target_compile_options(shunt_flags INTERFACE -fsanitize=fuzzer-no-link -fno-sanitize=function)
+  # For tools/fuzz --coverage.
+  target_compile_options(shunt_flags INTERFACE -fprofile-instr-generate -fcoverage-mapping)
+  target_link_options(shunt_flags INTERFACE -fprofile-instr-generate)
 endif()
 
 # shunt_library(NAME [libraries it stands on...]): all .cc files of the current folder as one static library.

@@ -130,6 +130,30 @@ void Engine::NobodyElseIsComing() {
   Settle();
 }
 
+void Engine::CallRoll(std::function<void()> all_there) {
+  if (roll_call_.all_there) return;
+  roll_call_.engine = this;
+  roll_call_.next = 0;
+  roll_call_.all_there = std::move(all_there);
+  roll_call_.message = {.deliver = OnCalled, .context = &roll_call_};
+  reactors_[0]->Post(roll_call_.message);
+}
+
+// On each reactor in turn, and at last on the control thread.
+void Engine::OnCalled(Message& message) {
+  auto& roll_call = message.about<RollCall>();
+  Engine& engine = *roll_call.engine;
+  if (++roll_call.next < engine.reactors_.size()) {
+    engine.reactors_[roll_call.next]->Post(message);
+    return;
+  }
+  message.deliver = [](Message& back) {
+    const std::function<void()> all_there = std::exchange(back.about<RollCall>().all_there, nullptr);
+    all_there();
+  };
+  engine.control_.Push(&message);
+}
+
 void Engine::OnResumed(Message& message) {
   auto& engine = message.about<Engine>();
   --engine.resuming_;

@@ -46,6 +46,10 @@ class Engine {
   // All listeners that TakeOver() may be about have been given to Serve().
   void NobodyElseIsComing();
 
+  // `all_there` is called from HandleEvents() when every reactor has been between two calls since. Does
+  // nothing while an earlier roll call is not over.
+  void CallRoll(std::function<void()> all_there);
+
   // Ends the reactors' threads. What they have received and not answered is in the journal, for another
   // engine. Nothing but the destructor may be called afterwards.
   void Halt();
@@ -76,6 +80,14 @@ class Engine {
     std::unique_ptr<Journal> journal;
     std::function<void()> finished;
   };
+  // Under way from one reactor to the next, and then back.
+  struct RollCall {
+    Engine* engine = nullptr;
+    size_t next = 0;
+    std::function<void()> all_there;  // empty: none is under way
+    Message message;
+  };
+  static void OnCalled(Message& message);
   static void OnResumed(Message& message);
   void Settle();
 
@@ -88,6 +100,7 @@ class Engine {
   std::vector<std::unique_ptr<Reactor>> reactors_;
   std::vector<size_t> load_;  // listeners of each reactor
   std::set<std::unique_ptr<Entry>> served_;
+  RollCall roll_call_;
 };
 
 }  // namespace shunt

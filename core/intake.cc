@@ -166,54 +166,8 @@ void ObjectScanner::Step(char byte) {
 
 namespace {
 
-// ---- the socket
-
 absl::Status SystemError(int code, std::string_view what) {
   return ToStatus(Errno{code}, what);
-}
-
-std::string ParentOf(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat("socket path \"", path, "\" has ", path.size(),
-                                                   " bytes: choose one of 1 to ",
-                                                   sizeof(address.sun_path) - 1));
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
-
-int ConnectOrBind(int (*call)(int, const sockaddr*, socklen_t), int fd, const sockaddr_un& address) {
-  return call(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ? 0 : errno;
-}
-
-// Removes a socket that an earlier process has left behind.
-absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
-  struct stat info {};
-  if (lstat(path.c_str(), &info) != 0) {
-    return errno == ENOENT ? absl::OkStatus() : SystemError(errno, absl::StrCat("look at ", path));
-  }
-  if (!S_ISSOCK(info.st_mode)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, " exists and is no socket: remove it, or choose another path"));
-  }
-  const Fd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!probe.valid()) return SystemError(errno, "make a unix socket");
-  const int error = ConnectOrBind(connect, probe.get(), address);
-  if (error == 0 || error == EAGAIN) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("another process answers on ", path, ": stop it, or choose another path"));
-  }
-  if (error != ECONNREFUSED) return SystemError(error, absl::StrCat("ask who owns ", path));
-  if (unlink(path.c_str()) != 0) return SystemError(errno, absl::StrCat("remove the stale socket ", path));
-  return absl::OkStatus();
 }
 
 // ---- descriptors that came in
@@ -258,12 +212,22 @@ absl::Status Watch(int epoll, int fd) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Intake>> Intake::Listen(IntakeOptions options, Receiver receive) {
+  absl::StatusOr<SocketFile> socket = SocketFile::Listen(options.path, options.peers.SocketMode());
+  if (!socket.ok()) return socket.status();
+  auto intake = Start(std::move(options), *std::move(socket), std::move(receive));
+  if (intake.ok()) (*intake)->removes_node_ = true;
+  return intake;
+}
+
+absl::StatusOr<std::unique_ptr<Intake>> Intake::Start(IntakeOptions options, SocketFile socket,
+                                                      Receiver receive) {
   SHUNT_CHECK(options.connections > 0);
   auto intake = std::unique_ptr<Intake>(new Intake(std::move(options), std::move(receive)));
+  intake->socket_ = std::move(socket);
   intake->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   intake->timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!intake->epoll_.valid() || !intake->timer_.valid()) return SystemError(errno, "make the event queue");
-  for (const absl::Status& status : {intake->Bind(), Watch(intake->epoll_.get(), intake->socket_.get()),
+  for (const absl::Status& status : {Watch(intake->epoll_.get(), intake->socket_.fd()),
                                      Watch(intake->epoll_.get(), intake->timer_.get())}) {
     if (!status.ok()) return status;
   }
@@ -274,59 +238,12 @@ Intake::Intake(IntakeOptions options, Receiver receive)
     : options_(std::move(options)), receive_(std::move(receive)), buffer_(kReadBytes) {}
 
 Intake::~Intake() {
-  struct stat info {};
-  if (socket_inode_ != 0 && lstat(options_.path.c_str(), &info) == 0 && info.st_dev == socket_device_ &&
-      info.st_ino == socket_inode_) {
-    unlink(options_.path.c_str());
-  }
-}
-
-absl::Status Intake::Bind() {
-  const std::string& path = options_.path;
-  const absl::StatusOr<sockaddr_un> address = AddressOf(path);
-  if (!address.ok()) return address.status();
-
-  // Two processes that start at once must not remove each other's socket as a stale one.
-  const std::string parent = ParentOf(path);
-  const Fd lock(open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!lock.valid()) {
-    return SystemError(errno, absl::StrCat("open the folder ", parent, " of the socket (create it first)"));
-  }
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return SystemError(errno,
-                       absl::StrCat("lock ", parent, " (another process is starting on a socket there)"));
-  }
-
-  socket_.reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!socket_.valid()) return SystemError(errno, "make a unix socket");
-  // bind() gives the node the mode of the socket's inode less the umask: there is no moment with a wider
-  // mode.
-  if (fchmod(socket_.get(), 0600) != 0) return SystemError(errno, "set the mode of a unix socket");
-  int error = ConnectOrBind(bind, socket_.get(), *address);
-  if (error == EADDRINUSE) {
-    if (absl::Status status = RemoveStale(path, *address); !status.ok()) return status;
-    error = ConnectOrBind(bind, socket_.get(), *address);
-  }
-  if (error != 0)
-    return SystemError(error, absl::StrCat("make the socket ", path, " (may we write to ", parent, "?)"));
-
-  struct stat info {};
-  if (lstat(path.c_str(), &info) != 0) return SystemError(errno, absl::StrCat("look at ", path));
-  socket_device_ = info.st_dev;
-  socket_inode_ = info.st_ino;
-  if (chmod(path.c_str(), options_.peers.SocketMode()) != 0) {
-    return SystemError(errno, absl::StrCat("set the mode of ", path));
-  }
-  if (listen(socket_.get(), SOMAXCONN) != 0) return SystemError(errno, absl::StrCat("listen on ", path));
-  return absl::OkStatus();
+  if (removes_node_) socket_.Remove();
 }
 
 absl::Status Intake::Allow(PeerRule peers) {
   options_.peers = std::move(peers);
-  if (chmod(options_.path.c_str(), options_.peers.SocketMode()) != 0) {
-    return SystemError(errno, absl::StrCat("set the mode of ", options_.path));
-  }
-  return absl::OkStatus();
+  return socket_.SetMode(options_.peers.SocketMode());
 }
 
 // ---- the connections
@@ -337,7 +254,7 @@ void Intake::HandleEvents() {
   bool newcomers = false;
   for (int i = 0; i < count; ++i) {
     const int fd = events[static_cast<size_t>(i)].data.fd;
-    if (fd == socket_.get()) newcomers = true;
+    if (fd == socket_.fd()) newcomers = true;
     // A number may have been closed and given to another connection since: reading from it once more does no
     // harm.
     if (const auto connection = connections_.find(fd); connection != connections_.end()) Read(connection);
@@ -358,7 +275,7 @@ void Intake::Accept() {
 
 // False: nobody is waiting.
 bool Intake::AcceptOne() {
-  Fd socket(accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  Fd socket(accept4(socket_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket.valid()) {
     const int error = errno;
     if (error == EAGAIN) return false;
@@ -384,7 +301,7 @@ bool Intake::AcceptOne() {
 }
 
 void Intake::PauseAccepting() {
-  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket_.get(), nullptr);
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket_.fd(), nullptr);
   accepting_ = false;
   accept_again_ = Clock::now() + kShortageWait;
   Mention(
@@ -541,7 +458,7 @@ void Intake::CloseOverdue() {
     }
     connections_.erase(connection);
   }
-  if (!accepting_ && now >= accept_again_) accepting_ = Watch(epoll_.get(), socket_.get()).ok();
+  if (!accepting_ && now >= accept_again_) accepting_ = Watch(epoll_.get(), socket_.fd()).ok();
 }
 
 void Intake::ArmTimer() {

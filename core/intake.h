@@ -34,6 +34,7 @@
 #include "absl/status/statusor.h"
 #include "core/fd.h"
 #include "core/peer.h"
+#include "core/socket_file.h"
 
 namespace shunt {
 
@@ -106,7 +107,12 @@ class Intake {
   // about the peer decides alone. `receive` is called from HandleEvents().
   static absl::StatusOr<std::unique_ptr<Intake>> Listen(IntakeOptions options, Receiver receive);
 
-  // Closes everything and removes the socket from the file system, unless somebody has replaced it.
+  // The same on a socket that is there already, and stays in the file system when we go. `options.path` is not
+  // looked at.
+  static absl::StatusOr<std::unique_ptr<Intake>> Start(IntakeOptions options, SocketFile socket,
+                                                       Receiver receive);
+
+  // Closes everything; what Listen() has made it removes from the file system, unless somebody has replaced it.
   ~Intake();
   Intake(const Intake&) = delete;
   Intake& operator=(const Intake&) = delete;
@@ -137,7 +143,6 @@ class Intake {
 
   Intake(IntakeOptions options, Receiver receive);
 
-  absl::Status Bind();
   void Accept();
   bool AcceptOne();
   void PauseAccepting();
@@ -157,9 +162,8 @@ class Intake {
   std::vector<char> buffer_;
   Fd epoll_;
   Fd timer_;
-  Fd socket_;
-  dev_t socket_device_ = 0;
-  ino_t socket_inode_ = 0;
+  SocketFile socket_;
+  bool removes_node_ = false;
   Connections connections_;
   bool accepting_ = true;
   Clock::time_point accept_again_;

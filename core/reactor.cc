@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/check.h"
+#include "core/confinement.h"
 
 namespace shunt {
 namespace {
@@ -65,6 +66,7 @@ absl::Status Reactor::Start() {
     std::array<char, 16> name;
     std::snprintf(name.data(), name.size(), "shunt-%d", config_.index);
     pthread_setname_np(pthread_self(), name.data());
+    KeepCapabilities(EngineThread::kReactor).IgnoreError();  // ConfineEngine() finds out and says so
     if (config_.cpu >= 0) {
       cpu_set_t cpus;
       CPU_ZERO(&cpus);
@@ -188,6 +190,7 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
     return;
   }
   counters_.Add(Counter::received);
+  seat.calls.store(seat.calls.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (is_main) {
     if (notification->tid != served.last_tid && !served.shared && served.helper.reactor != nullptr &&
         IsReadable(served.listener.fd())) {

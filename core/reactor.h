@@ -45,6 +45,7 @@ struct Seat {
   ServedListener* served = nullptr;
   Reactor* reactor = nullptr;
   uint32_t slots_held = 0;  // tasks of this listener on this reactor
+  std::atomic<uint64_t> calls = 0;  // received here; anybody may read it
   bool ended = false;       // nothing is received here any more; what waits is finished or cancelled
   Operation* operations = nullptr;
 };

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "core/proc_text.h"
+
 // Linux 6.9: a pidfd for one thread. Its value is that of O_EXCL, by definition.
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
@@ -31,22 +33,6 @@ const char* Path(std::array<char, kSize>& buffer, std::string_view prefix, int n
   return buffer.data();
 }
 
-// The number behind "\nKEY:" (or at the very start), in the given base; 0 if the key is missing.
-uint64_t Field(std::string_view text, std::string_view key, int base) {
-  size_t at = text.starts_with(key) ? 0 : std::string_view::npos;
-  if (at != 0) {
-    for (size_t from = 0; (at = text.find(key, from)) != std::string_view::npos; from = at + 1) {
-      if (text[at - 1] == '\n') break;
-    }
-    if (at == std::string_view::npos) return 0;
-  }
-  at += key.size();
-  while (at < text.size() && (text[at] == ' ' || text[at] == '\t')) ++at;
-  uint64_t value = 0;
-  std::from_chars(text.data() + at, text.data() + text.size(), value, base);
-  return value;
-}
-
 // Before Linux 6.9 a pidfd names a whole process. That is the thread's own descriptor table only if it shares
 // its leader's.
 Result<Fd> OpenLeader(pid_t tid) {
@@ -56,7 +42,8 @@ Result<Fd> OpenLeader(pid_t tid) {
   std::array<char, 1024> text;
   const ssize_t size = read(status.get(), text.data(), text.size());
   if (size <= 0) return Fail(ESRCH);
-  const auto tgid = static_cast<pid_t>(Field({text.data(), static_cast<size_t>(size)}, "Tgid:", 10));
+  const auto tgid =
+      static_cast<pid_t>(NumberBehind({text.data(), static_cast<size_t>(size)}, "Tgid:").value_or(0));
   if (tgid <= 0) return Fail(ESRCH);
   if (tgid != tid && syscall(SYS_kcmp, tid, tgid, KCMP_FILES, 0, 0) != 0) return Fail(EPERM);
   Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, tgid, 0)));
@@ -143,9 +130,9 @@ Result<DescriptorInfo> Target::Describe(int number) {
   if (size <= 0) return Fail(size < 0 ? errno : EIO);
   const std::string_view text(buffer.data(), static_cast<size_t>(size));
   return DescriptorInfo{
-      .flags = static_cast<int>(Field(text, "flags:", 8)),
-      .ino = Field(text, "ino:", 10),
-      .mount = static_cast<int>(Field(text, "mnt_id:", 10)),
+      .flags = static_cast<int>(NumberBehind(text, "flags:", 8).value_or(0)),
+      .ino = NumberBehind(text, "ino:").value_or(0),
+      .mount = static_cast<int>(NumberBehind(text, "mnt_id:").value_or(0)),
   };
 }
 

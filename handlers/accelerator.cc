@@ -154,6 +154,9 @@ class RealAccelerator final : public Accelerator, public Introducer {
   std::string LocksInForce() const override;
   bool CanPublish() const override { return locks_ == net::SocketLock::Kind::kProgram; }
   std::vector<CounterValue> Counters() const override;
+  std::vector<ReactorStatus> Reactors() const override;
+  std::vector<ContainerStatus> Containers() const override;
+  void CallRoll(std::function<void()> all_there) override { engine_->CallRoll(std::move(all_there)); }
 
   absl::Status Introduce(Container& container, pid_t tid, Introduction& out) override;
   void Activate(Container& container) override;
@@ -674,6 +677,36 @@ std::vector<Accelerator::CounterValue> RealAccelerator::Counters() const {
     values.push_back({kCounterTexts[i], engine_->Sum(static_cast<Counter>(i))});
   }
   return values;
+}
+
+std::vector<Accelerator::ReactorStatus> RealAccelerator::Reactors() const {
+  std::vector<ReactorStatus> all;
+  for (const auto& reactor : engine_->reactors()) {
+    const class Counters& counters = reactor->counters();
+    all.push_back({.cpu = reactor->cpu(),
+                   .received = counters.Read(Counter::received),
+                   .answered = counters.Read(Counter::answered),
+                   .waiting = counters.Read(Counter::waits_begun) - counters.Read(Counter::waits_ended)});
+  }
+  return all;
+}
+
+std::vector<Accelerator::ContainerStatus> RealAccelerator::Containers() const {
+  std::map<uint64_t, uint64_t> in_flight;
+  for (const JournalRecord* const record : engine_->journal().Unanswered())
+    ++in_flight[record->listener.load(std::memory_order_relaxed)];
+  std::vector<ContainerStatus> all;
+  for (const auto& [key, served] : served_) {
+    if (served->listener == nullptr) continue;
+    all.push_back({.key = key,
+                   .name = served->spec.name,
+                   .owner = served->spec.owner,
+                   .accelerated = served->view != nullptr && served->view->lock != nullptr,
+                   .calls = served->listener->main.calls.load(std::memory_order_relaxed) +
+                            served->listener->helper.calls.load(std::memory_order_relaxed),
+                   .in_flight = in_flight[key]});
+  }
+  return all;
 }
 
 }  // namespace

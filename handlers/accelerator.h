@@ -102,6 +102,28 @@ class Accelerator {
     uint64_t value;
   };
   virtual std::vector<CounterValue> Counters() const = 0;
+
+  struct ReactorStatus {
+    int cpu = -1;  // -1: free to move
+    uint64_t received = 0;
+    uint64_t answered = 0;
+    uint64_t waiting = 0;  // calls that wait inside the engine
+  };
+  virtual std::vector<ReactorStatus> Reactors() const = 0;
+
+  // One for each listener: a container may have several, for what was executed in it later.
+  struct ContainerStatus {
+    uint64_t key = 0;
+    std::string name;
+    uid_t owner = 0;
+    bool accelerated = false;
+    uint64_t calls = 0;      // received since this engine serves it
+    uint64_t in_flight = 0;  // received and not answered, at a glance
+  };
+  virtual std::vector<ContainerStatus> Containers() const = 0;
+
+  // `all_there` is called from HandleEvents() when every reactor has been between two calls since.
+  virtual void CallRoll(std::function<void()> all_there) = 0;
 };
 
 // What Adopt() would serve. The error says what is wrong with it.

@@ -6,33 +6,36 @@
 // between two calls.
 
 #include <array>
+#include <cstddef>
+#include <optional>
+#include <span>
 
 #include "handlers/handlers.h"
+#include "handlers/socketcall_block.h"
 #include "handlers/traps.h"
 
 namespace shunt {
 
 Reply SocketCall(Call& call) {
-  std::array<uint32_t, 3> args{};
-  const auto which = static_cast<uint32_t>(call.arg(0));
-  const size_t count = which == kSocketCallListen ? 2 : 3;
-  const auto bytes = std::as_writable_bytes(std::span(args).first(count));
-  const Result<size_t> got = call.target().ReadMemory(call.arg(1), bytes);
-  if (!got || *got != bytes.size()) return Reply::Continue();
-  const int first = static_cast<int>(args[0]);
-  const int second = static_cast<int>(args[1]);
-  const int third = static_cast<int>(args[2]);
+  std::array<std::byte, kSocketCallBlock> copy;
+  const auto block = std::span(copy).first(SocketCallBlockSize(call.arg(0)));
+  const Result<size_t> got = call.target().ReadMemory(call.arg(1), block);
+  if (!got) return Reply::Continue();
+  const std::optional<SocketCallArguments> arguments = ReadSocketCall(call.arg(0), block.first(*got));
+  if (!arguments) return Reply::Continue();
+  const auto& [which, words] = *arguments;
+  const int fd = arguments->as_int(0);
   switch (which) {
     case kSocketCallConnect:
-      return ConnectSocket(call, first, args[1], third);
+      return ConnectSocket(call, fd, words[1], arguments->as_int(2));
     case kSocketCallBind:
-      return BindSocket(call, first, args[1], third);
+      return BindSocket(call, fd, words[1], arguments->as_int(2));
     case kSocketCallListen:
-      return ListenSocket(call, first, second);
+      return ListenSocket(call, fd, arguments->as_int(1));
     case kSocketCallGetSockName:
-      return NameSocket(call, first, args[1], args[2]);
+      return NameSocket(call, fd, words[1], words[2]);
     case kSocketCallSetSockOpt:
-      return OptionOnSocket(call, first, second, third);
+      return OptionOnSocket(call, fd, arguments->as_int(1), arguments->as_int(2));
     default:
       return Reply::Continue();
   }

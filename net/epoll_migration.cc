@@ -14,13 +14,13 @@
 
 #include <array>
 #include <cerrno>
-#include <cinttypes>
 #include <cstdio>
-#include <cstring>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "core/fd.h"
+#include "net/epoll_fdinfo.h"
 #include "net/proc_numbers.h"
 
 namespace shunt::net {
@@ -53,25 +53,6 @@ Result<Watch> AskEpoll(pid_t self, pid_t tid, int number, int old_fd, int epoll,
   }
 }
 
-// One line of an epoll's fdinfo:
-//   tfd:        4 events: c0000019 data: 1122334455667788  pos:0 ino:694f sdev:9
-struct Entry {
-  int number = -1;
-  uint32_t events = 0;
-  uint64_t data = 0;
-  uint64_t inode = 0;
-  uint64_t device = 0;
-};
-
-std::optional<Entry> ParseEntry(const char* line) {
-  Entry entry;
-  const int fields =
-      std::sscanf(line, "tfd: %d events: %" SCNx32 " data: %" SCNx64 " pos:%*d ino:%" SCNx64 " sdev:%" SCNx64,
-                  &entry.number, &entry.events, &entry.data, &entry.inode, &entry.device);
-  if (fields != 5) return std::nullopt;
-  return entry;
-}
-
 // The kernel's device number as fdinfo prints it (s_dev: 12 bits of major, 20 of minor).
 uint64_t KernelDevice(dev_t device) {
   return (uint64_t{major(device)} << 20) | minor(device);
@@ -85,22 +66,13 @@ Result<void> ForEachEntry(int epoll_fd, See see) {
   std::snprintf(path.data(), path.size(), "/proc/thread-self/fdinfo/%d", epoll_fd);
   const Fd fdinfo(open(path.data(), O_RDONLY | O_CLOEXEC));
   if (!fdinfo.valid()) return FailErrno();
-  std::array<char, 16384> text;
-  size_t kept = 0;
+  EpollFdinfo entries;
   for (;;) {
-    const ssize_t length = read(fdinfo.get(), text.data() + kept, text.size() - kept);
+    const std::span<char> room = entries.room();
+    const ssize_t length = read(fdinfo.get(), room.data(), room.size());
     if (length < 0) return FailErrno();
     if (length == 0) return {};
-    kept += static_cast<size_t>(length);
-    size_t start = 0;
-    while (char* end = static_cast<char*>(std::memchr(text.data() + start, '\n', kept - start))) {
-      *end = '\0';
-      if (const std::optional<Entry> entry = ParseEntry(text.data() + start)) see(*entry);
-      start = static_cast<size_t>(end - text.data()) + 1;
-    }
-    std::memmove(text.data(), text.data() + start, kept - start);
-    kept -= start;
-    if (kept == text.size()) kept = 0;  // no line of the kernel's is that long
+    entries.Take(static_cast<size_t>(length), see);
   }
 }
 
@@ -110,8 +82,8 @@ bool IsDisarmed(uint32_t events) {
 
 // `twin` is where it has to be: at the target's number.
 Result<void> AddLike(Fd epoll, const struct stat& old_file, int twin) {
-  std::optional<Entry> old_entry;
-  const Result<void> seen = ForEachEntry(epoll.get(), [&](const Entry& entry) {
+  std::optional<EpollEntry> old_entry;
+  const Result<void> seen = ForEachEntry(epoll.get(), [&](const EpollEntry& entry) {
     if (entry.number == twin && entry.inode == old_file.st_ino &&
         entry.device == KernelDevice(old_file.st_dev)) {
       old_entry = entry;

@@ -5,8 +5,6 @@
 #include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 
-#include "net/netlink.h"
-
 namespace shunt::net {
 namespace {
 
@@ -30,6 +28,13 @@ ListeningSocket Describe(const inet_diag_msg& message, netlink::Bytes attributes
 }
 
 }  // namespace
+
+std::optional<ListeningSocket> ReadListeningSocket(netlink::Bytes payload, uint16_t port) {
+  const std::optional<inet_diag_msg> message = netlink::Front<inet_diag_msg>(payload);
+  // Kernels agree on the filter, but what is decided on is what came back.
+  if (!message || message->idiag_state != TCP_LISTEN || ntohs(message->id.idiag_sport) != port) return {};
+  return Describe(*message, netlink::Behind(payload, sizeof *message));
+}
 
 bool ListeningSocket::Accepts(const IpAddress& destination) const {
   if (destination.IsV6())
@@ -56,13 +61,8 @@ Result<void> ListenerCensus::Visit(sa_family_t family, uint16_t port,
   question.id.idiag_sport = htons(port);
   return netlink::DumpOnce(fd_.get(), netlink::Request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, question),
                            buffer_.get(), [&](int type, netlink::Bytes payload) {
-                             const std::optional<inet_diag_msg> message =
-                                 netlink::Front<inet_diag_msg>(payload);
-                             if (type != SOCK_DIAG_BY_FAMILY || !message) return;
-                             // Kernels agree on the filter, but what is decided on is what came back.
-                             if (message->idiag_state != TCP_LISTEN || ntohs(message->id.idiag_sport) != port)
-                               return;
-                             visit(Describe(*message, netlink::Behind(payload, sizeof *message)));
+                             if (type != SOCK_DIAG_BY_FAMILY) return;
+                             if (const auto socket = ReadListeningSocket(payload, port)) visit(*socket);
                            });
 }
 

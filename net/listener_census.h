@@ -13,11 +13,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/functional/function_ref.h"
 #include "core/fd.h"
 #include "core/result.h"
 #include "net/ip_address.h"
+#include "net/netlink.h"
 
 namespace shunt::net {
 
@@ -31,6 +33,10 @@ struct ListeningSocket {
   // does.
   bool Accepts(const IpAddress& destination) const;
 };
+
+// Reads one message of sock_diag's answer, without its header. Nothing if it is no listening socket on `port`
+// (host byte order).
+std::optional<ListeningSocket> ReadListeningSocket(netlink::Bytes payload, uint16_t port);
 
 class ListenerCensus {
  public:

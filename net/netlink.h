@@ -140,37 +140,70 @@ inline Result<Bytes> ReceiveFromKernel(int fd, std::span<std::byte> buffer) {
   return Fail(EAGAIN);
 }
 
-inline int ErrorOf(Bytes payload) {
-  const std::optional<nlmsgerr> error = Front<nlmsgerr>(payload);
-  return error && error->error < 0 ? -error->error : EBADMSG;
+// True for what the kernel returns as an error: the negative of an errno.
+inline bool IsErrno(int result) {
+  return result < 0 && result >= -4095;
 }
 
-// Sends a dump request and calls visit(type, payload) for every message of the answer. ERESTART if the tables
-// changed meanwhile, so that something may be missing.
-template <typename Visit>
-Result<void> DumpOnce(int fd, Request request, std::byte* buffer, Visit visit) {
-  if (Result<void> sent = request.SendTo(fd); !sent) return sent;
-  bool interrupted = false;
-  for (int strangers = 0; strangers < kMostStrangers;) {
-    const Result<Bytes> datagram = ReceiveFromKernel(fd, {buffer, kDumpBuffer});
-    if (!datagram) return Fail(datagram.error().code);
-    Bytes rest = *datagram;
+inline int ErrorOf(Bytes payload) {
+  const std::optional<nlmsgerr> error = Front<nlmsgerr>(payload);
+  return error && IsErrno(error->error) ? -error->error : EBADMSG;
+}
+
+// What the datagrams of one dump add up to.
+class DumpAnswer {
+ public:
+  explicit DumpAnswer(uint32_t sequence) : sequence_(sequence) {}
+
+  // Calls visit(type, payload) for every message in `datagram` that answers the question. True: that was the
+  // end, and result() tells how it ended. ERESTART: the tables changed meanwhile, so that something may be
+  // missing.
+  template <typename Visit>
+  bool Take(Bytes datagram, Visit visit) {
     Bytes payload;
-    while (const std::optional<nlmsghdr> header = NextMessage(rest, payload)) {
-      if (header->nlmsg_seq != request.sequence()) {
-        ++strangers;
+    while (const std::optional<nlmsghdr> header = NextMessage(datagram, payload)) {
+      if (header->nlmsg_seq != sequence_) {
+        ++strangers_;
         continue;
       }
-      interrupted |= (header->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
-      if (header->nlmsg_type == NLMSG_ERROR) return Fail(ErrorOf(payload));
+      interrupted_ |= (header->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
+      if (header->nlmsg_type == NLMSG_ERROR) return EndWith(ErrorOf(payload));
       if (header->nlmsg_type == NLMSG_DONE) {
         // The end carries the dump's own result.
         const int result = Front<int>(payload).value_or(0);
-        if (result < 0) return Fail(-result);
-        return interrupted ? Result<void>(Fail(ERESTART)) : Result<void>();
+        if (result < 0) return EndWith(IsErrno(result) ? -result : EBADMSG);
+        return EndWith(interrupted_ ? ERESTART : 0);
       }
       visit(header->nlmsg_type, payload);
     }
+    return false;
+  }
+
+  int strangers() const { return strangers_; }  // messages that belong to other questions
+  const Result<void>& result() const { return result_; }
+
+ private:
+  bool EndWith(int error) {
+    result_ = error == 0 ? Result<void>() : Fail(error);
+    return true;
+  }
+
+  const uint32_t sequence_;
+  int strangers_ = 0;
+  bool interrupted_ = false;
+  Result<void> result_;
+};
+
+// Sends a dump request and calls visit(type, payload) for every message of the answer. ERESTART as in
+// DumpAnswer.
+template <typename Visit>
+Result<void> DumpOnce(int fd, Request request, std::byte* buffer, Visit visit) {
+  if (Result<void> sent = request.SendTo(fd); !sent) return sent;
+  DumpAnswer answer(request.sequence());
+  while (answer.strangers() < kMostStrangers) {
+    const Result<Bytes> datagram = ReceiveFromKernel(fd, {buffer, kDumpBuffer});
+    if (!datagram) return Fail(datagram.error().code);
+    if (answer.Take(*datagram, visit)) return answer.result();
   }
   return Fail(EAGAIN);
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// rtnetlink: what is asked and what the answers mean. The layout is that of rtnetlink(7).
+// rtnetlink: what is asked, and of whom an answer is taken. What it means is read in route_messages.cc.
 
 #include "net/rtnetlink.h"
 
-#include <linux/if.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
@@ -11,7 +10,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,16 +18,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "net/netlink.h"
+#include "net/route_messages.h"
 
 namespace shunt::net {
 namespace {
 
-using netlink::Behind;
 using netlink::Bytes;
 using netlink::DumpOnce;
 using netlink::ErrorOf;
-using netlink::ForEachAttribute;
-using netlink::Front;
 using netlink::kDumpBuffer;
 using netlink::kMostStrangers;
 using netlink::NextMessage;
@@ -39,25 +35,6 @@ using netlink::Request;
 // More devices, addresses or routes than this are refused: whoever is root in a container makes as many as he
 // likes.
 constexpr size_t kMostEntries = 16384;
-
-std::optional<IpAddress> ReadAddress(Bytes value) {
-  if (value.size() == sizeof(in_addr)) return IpAddress::FromV4(*Front<in_addr>(value));
-  if (value.size() == sizeof(in6_addr)) return IpAddress::FromV6(*Front<in6_addr>(value));
-  return std::nullopt;
-}
-
-std::string ReadName(Bytes value) {
-  const char* const text = reinterpret_cast<const char*>(value.data());
-  return std::string(text, strnlen(text, value.size()));
-}
-
-// `prefix_len` counts the bits of the family. Nothing for IPv4-mapped addresses with a prefix of IPv6
-// (::ffff:0:0/90), to which nothing can be sent: the kernel sends IPv4 instead.
-std::optional<Subnet> ReadSubnet(int family, const IpAddress& address, int prefix_len) {
-  const int length = family == AF_INET6 && address.IsV4() ? prefix_len - 96 : prefix_len;
-  if (length < 0 || length > (address.IsV4() ? 32 : 128)) return std::nullopt;
-  return Subnet(address, length);
-}
 
 // Collects what read(payload, list) makes of each message of type `wanted`. Asks again if the tables changed
 // meanwhile.
@@ -84,81 +61,6 @@ absl::StatusOr<std::vector<Entry>> Dump(int fd, int question, int wanted, const 
   }
   return absl::UnavailableError(absl::StrCat(
       "list the ", what, " of a network namespace: they kept changing while they were read; try again"));
-}
-
-void ReadInterface(Bytes payload, std::vector<Interface>& interfaces) {
-  const std::optional<ifinfomsg> body = Front<ifinfomsg>(payload);
-  if (!body) return;
-  Interface interface;
-  interface.ifindex = body->ifi_index;
-  interface.is_loopback = (body->ifi_flags & IFF_LOOPBACK) != 0;
-  ForEachAttribute(Behind(payload, sizeof *body), [&](int type, Bytes value) {
-    if (type == IFLA_IFNAME) interface.name = ReadName(value);
-  });
-  interfaces.push_back(std::move(interface));
-}
-
-void ReadInterfaceAddress(Bytes payload, std::vector<InterfaceAddress>& addresses) {
-  const std::optional<ifaddrmsg> body = Front<ifaddrmsg>(payload);
-  if (!body || (body->ifa_family != AF_INET && body->ifa_family != AF_INET6)) return;
-  // On a point-to-point link IFA_LOCAL is ours and IFA_ADDRESS the peer's; else they are the same or LOCAL is
-  // missing.
-  std::optional<IpAddress> local;
-  std::optional<IpAddress> on_link;
-  ForEachAttribute(Behind(payload, sizeof *body), [&](int type, Bytes value) {
-    if (type == IFA_LOCAL) local = ReadAddress(value);
-    if (type == IFA_ADDRESS) on_link = ReadAddress(value);
-  });
-  if (!local) local = on_link;
-  if (!on_link) on_link = local;
-  if (!local) return;
-  const std::optional<Subnet> network = ReadSubnet(body->ifa_family, *on_link, body->ifa_prefixlen);
-  if (!network) return;
-  InterfaceAddress address;
-  address.ifindex = static_cast<int>(body->ifa_index);
-  address.ip = *local;
-  address.network = *network;
-  addresses.push_back(std::move(address));
-}
-
-// Appends one Route for each next hop of the message.
-void ReadRoute(Bytes payload, std::vector<Route>& routes) {
-  const std::optional<rtmsg> body = Front<rtmsg>(payload);
-  // Other families are multicast forwarding, which has no part in TCP.
-  if (!body || (body->rtm_family != AF_INET && body->rtm_family != AF_INET6)) return;
-  // A default route has no destination attribute.
-  IpAddress destination = body->rtm_family == AF_INET ? IpAddress::FromV4({INADDR_ANY}) : IpAddress();
-  std::vector<int> devices;
-  ForEachAttribute(Behind(payload, sizeof *body), [&](int type, Bytes value) {
-    if (type == RTA_DST) destination = ReadAddress(value).value_or(destination);
-    if (type == RTA_OIF) devices.push_back(Front<int>(value).value_or(0));
-    if (type == RTA_MULTIPATH) {
-      while (const std::optional<rtnexthop> hop = Front<rtnexthop>(value)) {
-        devices.push_back(hop->rtnh_ifindex);
-        if (hop->rtnh_len < sizeof *hop || hop->rtnh_len > value.size()) return;
-        value = Behind(value, hop->rtnh_len);
-      }
-    }
-  });
-  const std::optional<Subnet> subnet = ReadSubnet(body->rtm_family, destination, body->rtm_dst_len);
-  if (!subnet) return;
-  if (devices.empty()) devices.push_back(0);
-  for (const int device : devices) routes.push_back({*subnet, device, body->rtm_type});
-}
-
-RouteAnswer ReadRouteAnswer(const rtmsg& body, Bytes attributes) {
-  RouteAnswer answer;
-  answer.type = body.rtm_type;
-  ForEachAttribute(attributes, [&](int type, Bytes value) {
-    if (type == RTA_OIF) answer.ifindex = Front<int>(value).value_or(0);
-    if (type == RTA_PREFSRC) answer.source = ReadAddress(value).value_or(IpAddress());
-    if (type == RTA_GATEWAY) answer.gateway = ReadAddress(value).value_or(IpAddress());
-    // An IPv4 route through an IPv6 gateway: the family, then the address.
-    if (type == RTA_VIA && value.size() > sizeof(uint16_t)) {
-      answer.gateway = ReadAddress(value.subspan(sizeof(uint16_t))).value_or(IpAddress());
-    }
-  });
-  return answer;
 }
 
 }  // namespace
@@ -217,9 +119,9 @@ Result<RouteAnswer> LookUpRoute(int route_socket_fd, const IpAddress& destinatio
     const std::optional<nlmsghdr> header = NextMessage(rest, payload);
     if (!header || header->nlmsg_seq != request.sequence()) continue;
     if (header->nlmsg_type == NLMSG_ERROR) return Fail(ErrorOf(payload));
-    const std::optional<rtmsg> body = Front<rtmsg>(payload);
-    if (header->nlmsg_type != RTM_NEWROUTE || !body) return Fail(EBADMSG);
-    return ReadRouteAnswer(*body, Behind(payload, sizeof *body));
+    const std::optional<RouteAnswer> answer = ReadRouteAnswer(payload);
+    if (header->nlmsg_type != RTM_NEWROUTE || !answer) return Fail(EBADMSG);
+    return *answer;
   }
   return Fail(EAGAIN);
 }

@@ -13,11 +13,11 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "core/check.h"
+#include "core/proc_text.h"
 #include "net/proc_numbers.h"
 
 namespace shunt::net {
@@ -33,20 +33,15 @@ struct FdInfo {
   uint64_t mount = 0;
 };
 
-uint64_t NumberAfter(const char* text, const char* label) {
-  const char* found = std::strstr(text, label);
-  return found == nullptr ? 0 : std::strtoull(found + std::strlen(label), nullptr, 10);
-}
-
 FdInfo ReadFdInfo(int directory_fd, int number) {
   std::array<char, 16> name;
   std::snprintf(name.data(), name.size(), "%d", number);
   const Fd file(openat(directory_fd, name.data(), O_RDONLY | O_CLOEXEC));
   std::array<char, 512> text;
-  const ssize_t length = file.valid() ? read(file.get(), text.data(), text.size() - 1) : 0;
+  const ssize_t length = file.valid() ? read(file.get(), text.data(), text.size()) : 0;
   if (length <= 0) return {};
-  text[static_cast<size_t>(length)] = '\0';
-  return {NumberAfter(text.data(), "\nino:"), NumberAfter(text.data(), "\nmnt_id:")};
+  const std::string_view lines(text.data(), static_cast<size_t>(length));
+  return {NumberBehind(lines, "ino:").value_or(0), NumberBehind(lines, "mnt_id:").value_or(0)};
 }
 
 Fd OpenFdInfoDirectory(pid_t tid) {
@@ -91,11 +86,11 @@ Result<Relatives> RelativesOf(pid_t tid) {
   const Fd file(open(path.data(), O_RDONLY | O_CLOEXEC));
   if (!file.valid()) return FailErrno();
   std::array<char, 1024> text;  // what we want stands in its first dozen lines
-  const ssize_t length = read(file.get(), text.data(), text.size() - 1);
+  const ssize_t length = read(file.get(), text.data(), text.size());
   if (length < 0) return FailErrno();
-  text[static_cast<size_t>(length)] = '\0';
-  return Relatives{static_cast<pid_t>(NumberAfter(text.data(), "\nTgid:")),
-                   static_cast<pid_t>(NumberAfter(text.data(), "\nPPid:"))};
+  const std::string_view lines(text.data(), static_cast<size_t>(length));
+  return Relatives{static_cast<pid_t>(NumberBehind(lines, "Tgid:").value_or(0)),
+                   static_cast<pid_t>(NumberBehind(lines, "PPid:").value_or(0))};
 }
 
 // For one task on Linux 6.9 and later, before that for a process.

@@ -17,6 +17,8 @@
 #include <system_error>
 #include <utility>
 
+#include "core/confinement.h"
+
 namespace shunt::net {
 namespace {
 
@@ -122,6 +124,7 @@ SideJob* SideThread::TakeFinished() {
 }
 
 void SideThread::Main(int engine_pidfd, int completion_fd) {
+  KeepCapabilities(EngineThread::kSide).IgnoreError();  // ConfineEngine() finds out and says so
   const int error = LeaveSharedTable(engine_pidfd, completion_fd);
   start_error_.store(error);
   start_error_.notify_one();

@@ -2,9 +2,9 @@
 // TwinPool: sockets of the host's network, made and locked before somebody needs them.
 //
 // One per reactor, used by its thread only. A shelf holds the twins of one lock, family and device; when all
-// shelves are taken the one that was used least recently is cleared. When a shelf is half empty the control
-// thread is asked for more: it has nothing urgent to do, mostly on another CPU. Take() makes one on the spot
-// if the shelf is empty all the same, so the pool is never more than a head start.
+// shelves are taken the one that was used least recently is cleared. When a quarter of a shelf is gone the
+// control thread is asked for more: it has nothing urgent to do, mostly on another CPU. Take() makes one on
+// the spot if the shelf is empty all the same, so the pool is never more than a head start.
 
 #pragma once
 
@@ -45,7 +45,9 @@ class TwinPool {
  private:
   static constexpr size_t kShelves = 16;
   static constexpr size_t kTwinsPerShelf = 32;
-  static constexpr size_t kTwinsPerRefill = kTwinsPerShelf / 2;
+  // Where the control thread gets no other CPU, one call waits for a whole refill: so many that this call is
+  // less than twice as slow as another.
+  static constexpr size_t kTwinsPerRefill = kTwinsPerShelf / 4;
 
   // What the twins of a shelf have in common.
   struct Kind {

@@ -1,43 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-// `shunt agent`: see agent.h. The order here: the process, the agent, the command line.
+// `shunt agent`: see agent.h. The order here: what is made before the first engine, the process, the command
+// line.
 
 #include "tools/agent.h"
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "core/intake.h"
+#include "core/confinement.h"
 #include "core/result.h"
+#include "core/socket_file.h"
 #include "tools/agent_config.h"
-#include "tools/container_pid.h"
-#include "tools/counter_line.h"
+#include "tools/agent_role.h"
+#include "tools/in_flight.h"
+#include "tools/keeper.h"
 #include "tools/log.h"
-#include "tools/port_registry.h"
+#include "tools/process_limits.h"
+#include "tools/systemd.h"
+#include "tools/stored_holdings.h"
 
 namespace shunt {
 namespace {
 
-// ---- the process
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+
+// ---- what is made before the first engine
 
 // Where the socket is if nobody says otherwise. Its folder is made too: it is ours.
-absl::StatusOr<std::string> DefaultSocket() {
+}  // namespace
+
+absl::StatusOr<std::string> DefaultAgentSocket() {
   std::string parent = "/run";
   mode_t mode = 0755;
   if (geteuid() != 0) {
@@ -57,242 +63,18 @@ absl::StatusOr<std::string> DefaultSocket() {
   return folder + "/agent.sock";
 }
 
-// Containers bring descriptors: take all that we may.
-void RaiseDescriptorLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
+namespace {
 
-// Blocks the signals that we read instead. Before any thread starts: threads inherit the mask.
+// Blocks the signals that we read instead. Engines begin with none blocked.
 absl::StatusOr<Fd> SignalDescriptor() {
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
-  for (int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) sigaddset(&signals, signal);
   if (sigprocmask(SIG_BLOCK, &signals, nullptr) != 0) return ToStatus(Errno{errno}, "block signals");
   Fd fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd.valid()) return ToStatus(Errno{errno}, "make a signalfd");
   return fd;
-}
-
-// Tells the service manager, if there is one. The protocol is one datagram: not worth a dependency on
-// libsystemd.
-void NotifyServiceManager(const std::string& message) {
-  const char* path = std::getenv("NOTIFY_SOCKET");
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path == nullptr || (path[0] != '/' && path[0] != '@')) return;
-  const size_t length = std::strlen(path);
-  if (length >= sizeof(address.sun_path)) return;
-  std::memcpy(address.sun_path, path, length);
-  if (path[0] == '@') address.sun_path[0] = '\0';  // an abstract name
-  const Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (sendto(socket.get(), message.data(), message.size(), MSG_NOSIGNAL,
-             reinterpret_cast<const sockaddr*>(&address), size) < 0) {
-    log::Warning("cannot tell the service manager on {}: {}", path, std::strerror(errno));
-  }
-}
-
-void TellReady(int ready_fd) {
-  NotifyServiceManager("READY=1");
-  if (ready_fd < 0) return;
-  const Fd ready(ready_fd);
-  const char byte = 1;
-  if (write(ready.get(), &byte, 1) != 1) log::Warning("--ready-fd {}: {}", ready_fd, std::strerror(errno));
-}
-
-// ---- the agent
-
-class Agent {
- public:
-  Agent(AgentOptions options, AgentConfig config)
-      : options_(std::move(options)), config_(std::move(config)) {}
-
-  // Takes the socket. Nothing is served before Start().
-  absl::Status Listen();
-  absl::Status Start(const StartAccelerator& start);
-  // Until SIGTERM or SIGINT.
-  void Run(int signal_fd);
-
- private:
-  PeerRule Peers(const AgentConfig& config) const;
-  void Receive(Handover handover);
-  void Serve(Handover& handover);
-  void KeepOrdinary(Handover& handover, const absl::Status& why);
-  void Claim(const ContainerKey& container, ContainerSpec& spec);
-  void Ended(const ContainerKey& container);
-  // False: it is time to go.
-  bool HandleSignals(int signal_fd);
-  void Reload();
-
-  AgentOptions options_;
-  AgentConfig config_;
-  PortRegistry ports_;
-  size_t listeners_ = 0;  // being served
-  std::unique_ptr<Accelerator> accelerator_;
-  std::unique_ptr<Intake> intake_;  // last: goes first, so that nobody connects to an agent that is going
-};
-
-log::Level LevelFor(const AgentOptions& options, const AgentConfig& config) {
-  return options.verbose ? log::Level::kDebug : config.log_level;
-}
-
-PeerRule Agent::Peers(const AgentConfig& config) const {
-  std::vector<uid_t> uids = options_.allow_uids;
-  uids.insert(uids.end(), config.allow_uids.begin(), config.allow_uids.end());
-  return PeerRule(std::move(uids));
-}
-
-absl::Status Agent::Listen() {
-  IntakeOptions options;
-  options.path = options_.socket;
-  options.peers = Peers(config_);
-  auto intake =
-      Intake::Listen(std::move(options), [this](Handover handover) { Receive(std::move(handover)); });
-  if (!intake.ok()) return intake.status();
-  intake_ = *std::move(intake);
-  return absl::OkStatus();
-}
-
-absl::Status Agent::Start(const StartAccelerator& start) {
-  auto accelerator = start(options_.accelerator);
-  if (!accelerator.ok()) return accelerator.status();
-  accelerator_ = *std::move(accelerator);
-  log::Info("{}", accelerator_->LocksInForce());
-  if (!accelerator_->CanPublish()) {
-    log::Warning("published ports stay inside: the container's network helper has to forward them");
-  }
-  return absl::OkStatus();
-}
-
-void Agent::Run(int signal_fd) {
-  std::array<pollfd, 3> sources{
-      {{signal_fd, POLLIN, 0}, {accelerator_->event_fd(), POLLIN, 0}, {intake_->event_fd(), POLLIN, 0}}};
-  for (;;) {
-    if (poll(sources.data(), sources.size(), -1) < 0) continue;  // EINTR: a signal that we do not read
-    if (sources[0].revents != 0 && !HandleSignals(signal_fd)) return;
-    if (sources[1].revents != 0) accelerator_->HandleEvents();
-    if (sources[2].revents != 0) intake_->HandleEvents();
-  }
-}
-
-void Agent::Receive(Handover handover) {
-  if (handover.status.ok()) {
-    Serve(handover);
-  } else {
-    KeepOrdinary(handover, handover.status);
-  }
-}
-
-std::string PortList(const std::vector<net::Publish>& ports) {
-  return absl::StrJoin(ports, ",",
-                       [](std::string* out, const net::Publish& port) { out->append(port.ToString()); });
-}
-
-void Agent::Serve(Handover& handover) {
-  const ContainerState& state = handover.state;
-  absl::StatusOr<ContainerSpec> spec = SpecFor(state, config_);
-  if (!spec.ok()) return KeepOrdinary(handover, spec.status());
-  spec->pid = TrustedPid(state.pid, handover.peer);
-
-  const ContainerKey container{handover.peer.uid, state.id};
-  Claim(container, *spec);
-  const std::string ports = spec->publish.empty() ? "none" : PortList(spec->publish);
-  const pid_t pid = spec->pid;
-  const absl::StatusOr<std::string> ordinary = accelerator_->Serve(
-      std::move(handover.listeners.front()), *std::move(spec), [this, container] { Ended(container); });
-  if (!ordinary.ok()) {
-    ports_.Release(container);
-    log::Error("container {} cannot be served: {}", state.id, log::Text(ordinary.status()));
-    return;
-  }
-  if (!ordinary->empty()) {
-    log::Warning("container {}: its connections stay on the ordinary path: {}", state.id, *ordinary);
-  }
-  ++listeners_;
-  log::Info("container {}: serving {} (pid {}, of user {}, published ports: {})", state.id,
-            state.status == "running" ? "a process started in it" : "it",
-            pid == 0 ? "not known yet" : std::to_string(pid), container.uid, ports);
-}
-
-// A listener that nobody answers can hang its container for ever, and even its runtime. So what we cannot
-// serve as wanted, we serve as if there were nothing to do.
-void Agent::KeepOrdinary(Handover& handover, const absl::Status& why) {
-  const std::string name =
-      handover.state.id.empty() ? absl::StrCat("of process ", handover.peer.pid) : handover.state.id;
-  log::Error("container {} (from user {}): {}{}", name, handover.peer.uid, log::Text(why),
-             handover.listeners.empty() ? "" : "; its connections stay on the ordinary path");
-  for (Fd& listener : handover.listeners) {
-    const ContainerKey container{handover.peer.uid, name};
-    std::vector<net::Publish> no_ports;
-    ports_.Claim(container, no_ports);
-    const absl::StatusOr<std::string> served =
-        accelerator_->Serve(std::move(listener), OrdinarySpec(name), [this, container] { Ended(container); });
-    if (served.ok()) {
-      ++listeners_;
-    } else {
-      ports_.Release(container);
-      log::Error("container {} cannot be served at all: {}", name, log::Text(served.status()));
-    }
-  }
-}
-
-void Agent::Claim(const ContainerKey& container, ContainerSpec& spec) {
-  for (const PortRegistry::Conflict& conflict : ports_.Claim(container, spec.publish)) {
-    log::Error(
-        "container {}: its published port {} belongs to container {} of user {}; binding it will be "
-        "EADDRINUSE",
-        container.id, conflict.wanted.ToString(), conflict.holder.id, conflict.holder.uid);
-    spec.taken.push_back(conflict.wanted);
-  }
-}
-
-void Agent::Ended(const ContainerKey& container) {
-  ports_.Release(container);
-  --listeners_;
-  log::Info("container {}: ended ({} listeners left, of {} containers)", container.id, listeners_,
-            ports_.containers());
-}
-
-bool Agent::HandleSignals(int signal_fd) {
-  signalfd_siginfo signal{};
-  while (read(signal_fd, &signal, sizeof(signal)) == static_cast<ssize_t>(sizeof(signal))) {
-    if (signal.ssi_signo != SIGHUP) {
-      log::Info("{}: leaving {} listeners of {} containers",
-                signal.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM", listeners_, ports_.containers());
-      log::Info("{}", CounterLine(*accelerator_));
-      return false;
-    }
-    Reload();
-  }
-  return true;
-}
-
-// What is being served keeps the settings with which it came.
-void Agent::Reload() {
-  if (options_.config.empty()) {
-    log::Warning("SIGHUP: there is no configuration to read (--config FILE)");
-    return;
-  }
-  absl::StatusOr<AgentConfig> config = ReadAgentConfig(options_.config);
-  absl::Status status = config.status();
-  if (status.ok()) status = intake_->Allow(Peers(*config));
-  if (!status.ok()) {
-    log::Error("the configuration stays as it was: {}", log::Text(status));
-    return;
-  }
-  config_ = *std::move(config);
-  log::SetLevel(LevelFor(options_, config_));
-  log::Info("read the configuration {}; it holds for containers to come", options_.config);
-}
-
-// One line on standard error, before there is a log.
-int Fail(int exit_status, const absl::Status& why) {
-  log::Error("shunt agent: {}", log::Text(why));
-  return exit_status;
 }
 
 absl::Status CheckReadyFd(int fd) {
@@ -304,40 +86,236 @@ absl::Status CheckReadyFd(int fd) {
   return absl::OkStatus();
 }
 
-}  // namespace
+// For engines: what they need to know that this process was told.
+std::vector<std::string> EngineArguments(const AgentOptions& options) {
+  std::vector<std::string> arguments = {"agent", "--affinity", options.affinity};
+  const auto add = [&arguments](const char* name, const std::string& value) {
+    if (!value.empty()) arguments.insert(arguments.end(), {name, value});
+  };
+  add("--config", options.config);
+  add("--lock-socket", options.lock_socket);
+  for (const uid_t uid : options.allow_uids) add("--allow-uid", std::to_string(uid));
+  if (options.verbose) arguments.emplace_back("--verbose");
+  return arguments;
+}
 
-int RunAgent(AgentOptions options, const StartAccelerator& start) {
-  constexpr int kFailed = 1;
-  constexpr int kWrongUsage = 2;
+// ---- the process
+
+class Agent {
+ public:
+  Agent(const AgentOptions& options, ServiceManager manager)
+      : options_(options), manager_(std::move(manager)) {}
+
+  // Returns an exit status, or nothing if all is ready for Run().
+  std::optional<int> Begin(AgentSettings settings, const AgentConfig& config);
+  // Until SIGTERM or SIGINT.
+  int Run(int signal_fd);
+
+ private:
+  absl::Status TakeSockets(AgentSettings& settings, const AgentConfig& config, Adopted& adopted);
+  absl::Status HoldAll(const AgentSettings& settings, Adopted adopted);
+  void OnReady();
+  void OnEnded(const absl::Status& status);
+  void HandleSignals(int signal_fd);
+
+  const AgentOptions& options_;
+  ServiceManager manager_;
+  SocketFile intake_, control_;  // until the keeper has them
+  std::unique_ptr<Keeper> keeper_;
+  bool was_ready_ = false;
+  std::optional<int> exit_status_;
+};
+
+int Fail(int exit_status, const absl::Status& why) {
+  log::Error("shunt agent: {}", log::Text(why));
+  return exit_status;
+}
+
+std::optional<int> Agent::Begin(AgentSettings settings, const AgentConfig& config) {
+  Adopted adopted = AdoptPassed(manager_);
+  if (absl::Status status = TakeSockets(settings, config, adopted); !status.ok())
+    return Fail(kWrongUsage, status);
+  KeeperOptions options{
+      .starter = {.arguments = EngineArguments(options_)},
+      .say = [](absl::string_view text) { log::Warning("{}", std::string_view(text.data(), text.size())); },
+      .fail_in_flight = FailInFlight,
+  };
+  KeeperEvents events{
+      .ready = [this](uint64_t, std::string_view) { OnReady(); },
+      .upgraded =
+          [](const absl::Status& status) {
+            if (status.ok()) {
+              log::Info("upgraded");
+            } else {
+              log::Error("the upgrade failed, and the old engine goes on: {}", log::Text(status));
+            }
+          },
+      .ended = [this](const absl::Status& status) { OnEnded(status); },
+  };
+  absl::StatusOr<std::unique_ptr<Keeper>> keeper =
+      Keeper::Create(std::move(options), std::move(events), &manager_);
+  if (!keeper.ok()) return Fail(kFailed, keeper.status());
+  keeper_ = *std::move(keeper);
+  if (absl::Status status = HoldAll(settings, std::move(adopted)); !status.ok()) return Fail(kFailed, status);
+  keeper_->Begin();
+  return {};
+}
+
+// The sockets: handed to us by a service manager, kept by it over a restart of ours, or made now.
+absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& config, Adopted& adopted) {
+  AgentSettings stored;
+  for (Adopted::One& one : adopted.holdings) {
+    if (one.name.tag == HoldingTag::kSettings) {
+      if (absl::StatusOr<AgentSettings> read = AgentSettings::FromFile(one.fds[0].get()); read.ok())
+        stored = *read;
+    }
+  }
+  for (Adopted::One& one : adopted.holdings) {
+    if (one.name.tag == HoldingTag::kIntake && stored.socket == settings.socket) {
+      intake_ = SocketFile::Adopt(std::move(one.fds[0]), settings.socket, stored.socket_node);
+    }
+    if (one.name.tag == HoldingTag::kControl && stored.control == settings.control) {
+      control_ = SocketFile::Adopt(std::move(one.fds[0]), settings.control, stored.control_node);
+    }
+  }
+  std::erase_if(adopted.holdings, [](const Adopted::One& one) {
+    return one.name.tag == HoldingTag::kSettings || one.name.tag == HoldingTag::kIntake ||
+           one.name.tag == HoldingTag::kControl;
+  });
+  std::vector<uid_t> uids = options_.allow_uids;
+  uids.insert(uids.end(), config.allow_uids.begin(), config.allow_uids.end());
+  if (adopted.activated.valid()) {
+    intake_ = SocketFile::Adopt(std::move(adopted.activated), settings.socket, {});
+  } else if (intake_.fd() < 0) {
+    absl::StatusOr<SocketFile> made = SocketFile::Listen(settings.socket, PeerRule(uids).SocketMode());
+    if (!made.ok()) return made.status();
+    intake_ = *std::move(made);
+  }
+  if (control_.fd() < 0) {
+    absl::StatusOr<SocketFile> made = SocketFile::Listen(settings.control, PeerRule().SocketMode());
+    if (!made.ok()) {
+      intake_.Remove();
+      return made.status();
+    }
+    control_ = *std::move(made);
+  }
+  settings.socket_node = intake_.node();
+  settings.control_node = control_.node();
+  return absl::OkStatus();
+}
+
+absl::Status Agent::HoldAll(const AgentSettings& settings, Adopted adopted) {
+  absl::StatusOr<Fd> file = settings.ToFile();
+  if (!file.ok()) return file.status();
+  const auto hold = [this](HoldingTag tag, Fd fd) {
+    std::vector<Fd> fds;
+    fds.push_back(std::move(fd));
+    return keeper_->Hold({tag, 0}, std::move(fds));
+  };
+  for (absl::Status status :
+       {hold(HoldingTag::kSettings, *std::move(file)), hold(HoldingTag::kIntake, intake_.Release()),
+        hold(HoldingTag::kControl, control_.Release())}) {
+    if (!status.ok()) return status;
+  }
+  for (Adopted::One& one : adopted.holdings) {
+    if (absl::Status status = keeper_->HoldAdopted(one.name, std::move(one.fds)); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void Agent::OnReady() {
+  manager_.Ready();
+  if (std::exchange(was_ready_, true)) return;
+  log::Info("waiting for containers on {}", options_.socket);
+  if (options_.ready_fd < 0) return;
+  const Fd ready(options_.ready_fd);
+  const char byte = 1;
+  if (write(ready.get(), &byte, 1) != 1)
+    log::Warning("--ready-fd {}: {}", options_.ready_fd, std::strerror(errno));
+}
+
+void Agent::OnEnded(const absl::Status& status) {
+  exit_status_ = status.ok() ? 0 : Fail(kFailed, status);
+}
+
+int Agent::Run(int signal_fd) {
+  while (!exit_status_) {
+    // An engine that has never come up is not going to.
+    if (!was_ready_ && keeper_->gave_up()) {
+      intake_.Remove();
+      control_.Remove();
+      return kFailed;
+    }
+    std::array<pollfd, 2> sources{{{signal_fd, POLLIN, 0}, {keeper_->event_fd(), POLLIN, 0}}};
+    if (poll(sources.data(), sources.size(), -1) < 0) continue;  // EINTR: a signal that we do not read
+    if (sources[0].revents != 0) HandleSignals(signal_fd);
+    if (sources[1].revents != 0) keeper_->HandleEvents();
+  }
+  return *exit_status_;
+}
+
+void Agent::HandleSignals(int signal_fd) {
+  signalfd_siginfo signal{};
+  while (read(signal_fd, &signal, sizeof(signal)) == static_cast<ssize_t>(sizeof(signal))) {
+    switch (static_cast<int>(signal.ssi_signo)) {
+      case SIGHUP:
+        manager_.Reloading();
+        keeper_->Reload();
+        manager_.Ready();
+        break;
+      case SIGUSR2:
+        if (absl::Status status = keeper_->Upgrade(); !status.ok())
+          log::Error("cannot upgrade now: {}", log::Text(status));
+        break;
+      default:
+        log::Info("{}: the end", signal.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+        keeper_->Leave();
+    }
+  }
+}
+
+int RunAgent(AgentOptions options) {
   log::Start(options.verbose ? log::Level::kDebug : log::Level::kInfo);
-
   if (absl::Status status = CheckReadyFd(options.ready_fd); !status.ok()) return Fail(kWrongUsage, status);
-  absl::StatusOr<AgentConfig> config = AgentConfig{};
-  if (!options.config.empty()) config = ReadAgentConfig(options.config);
-  if (!config.ok()) return Fail(kWrongUsage, config.status());
+  AgentSettings settings;
+  AgentConfig config;
+  if (!options.config.empty()) {
+    absl::StatusOr<std::string> text = ReadConfigText(options.config);
+    if (!text.ok()) return Fail(kWrongUsage, text.status());
+    absl::StatusOr<AgentConfig> read = ParseAgentConfig(*text, options.config);
+    if (!read.ok()) return Fail(kWrongUsage, read.status());
+    settings.configuration = *std::move(text);
+    config = *std::move(read);
+  }
   if (options.socket.empty()) {
-    absl::StatusOr<std::string> socket = DefaultSocket();
+    absl::StatusOr<std::string> socket = DefaultAgentSocket();
     if (!socket.ok()) return Fail(kWrongUsage, socket.status());
     options.socket = *std::move(socket);
   }
-  log::SetLevel(LevelFor(options, *config));
+  settings.socket = options.socket;
+  settings.control = ControlSocketOf(options.socket);
+  log::SetLevel(options.verbose ? log::Level::kDebug : config.log_level);
   RaiseDescriptorLimit();
   const absl::StatusOr<Fd> signal_fd = SignalDescriptor();
   if (!signal_fd.ok()) return Fail(kFailed, signal_fd.status());
-
-  const int ready_fd = options.ready_fd;
-  const std::string socket = options.socket;
-  Agent agent(std::move(options), *std::move(config));
-  if (absl::Status status = agent.Listen(); !status.ok()) return Fail(kWrongUsage, status);
-  if (absl::Status status = agent.Start(start); !status.ok()) return Fail(kFailed, status);
-  log::Info("waiting for containers on {}", socket);
-  TellReady(ready_fd);
-  agent.Run(signal_fd->get());
-  NotifyServiceManager("STOPPING=1");
-  return 0;
+  Agent agent(options, ServiceManager::FromEnvironment(options.fd_store ? ServiceManager::FdStore::kAlways
+                                                                        : ServiceManager::FdStore::kAsTold));
+  if (const std::optional<int> status = agent.Begin(std::move(settings), config)) return *status;
+  if (const absl::StatusOr<std::string> confined = ConfineKeeper(); confined.ok()) {
+    log::Info("confinement: {}", *confined);
+  } else {
+    log::Warning("confinement: {}", log::Text(confined.status()));
+  }
+  return agent.Run(signal_fd->get());
 }
 
-void AddAgentCommand(CLI::App& app, int& exit_status, StartAccelerator start) {
+}  // namespace
+
+std::string ControlSocketOf(const std::string& agent_socket) {
+  return agent_socket + ".ctl";
+}
+
+void AddAgentCommand(CLI::App& app, int& exit_status) {
   auto options = std::make_shared<AgentOptions>();
   CLI::App* command = app.add_subcommand(
       "agent",
@@ -364,22 +342,19 @@ void AddAgentCommand(CLI::App& app, int& exit_status, StartAccelerator start) {
       ->add_option("--ready-fd", options->ready_fd,
                    "Descriptor that gets one byte, and is closed, when runtimes can connect")
       ->type_name("N");
-  command
-      ->add_option_function<std::string>(
-          "--affinity",
-          [options](const std::string& how) {
-            options->accelerator.affinity = how == "pin" ? Affinity::kPin : Affinity::kFloat;
-          },
-          "pin: one thread to each CPU; float: let them move")
+  command->add_option("--affinity", options->affinity, "pin: one thread to each CPU; float: let them move")
+      ->capture_default_str()
       ->type_name("pin|float")
       ->check(CLI::IsMember({"pin", "float"}).description(""));
   command
-      ->add_option("--lock-socket", options->accelerator.lock_socket,
-                   "Where the privileged step hands out the eBPF lock")
+      ->add_option("--lock-socket", options->lock_socket, "Where the privileged step hands out the eBPF lock")
       ->type_name("PATH");
   command->add_flag("--verbose", options->verbose, "Log everything");
-  command->callback(
-      [options, &exit_status, start = std::move(start)] { exit_status = RunAgent(*options, start); });
+  command->add_flag(
+      "--fd-store", options->fd_store,
+      "The service manager keeps descriptors for us (FileDescriptorStoreMax=); not needed where it "
+      "says so itself (systemd 254)");
+  command->callback([options, &exit_status] { exit_status = RunAgent(*options); });
 }
 
 }  // namespace shunt

@@ -1,44 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 // `shunt agent`: one long-lived process that serves the containers of any number of runtimes.
 //
-// It owns an Intake, which brings listeners, and an Accelerator, which serves them, and knows of each
-// container only how many listeners it came with and which host ports are its own. Everything here happens on
-// one control thread.
+// What is started is the keeper (tools/keeper.h): it makes the sockets, holds every descriptor that must not
+// be lost, and has engines started that do the work (tools/engine_main.h, tools/agent_role.h). SIGTERM and
+// SIGINT end it, SIGHUP has the configuration read again, SIGUSR2 lets the program that is installed now take
+// over.
 
 #pragma once
 
 #include <sys/types.h>
 
 #include <CLI/CLI.hpp>
-#include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "handlers/accelerator.h"
 
 namespace shunt {
 
-// Accelerator::Start, or what a test puts in its place.
-using StartAccelerator =
-    std::function<absl::StatusOr<std::unique_ptr<Accelerator>>(const AcceleratorOptions&)>;
-
 struct AgentOptions {
-  std::string socket;  // empty: $XDG_RUNTIME_DIR/shunt/agent.sock, or /run/shunt/agent.sock for root
-  std::string config;  // empty: none
-  std::vector<uid_t> allow_uids;  // users who may hand over, beside those of the configuration
+  std::string socket;             // empty: DefaultAgentSocket()
+  std::string config;             // empty: none
   int ready_fd = -1;              // gets one byte, and is closed, as soon as runtimes can connect
+  std::vector<uid_t> allow_uids;  // users who may hand over, beside those of the configuration
+  std::string affinity = "pin";
+  std::string lock_socket;  // empty: the default path
+  bool fd_store = false;
   bool verbose = false;
-  AcceleratorOptions accelerator;
 };
 
-// Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again. Returns the exit status: 0; 1 if the
-// accelerator could not start; 2 if an option or the configuration is wrong, and then nothing has been
-// started.
-int RunAgent(AgentOptions options, const StartAccelerator& start);
+// $XDG_RUNTIME_DIR/shunt/agent.sock, or /run/shunt/agent.sock for root. Its folder is made too: it is ours.
+absl::StatusOr<std::string> DefaultAgentSocket();
+// Where `shunt ctl` reaches the agent on that socket.
+std::string ControlSocketOf(const std::string& agent_socket);
 
-// Adds the subcommand. `exit_status` is set when it has run.
-void AddAgentCommand(CLI::App& app, int& exit_status, StartAccelerator start = Accelerator::Start);
+// Adds the subcommand. `exit_status` is set when it has run: 0; 1 if no engine could start; 2 if an option or
+// the configuration is wrong, and then nothing has been started.
+void AddAgentCommand(CLI::App& app, int& exit_status);
 
 }  // namespace shunt

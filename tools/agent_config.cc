@@ -233,7 +233,7 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
   return config;
 }
 
-absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
+absl::StatusOr<std::string> ReadConfigText(const std::string& path) {
   const auto cannot = [&path] {
     return absl::NotFoundError(
         absl::StrCat("cannot read the configuration ", path, ": ", std::strerror(errno)));
@@ -245,12 +245,18 @@ absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
   for (;;) {
     const ssize_t got = read(file.get(), chunk.data(), chunk.size());
     if (got < 0) return cannot();
-    if (got == 0) return ParseAgentConfig(text, path);
+    if (got == 0) return text;
     text.append(chunk.data(), static_cast<size_t>(got));
     if (text.size() > kLongestFile) {
       return absl::InvalidArgumentError(absl::StrCat(path, " is longer than a configuration can be"));
     }
   }
+}
+
+absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadConfigText(path);
+  if (!text.ok()) return text.status();
+  return ParseAgentConfig(*text, path);
 }
 
 absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config) {

@@ -60,6 +60,7 @@ struct AgentConfig {
 // Reads the text of a configuration file; `name` is the file's, for messages. The error names file, line and
 // key, and says what would be right.
 absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std::string& name);
+absl::StatusOr<std::string> ReadConfigText(const std::string& path);
 absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path);
 
 // What the container wants, as far as `config` lets it: all but the pid. The error names the wish that cannot

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The log of the tools: spdlog behind five names. Only tools log; what lies below returns errors or counts.
 //
-// Lines go to standard error. Everything in them is made harmless at this one door: whatever a container or a
-// runtime puts into a name, a line stays one line and a terminal hears no commands. Start() comes first; the
-// rest may be called from any thread.
+// Lines go to standard error. Everything in them is made harmless (harmless.h) at this one door, whatever a
+// container or a runtime puts into a name. Start() comes first; the rest may be called from any thread.
 
 #pragma once
 
@@ -14,9 +13,11 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "tools/harmless.h"
 
 namespace shunt::log {
 
@@ -38,33 +39,26 @@ inline void Start(Level level) {
   SetLevel(level);
 }
 
-// `text` with everything but printable ASCII as \xNN, and cut if it is very long.
-inline std::string Harmless(std::string_view text) {
-  constexpr size_t kLongest = 1000;
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string result;
-  for (const char byte : text.substr(0, kLongest)) {
-    if (byte >= ' ' && byte <= '~') {
-      result += byte;
-    } else {
-      const auto bits = static_cast<unsigned char>(byte);
-      result += {'\\', 'x', kDigits[bits >> 4], kDigits[bits & 15]};
-    }
-  }
-  if (text.size() > kLongest) result += "...";
-  return result;
-}
-
 // What a Status says, in a form that the functions below can print.
 inline std::string Text(const absl::Status& status) {
   return std::string(status.message().data(), status.message().size());
 }
 
+// One argument of a line as it is printed: texts are cut, so that none pushes the others out of it.
+template <typename T>
+decltype(auto) Printed(T&& argument) {
+  if constexpr (std::is_convertible_v<T, std::string_view>) {
+    return Shortened(argument, kLongestText);
+  } else {
+    return std::forward<T>(argument);
+  }
+}
+
 template <typename... Args>
 void Write(spdlog::level::level_enum level, fmt::format_string<Args...> format, Args&&... args) {
   if (!spdlog::should_log(level)) return;
-  spdlog::default_logger_raw()->log(
-      level, spdlog::string_view_t(Harmless(fmt::format(format, std::forward<Args>(args)...))));
+  const std::string line = fmt::format(fmt::runtime(format), Printed(std::forward<Args>(args))...);
+  spdlog::default_logger_raw()->log(level, spdlog::string_view_t(Harmless(line)));
 }
 
 template <typename... Args>

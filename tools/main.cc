@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "tools/agent.h"
+#include "tools/ctl.h"
+#include "tools/engine_main.h"
 #include "tools/lock_server.h"
 #include "tools/profile.h"
 #include "tools/run.h"
@@ -40,8 +42,10 @@ int main(int argc, char** argv) {
   int exit_status = 0;
   shunt::AddRunCommand(app, exit_status);
   shunt::AddAgentCommand(app, exit_status);
+  shunt::AddCtlCommand(app, exit_status);
   shunt::AddProfileCommand(app, exit_status);
   shunt::AddLockServerCommand(app, exit_status);
+  shunt::AddEngineCommand(app, exit_status);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -33,8 +33,9 @@ namespace shunt::testing_support {
 class SeccompChild {
  public:
   // Starts `body` in a child in which each of `trapped` notifies. ok() is false if the kernel refused
-  // something; errno says what.
-  SeccompChild(std::initializer_list<int> trapped, const std::function<int()>& body) {
+  // something; errno says what. `flags`: of the filter, beside NEW_LISTENER.
+  SeccompChild(std::initializer_list<int> trapped, const std::function<int()>& body,
+               unsigned long flags = 0) {
     int report[2], go[2];
     if (pipe(report) != 0 || pipe(go) != 0) return;
     pid_ = fork();
@@ -42,7 +43,7 @@ class SeccompChild {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       close(report[0]);
       close(go[1]);
-      const int listener = InstallFilter(trapped);
+      const int listener = InstallFilter(trapped, flags);
       const int answer = listener >= 0 ? listener : -errno;
       char byte;
       if (write(report[1], &answer, sizeof(answer)) != sizeof(answer) || read(go[0], &byte, 1) != 1)
@@ -79,6 +80,7 @@ class SeccompChild {
   pid_t pid() const { return pid_; }
   int pidfd() const { return pidfd_.get(); }
   int listener() const { return listener_.get(); }
+  void CloseListener() { listener_.reset(); }
 
   // The next notification; nothing after `timeout_ms`, or if the child has ended.
   std::optional<seccomp_notif> Receive(int timeout_ms = 10000) const {
@@ -129,7 +131,7 @@ class SeccompChild {
   }
 
  private:
-  static int InstallFilter(const std::vector<int>& trapped) {
+  static int InstallFilter(const std::vector<int>& trapped, unsigned long flags) {
     std::vector<sock_filter> program;
     program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)));
     for (const int number : trapped) {
@@ -140,7 +142,7 @@ class SeccompChild {
     const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
     return static_cast<int>(
-        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter));
+        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER | flags, &filter));
   }
 
   pid_t pid_ = -1;

@@ -196,12 +196,5 @@ TEST(OrdinarySpecTest, AcceleratesNothing) {
   EXPECT_THAT(spec.publish, IsEmpty());
 }
 
-TEST(HarmlessTest, LeavesNoByteThatATerminalOrALogWouldAct) {
-  EXPECT_EQ(log::Harmless("plain text: \"x\" ~"), "plain text: \"x\" ~");
-  EXPECT_EQ(log::Harmless("a\nb\033[2J\x7f\xc2\x9b"), "a\\x0ab\\x1b[2J\\x7f\\xc2\\x9b");
-  EXPECT_EQ(log::Harmless(std::string(5000, 'x')), std::string(1000, 'x') + "...");
-  EXPECT_EQ(log::Harmless(std::string("\0x", 2)), "\\x00x");
-}
-
 }  // namespace
 }  // namespace shunt

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// NumberBehind: see proc_text.h.
+
+#include "core/proc_text.h"
+
+#include <charconv>
+#include <cstddef>
+#include <system_error>
+
+namespace shunt {
+
+std::optional<uint64_t> NumberBehind(std::string_view text, std::string_view label, int base) {
+  while (!text.starts_with(label)) {
+    const size_t line_end = text.find('\n');
+    if (line_end == std::string_view::npos) return std::nullopt;
+    text.remove_prefix(line_end + 1);
+  }
+  text.remove_prefix(label.size());
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
+  if (error != std::errc() || end == text.data() + text.size()) return std::nullopt;
+  if (*end != '\n' && *end != ' ' && *end != '\t') return std::nullopt;
+  return number;
+}
+
+}  // namespace shunt

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// What /proc says of processes and descriptors, with any bytes: the fast reader must find what a slow and
+// plain one finds, and never a number that the end of the text has cut.
+
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "core/check.h"
+#include "core/proc_text.h"
+
+namespace {
+
+using shunt::NumberBehind;
+
+// `text` cut into lines and words by the standard library.
+std::optional<uint64_t> Plainly(const std::string& text, const std::string& label, int base) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind(label, 0) != 0) continue;
+    line.erase(0, label.size());
+    const size_t begin = line.find_first_not_of(" \t");
+    if (begin == std::string::npos) return std::nullopt;
+    const size_t end = line.find_first_of(" \t", begin);
+    if (lines.eof() && end == std::string::npos) return std::nullopt;  // it may be cut
+    const std::string word = line.substr(begin, end - begin);
+    if (word.find_first_not_of(base == 8 ? "01234567" : "0123456789") != std::string::npos)
+      return std::nullopt;
+    try {
+      return std::stoull(word, nullptr, base);
+    } catch (const std::out_of_range&) {
+      return std::nullopt;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  for (const char* const label : {"ino:", "mnt_id:", "Tgid:", "PPid:", "Uid:", "Seccomp:"}) {
+    SHUNT_CHECK(NumberBehind(text, label) == Plainly(text, label, 10));
+  }
+  SHUNT_CHECK(NumberBehind(text, "flags:", 8) == Plainly(text, "flags:", 8));
+  return 0;
+}

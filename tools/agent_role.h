@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// AgentRole: what an agent's engine does: takes listeners in from runtimes, decides what their containers
+// get, and knows of each only how many listeners it came with and which host ports are its own.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/intake.h"
+#include "core/socket_file.h"
+#include "tools/agent_config.h"
+#include "tools/control_server.h"
+#include "tools/engine_role.h"
+#include "tools/port_registry.h"
+
+namespace shunt {
+
+struct AgentRoleOptions {
+  std::string config;             // the configuration's file; empty: none
+  std::vector<uid_t> allow_uids;  // users who may hand over, beside those of the configuration
+  bool verbose = false;
+};
+
+// What the process that was started has found out, for all its engines: held as the kSettings.
+struct AgentSettings {
+  std::string configuration;  // the text that is in force; empty: none
+  std::string socket;         // where runtimes hand over
+  NodeIdentity socket_node;   // all zero if a service manager made it
+  std::string control;        // where `shunt ctl` asks; empty: nowhere
+  NodeIdentity control_node;
+
+  absl::StatusOr<Fd> ToFile() const;
+  static absl::StatusOr<AgentSettings> FromFile(int fd);
+};
+
+class AgentRole final : public EngineRole {
+ public:
+  // `ask_upgrade` passes on that somebody wants the program that is installed now to take over; the answer
+  // comes as Upgraded(). `hold_settings` keeps new ones for the engines after this one.
+  AgentRole(AgentRoleOptions options, std::function<void()> ask_upgrade,
+            std::function<void(int fd)> hold_settings)
+      : options_(std::move(options)),
+        ask_upgrade_(std::move(ask_upgrade)),
+        hold_settings_(std::move(hold_settings)) {}
+
+  absl::Status Prepare(Accelerator& accelerator, Given& given) override;
+  absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) override;
+  int event_fd() const override { return events_.get(); }
+  void HandleEvents() override;
+  void Reload() override;
+  void Upgraded(const absl::Status& status) override;
+  void Leave() override;
+
+ private:
+  void Receive(Handover handover);
+  void Serve(Handover& handover);
+  void KeepOrdinary(Handover& handover, const absl::Status& why);
+  void Claim(const ContainerKey& container, ContainerSpec& spec);
+  void Ended(const ContainerKey& container);
+  PeerRule PeersFor(const AgentConfig& config) const;
+  std::string Answer(const std::string& command);
+
+  const AgentRoleOptions options_;
+  const std::function<void()> ask_upgrade_;
+  const std::function<void(int fd)> hold_settings_;
+  AgentSettings settings_;
+  AgentConfig config_;
+  PortRegistry ports_;
+  size_t listeners_ = 0;  // being served
+  Accelerator* accelerator_ = nullptr;
+  Fd events_;  // an epoll over the two below
+  std::unique_ptr<Intake> intake_;
+  std::unique_ptr<ControlServer> control_;
+};
+
+}  // namespace shunt

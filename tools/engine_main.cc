@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/engine_main.h"
+
+#include <poll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "core/confinement.h"
+#include "handlers/accelerator.h"
+#include "tools/agent_role.h"
+#include "tools/engine_link.h"
+#include "tools/engine_role.h"
+#include "tools/log.h"
+#include "tools/process_limits.h"
+
+namespace shunt {
+namespace {
+
+struct EngineArguments {
+  int link = -1;
+  std::string role;  // "agent" or "run"
+  AgentRoleOptions agent;
+  std::string affinity = "pin";
+  std::string lock_socket;
+  bool verbose = false;
+};
+
+// `shunt run`: one container, given by the keeper's process.
+class RunRole final : public EngineRole {
+ public:
+  absl::Status Prepare(Accelerator& accelerator, Given& /*given*/) override {
+    accelerator_ = &accelerator;
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) override {
+    return accelerator_->Adopt(key, std::move(held), [] {});
+  }
+
+ private:
+  Accelerator* accelerator_ = nullptr;
+};
+
+class EngineMain final : private Custodian {
+ public:
+  EngineMain(EngineArguments arguments, EngineLink link)
+      : arguments_(std::move(arguments)), link_(std::move(link)) {}
+
+  // Until the keeper has no more use for us. Returns the exit status.
+  int Run();
+
+ private:
+  enum class State : uint8_t { kCollecting, kPrepared, kServing, kHalted };
+
+  void HoldContainer(uint64_t key, std::span<const int> fds) override;
+  void DropContainer(uint64_t key) override { link_.Drop({HoldingTag::kContainer, key}); }
+  void HoldJournal(int fd) override;
+  void DropJournal(uint64_t name) override { link_.Drop({HoldingTag::kJournal, name}); }
+
+  void OnPacket(EngineLink::Arrival arrival);
+  void OnGive(HoldingName name, std::vector<Fd> fds);
+  void Prepare();
+  void Begin();
+  void Adopt(uint64_t key, std::vector<Fd> fds);
+  void Stop();
+  void Leave();
+  void Fail(const absl::Status& why);
+
+  const EngineArguments arguments_;
+  EngineLink link_;
+  State state_ = State::kCollecting;
+  std::optional<int> exit_status_;
+  EngineRole::Given given_;
+  uint64_t journal_name_ = 1;
+  std::unique_ptr<EngineRole> role_;
+  std::unique_ptr<Accelerator> accelerator_;  // goes first: it uses the role's callbacks no more then
+};
+
+void EngineMain::HoldContainer(uint64_t key, std::span<const int> fds) {
+  if (Result<void> held = link_.Hold({HoldingTag::kContainer, key}, fds); !held) {
+    log::Error("container number {} would not outlive this engine: {}", key,
+               log::Text(ToStatus(held.error(), "pass its descriptors on")));
+  }
+}
+
+void EngineMain::HoldJournal(int fd) {
+  (void)link_.Hold({HoldingTag::kJournal, journal_name_}, {{fd}});
+}
+
+int EngineMain::Run() {
+  while (!exit_status_) {
+    const bool serving = state_ == State::kServing;
+    std::array<pollfd, 3> sources{{{link_.fd(), link_.events(), 0},
+                                   {serving ? accelerator_->event_fd() : -1, POLLIN, 0},
+                                   {serving ? role_->event_fd() : -1, POLLIN, 0}}};
+    if (poll(sources.data(), sources.size(), -1) < 0) continue;  // EINTR
+    if (sources[1].revents != 0) accelerator_->HandleEvents();
+    if (sources[2].revents != 0) role_->HandleEvents();
+    if (sources[0].revents == 0) continue;
+    link_.Flush();
+    for (;;) {
+      Result<EngineLink::Arrival> arrival = link_.Receive();
+      if (arrival) {
+        OnPacket(*std::move(arrival));
+      } else if (arrival.error() == Errno{EAGAIN}) {
+        break;
+      } else {
+        return 0;  // the keeper has closed the link
+      }
+      if (exit_status_) break;
+    }
+  }
+  return *exit_status_;
+}
+
+void EngineMain::OnPacket(EngineLink::Arrival arrival) {
+  const KeeperPacket& packet = arrival.packet;
+  switch (static_cast<KeeperMessage>(packet.message)) {
+    case KeeperMessage::kGive:
+      return OnGive(packet.name(), std::move(arrival.fds));
+    case KeeperMessage::kGiven:
+      return Prepare();
+    case KeeperMessage::kStart:
+      return Begin();
+    case KeeperMessage::kStop:
+      return Stop();
+    case KeeperMessage::kLeave:
+      return Leave();
+    case KeeperMessage::kReload:
+      if (state_ == State::kServing) role_->Reload();
+      return;
+    case KeeperMessage::kPing:
+      if (state_ == State::kServing) {
+        accelerator_->CallRoll([this, sequence = packet.value] { link_.Pong(sequence); });
+      } else {
+        link_.Pong(packet.value);
+      }
+      return;
+    case KeeperMessage::kUpgradeDone:
+      if (role_ != nullptr) role_->Upgraded(absl::OkStatus());
+      exit_status_ = 0;
+      return;
+    case KeeperMessage::kUpgradeFailed:
+      if (role_ != nullptr) role_->Upgraded(absl::UnavailableError(std::string(packet.text_view())));
+      return;
+    case KeeperMessage::kFailed:
+      log::Error("the keeper: {}", packet.text_view());
+      return;
+    default:
+      return;  // of a keeper that knows more than we do
+  }
+}
+
+void EngineMain::OnGive(HoldingName name, std::vector<Fd> fds) {
+  if (name.tag == HoldingTag::kJournal) journal_name_ = std::max(journal_name_, name.id + 1);
+  if (state_ == State::kCollecting || name.tag != HoldingTag::kContainer) {
+    given_[name] = std::move(fds);
+    return;
+  }
+  if (state_ == State::kHalted) return;
+  Adopt(name.id, std::move(fds));
+  if (state_ == State::kServing) accelerator_->Begin();
+}
+
+void EngineMain::Adopt(uint64_t key, std::vector<Fd> fds) {
+  const absl::StatusOr<std::string> ordinary = role_->Adopt(key, std::move(fds));
+  if (!ordinary.ok()) {
+    log::Error("container number {} cannot be taken over: {}", key, log::Text(ordinary.status()));
+    return DropContainer(key);
+  }
+  link_.Serving({HoldingTag::kContainer, key}, *ordinary);
+}
+
+// Everything slow: an engine before us may still be serving.
+void EngineMain::Prepare() {
+  if (arguments_.role == "agent") {
+    role_ = std::make_unique<AgentRole>(
+        arguments_.agent, [this] { link_.Upgrade(); },
+        [this](int fd) {
+          (void)link_.Hold({HoldingTag::kSettings, 0}, {{fd}});
+        });
+  } else {
+    role_ = std::make_unique<RunRole>();
+  }
+  AcceleratorOptions options{
+      .affinity = arguments_.affinity == "float" ? Affinity::kFloat : Affinity::kPin,
+      .lock_socket = arguments_.lock_socket,
+      .custodian = this,
+  };
+  for (const auto& [name, fds] : given_) {
+    if (name.tag == HoldingTag::kContainer) options.first_key = std::max(options.first_key, name.id + 1);
+  }
+  absl::StatusOr<std::unique_ptr<Accelerator>> accelerator = Accelerator::Start(options);
+  if (!accelerator.ok()) return Fail(accelerator.status());
+  accelerator_ = *std::move(accelerator);
+  if (absl::Status status = role_->Prepare(*accelerator_, given_); !status.ok()) return Fail(status);
+  state_ = State::kPrepared;
+  for (auto& [name, fds] : given_) {
+    if (name.tag == HoldingTag::kContainer) Adopt(name.id, std::move(fds));
+  }
+  std::erase_if(given_, [](const auto& entry) { return entry.first.tag != HoldingTag::kJournal; });
+  link_.Prepared();
+}
+
+// From here on we are the one.
+void EngineMain::Begin() {
+  if (state_ != State::kPrepared) return;
+  for (auto& [name, fds] : std::exchange(given_, {})) {
+    if (name.tag != HoldingTag::kJournal) continue;
+    if (absl::Status status = accelerator_->TakeOver(name.id, std::move(fds[0])); !status.ok()) {
+      log::Error("calls that another engine has left unanswered are lost: {}", log::Text(status));
+      DropJournal(name.id);
+    }
+  }
+  state_ = State::kServing;
+  accelerator_->Begin();
+  const absl::StatusOr<std::string> confined = ConfineEngine();
+  if (arguments_.role == "agent") {
+    if (confined.ok()) {
+      log::Info("confinement: {}", *confined);
+    } else {
+      log::Warning("confinement: {}", log::Text(confined.status()));
+    }
+  }
+  link_.Ready(accelerator_->CanPublish() ? 1 : 0, accelerator_->LocksInForce());
+}
+
+void EngineMain::Stop() {
+  if (state_ == State::kServing) accelerator_->Halt();
+  state_ = State::kHalted;
+  link_.Stopped();
+}
+
+void EngineMain::Leave() {
+  if (role_ != nullptr) role_->Leave();
+  exit_status_ = 0;
+}
+
+void EngineMain::Fail(const absl::Status& why) {
+  link_.Failed(log::Text(why));
+  exit_status_ = 1;
+}
+
+int RunEngineProcess(const EngineArguments& arguments) {
+  prctl(PR_SET_NAME, "shunt-engine");
+  std::signal(SIGPIPE, SIG_IGN);
+  log::Start(arguments.verbose ? log::Level::kDebug : log::Level::kInfo);
+  RaiseDescriptorLimit();
+  absl::StatusOr<EngineLink> link = EngineLink::Adopt(arguments.link);
+  if (!link.ok()) {
+    log::Error("shunt engine: {}; it is `shunt agent` and `shunt run` that start it",
+               log::Text(link.status()));
+    return 2;
+  }
+  const int status = EngineMain(arguments, *std::move(link)).Run();
+  // Threads may be in the middle of a call; everything that matters is with the keeper.
+  std::fflush(nullptr);
+  _exit(status);
+}
+
+}  // namespace
+
+void AddEngineCommand(CLI::App& app, int& exit_status) {
+  auto arguments = std::make_shared<EngineArguments>();
+  CLI::App* const command = app.add_subcommand("engine", "Serves what the keeper holds; started by it alone");
+  command->group("");  // not in the help
+  command->add_option("--link", arguments->link)->required();
+  command->add_option("role", arguments->role)->required()->check(CLI::IsMember({"agent", "run"}));
+  command->add_option("--config", arguments->agent.config);
+  command->add_option("--affinity", arguments->affinity)->check(CLI::IsMember({"pin", "float"}));
+  command->add_option("--lock-socket", arguments->lock_socket);
+  command->add_option("--allow-uid", arguments->agent.allow_uids);
+  command->add_flag("--verbose", arguments->verbose);
+  command->callback([arguments, &exit_status] { exit_status = RunEngineProcess(*arguments); });
+}
+
+}  // namespace shunt

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// EngineRole: what one kind of engine does beside serving the containers that it is given: an agent's takes
+// new ones in and can be asked how it does; that of `shunt run` nothing.
+//
+// All calls are on the engine's control thread.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/fd.h"
+#include "handlers/accelerator.h"
+#include "tools/keeper_protocol.h"
+
+namespace shunt {
+
+class EngineRole {
+ public:
+  virtual ~EngineRole() = default;
+
+  using Given = std::map<HoldingName, std::vector<Fd>>;
+  // Takes what it needs out of `given`. Nothing is served yet, and others may still be at it.
+  virtual absl::Status Prepare(Accelerator& accelerator, Given& given) = 0;
+  // A container that is held. Returns as Accelerator::Adopt().
+  virtual absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) = 0;
+
+  // Becomes readable when HandleEvents() has something to do; -1: never. Only while we serve.
+  virtual int event_fd() const { return -1; }
+  virtual void HandleEvents() {}
+
+  virtual void Reload() {}
+  // How the upgrade went that it asked for.
+  virtual void Upgraded(const absl::Status& /*status*/) {}
+  // An orderly end: what is in the file system goes.
+  virtual void Leave() {}
+};
+
+}  // namespace shunt
