@@ -144,8 +144,12 @@ long __wrap_syscall(long number, long a, long b, long c, long d, long e) {
       if (!Kernel::Get().may_load_programs) return Refuse(EPERM);
       return Give(std::make_shared<LockProgramFile>());
     case SYS_capget:
-      if (world.Fault({ESRCH}) != 0) return Refuse(ESRCH);
+      if (reinterpret_cast<const __user_cap_header_struct*>(a)->pid != 0 && world.Fault({ESRCH}) != 0)
+        return Refuse(ESRCH);
       std::memset(reinterpret_cast<void*>(b), world.chance.OneIn(2) ? 0xff : 0, 24);
+      return 0;
+    case SYS_capset:
+    case SYS_io_uring_register:  // the simulated ring can do no more than what it is restricted to
       return 0;
     case SYS_close_range:
       return CloseRange(static_cast<unsigned>(a), static_cast<unsigned>(b));
