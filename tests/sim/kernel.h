@@ -252,6 +252,8 @@ struct Kernel {
   void EndTask(const std::shared_ptr<Task>& task);
   // The task leaves its call without an answer.
   void LeaveCall(Task& task);
+  // SIGKILL for the engine: its descriptors and mappings go, and what it has asked of tasks.
+  void EngineDies();
   // Carries out what the engine has asked of it. False: nothing to do.
   bool CarryOutInstall(Task& task);
 

@@ -130,6 +130,14 @@ void Kernel::EndTask(const std::shared_ptr<Task>& task) {
   if (task->process->tasks.empty()) task->process->table->open.clear();
 }
 
+void Kernel::EngineDies() {
+  for (const auto& [tid, task] : tasks) {
+    if (task->inside != nullptr) task->inside->install = nullptr;
+  }
+  mappings.clear();
+  engine_table->open.clear();
+}
+
 namespace {
 
 // What watched the old file under this number must watch the new one, unless the program itself has been at

@@ -44,6 +44,7 @@ class RingFile final : public File, public Actor {
 
   std::vector<io_uring_sqe> sqes;
   std::vector<io_uring_cqe> cqes;
+  std::weak_ptr<char> owner = World::Get().EngineLife();
   unsigned sq_head = 0, sq_tail = 0, cq_head = 0, cq_tail = 0, flags = 0;
 
  private:
@@ -175,6 +176,7 @@ bool RingFile::IsDue(const Request& request) const {
 }
 
 size_t RingFile::Weight() {
+  if (owner.expired()) return 0;  // killed
   const bool room = cq_tail - cq_head < cqes.size();
   const bool due = std::any_of(requests_.begin(), requests_.end(),
                                [this](const Request& request) { return IsDue(request); });

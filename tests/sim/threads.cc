@@ -115,6 +115,12 @@ std::map<const pthread_mutex_t*, bool>& Locked() {
 }
 
 }  // namespace
+
+void ForgetThreads() {
+  Threads().clear();
+  Locked().clear();
+}
+
 }  // namespace shunt::sim
 
 using namespace shunt::sim;  // NOLINT: this file is about nothing else

@@ -35,6 +35,14 @@ Fiber& World::Spawn(const std::string& name, std::shared_ptr<FdTable> table, std
   return *fibers_.back();
 }
 
+void World::KillFibers() {
+  Trace("the engine is killed");
+  fibers_.clear();
+  life_ = std::make_shared<char>();
+  next_tid_ = kEnginePid;
+  ForgetThreads();
+}
+
 bool World::Step() {
   std::vector<std::pair<size_t, Fiber*>> fibers;
   std::vector<std::pair<size_t, Actor*>> actors;

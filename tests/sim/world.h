@@ -39,6 +39,10 @@ class World {
   static World& Get();
 
   Fiber& Spawn(const std::string& name, std::shared_ptr<FdTable> table, std::function<void()> body);
+  // All fibers end where they are. Only from the scheduler.
+  void KillFibers();
+  // Expires when the engine is killed.
+  std::weak_ptr<char> EngineLife() const { return life_; }
   void AddActor(Actor& actor) { actors_.push_back(&actor); }
   void RemoveActor(Actor& actor) { std::erase(actors_, &actor); }
   // Makes steps until `done`, or until nothing can go on. Stops the program with a report after `most` steps.
@@ -71,9 +75,13 @@ class World {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Actor*> actors_;
   std::vector<uint64_t> deadlines_;
+  std::shared_ptr<char> life_ = std::make_shared<char>();
   int next_tid_ = kEnginePid;
   std::vector<std::string> trace_;
   size_t trace_next_ = 0;
 };
+
+// What is known of fibers that are no more: who waits for whom, which locks are held.
+void ForgetThreads();
 
 }  // namespace shunt::sim
