@@ -327,6 +327,7 @@ int __wrap_getsockopt(int fd, int level, int name, void* value, socklen_t* size)
 
 int __wrap_setsockopt(int fd, int level, int name, const void* value, socklen_t size) {
   World::Get().Enter("setsockopt", fd, name);
+  if (fd < 0) return Answer(EBADF);  // of a socket that could not be made; it is nobody else's either
   const auto socket = OpenAs<Socket>(fd);
   if (socket == nullptr) return Answer(ENOTSOCK);
   if (const int error = World::Get().Fault({ENOMEM, EPERM}); error != 0) return Answer(error);
