@@ -185,6 +185,7 @@ struct Trapped {
   // For the checks.
   int sends = 0;  // that were not interrupted
   int installs = 0;
+  std::weak_ptr<File> twin;  // what was installed last
   uint64_t disturbed_before = 0;
 };
 
@@ -269,6 +270,7 @@ struct Kernel {
   bool ignores = false;  // the operator has named a network that stays on the ordinary path
   uint64_t now = 1;      // nanoseconds
   // For the checks.
+  uint64_t engines_killed = 0;
   uint64_t received = 0, answered = 0, failed_receives = 0, failed_sends = 0;
 };
 

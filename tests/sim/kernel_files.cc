@@ -131,6 +131,7 @@ void Kernel::EndTask(const std::shared_ptr<Task>& task) {
 }
 
 void Kernel::EngineDies() {
+  ++engines_killed;
   for (const auto& [tid, task] : tasks) {
     if (task->inside != nullptr) task->inside->install = nullptr;
   }
@@ -157,6 +158,19 @@ void CheckRegistrations(const Task& task, const Install& install) {
   }
 }
 
+// A second descriptor for one call can only take the first back, which is then the container's own again. An
+// engine that takes the call over may find it taken back and begin anew, but never replaces what is there.
+void CheckInstallCount(Trapped& call, const Install& install, const FileRef& there) {
+  const auto* socket = dynamic_cast<const Socket*>(install.file.get());
+  const bool host = socket == nullptr || socket->netns == kHostNetns;
+  const bool replaces = there != nullptr && call.twin.lock() == there;
+  ++call.installs;
+  const bool too_many = Kernel::Get().engines_killed == 0 && call.installs > (host ? 1 : 2);
+  if (too_many || (host && replaces))
+    World::Get().Wrong("call %llu has got a second descriptor", static_cast<unsigned long long>(call.id));
+  if (host) call.twin = install.file;
+}
+
 }  // namespace
 
 bool Kernel::CarryOutInstall(Task& task) {
@@ -174,10 +188,7 @@ bool Kernel::CarryOutInstall(Task& task) {
   }
   install.result = install.number;
   CheckRegistrations(task, install);
-  // The second can only take the first back: not with a socket of the host's.
-  const auto* socket = dynamic_cast<const Socket*>(install.file.get());
-  if (++call.installs > 1 && (call.installs > 2 || socket == nullptr || socket->netns == kHostNetns))
-    World::Get().Wrong("call %llu has got a second descriptor", static_cast<unsigned long long>(call.id));
+  CheckInstallCount(call, install, table.Get(install.number));
   table.open[install.number].file = install.file;
   table.open[install.number].cloexec = install.cloexec;
   return true;
