@@ -160,12 +160,14 @@ void RingFile::Complete(uint64_t tag, int result) {
 void RingFile::Finish(size_t index, int result) {
   const Request request = requests_[index];
   requests_.erase(requests_.begin() + static_cast<ptrdiff_t>(index));
+  World::Get().WaitsNoLonger(request.deadline);
   Complete(request.tag, result);
   const auto other = std::find_if(requests_.begin(), requests_.end(), [&](const Request& candidate) {
     return request.linked_to != 0 ? candidate.serial == request.linked_to
                                   : candidate.linked_to == request.serial;
   });
   if (other == requests_.end()) return;
+  World::Get().WaitsNoLonger(other->deadline);
   Complete(other->tag, -ECANCELED);
   requests_.erase(other);
 }

@@ -24,7 +24,7 @@ namespace shunt::sim {
 namespace {
 
 // More than any run needs that does come to rest.
-constexpr uint64_t kMostSteps = 2'000'000;
+constexpr uint64_t kMostSteps = 40'000;
 
 // Keeps what has to outlive an engine, as the keeper does.
 class Custody final : public Custodian {
@@ -58,6 +58,7 @@ class Run {
     world_.preemption_rate = world_.chance.OneOf<size_t>({1, 2, 4, 16});
     kernel_.may_load_programs = !world_.chance.OneIn(3);
     with_kills_ = world_.chance.OneIn(3);
+    abruptly_ = world_.chance.OneIn(3);
     kernel_.ignores = world_.chance.OneIn(2);
   }
 
@@ -89,7 +90,7 @@ class Run {
   std::deque<Arrival> arrivals_;
   Custody custody_;
   size_t brought_ = 0, kills_ = 0;
-  bool with_kills_ = false;
+  bool with_kills_ = false, abruptly_ = false;
   bool started_ = false, failed_to_start_ = false, stop_ = false;
   Fiber* control_ = nullptr;
 };
@@ -191,7 +192,7 @@ void Run::Work() {
   const size_t containers = 1 + world_.chance.Below(5);
   const uint64_t calls = 20 + world_.chance.Below(200);
   world_.AddActor(containers_);
-  world_.AddActor(network_);
+  if (!abruptly_) world_.AddActor(network_);
   const uint64_t end = world_.steps + 20'000;
   while (containers_.calls() < calls && world_.steps < end) {
     if (brought_ < containers || kernel_.tasks.empty()) BringContainer();
@@ -235,11 +236,11 @@ RunResult Run::Make() {
   RunResult result;
   if (!failed_to_start_) {
     Work();
-    // Sometimes they end in the middle of their calls, and the network has nothing more to say.
-    const bool abruptly = world_.chance.OneIn(3);
-    if (abruptly) {
+    // Sometimes they end in the middle of their calls, and no peer has ever said a word.
+    const uint64_t end = kernel_.now;
+    if (abruptly_) {
+      world_.time_stands_still = true;
       containers_.EndAll();
-      world_.RemoveActor(network_);
     }
     containers_.Settle();
     network_.Settle();
@@ -251,6 +252,9 @@ RunResult Run::Make() {
     containers_.EndAll();
     if (!world_.RunUntil([this] { return custody_.dropped == brought_; }, kMostSteps))
       world_.Wrong("%zu of %zu listeners are never given back", brought_ - custody_.dropped, brought_);
+    // Whoever waits for what cannot come any more is told, instead of waiting for its own time to be over.
+    if (abruptly_ && kills_ == 0 && kernel_.now - end > 60'000'000'000)
+      world_.Wrong("listeners are given back only when the calls' time is over");
     if (kills_ == 0) CheckCounters();
     result.calls = containers_.calls();
     for (size_t i = 0; i < kCounterCount; ++i) result.counters[i] = accelerator_->Counters()[i].value;

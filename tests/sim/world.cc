@@ -53,7 +53,7 @@ bool World::Step() {
   for (Actor* actor : actors_) {
     if (const size_t weight = actor->Weight(); weight > 0) actors.emplace_back(total += weight, actor);
   }
-  if (total == 0 || (!deadlines_.empty() && chance.OneIn(40))) return AdvanceClock();
+  if (total == 0 || (!deadlines_.empty() && !time_stands_still && chance.OneIn(40))) return AdvanceClock();
   const size_t picked = chance.Below(total);
   for (const auto& [end, fiber] : fibers) {
     if (picked < end) return fiber->Resume(), true;

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdint>
 #include <initializer_list>
@@ -50,6 +51,10 @@ class World {
   bool RunUntil(const std::function<bool()>& done, uint64_t most);
   // The earliest time that somebody waits for; 0: nobody does.
   void WaitsUntil(uint64_t time) { deadlines_.push_back(time); }
+  void WaitsNoLonger(uint64_t time) {
+    const auto found = std::find(deadlines_.begin(), deadlines_.end(), time);
+    if (found != deadlines_.end()) deadlines_.erase(found);
+  }
 
   // On a fiber: the start of a system call. Others may run before it goes on.
   void Enter(const char* call, long long first = -1, long long second = -1);
@@ -63,8 +68,9 @@ class World {
 
   Chance chance;
   bool faults = false;
-  size_t fault_rate = 50;      // one call in so many fails
-  size_t preemption_rate = 4;  // others run before one call in so many
+  bool time_stands_still = false;  // while anything else can go on
+  size_t fault_rate = 50;          // one call in so many fails
+  size_t preemption_rate = 4;      // others run before one call in so many
   uint64_t steps = 0;
 
  private:
