@@ -196,8 +196,8 @@ void Containers::MakeSocket(Process& process) {
     SetOption(process.table, *socket, SOL_SOCKET, Luck().OneOf({SO_KEEPALIVE, SO_REUSEADDR, SO_REUSEPORT}),
               &yes, sizeof(yes));
   }
-  if (Luck().OneIn(8)) {
-    const timeval timeout = {.tv_sec = 0, .tv_usec = 1000};
+  if (Luck().OneIn(4)) {
+    const timeval timeout = {.tv_sec = Luck().OneOf<time_t>({0, 3600}), .tv_usec = 1000};
     SetOption(process.table, *socket, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
   }
   process.table->Add(std::move(socket), Luck().OneIn(2));

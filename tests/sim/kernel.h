@@ -14,6 +14,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <deque>
 #include <map>
 #include <memory>
@@ -96,6 +97,17 @@ struct TextFile final : File {
   size_t offset = 0;
 };
 
+// A memfd. Zeroed, and aligned as a mapping is.
+struct MemoryFile final : File {
+  struct Freer {
+    void operator()(void* at) const { std::free(at); }
+  };
+  const char* kind() const override { return "memory"; }
+  void Resize(size_t bytes);
+  size_t size = 0;
+  std::unique_ptr<void, Freer> bytes;
+};
+
 // Something that the engine has no business with: a file that can take for ever to close.
 struct OtherFile final : File {
   const char* kind() const override { return "other"; }
@@ -173,6 +185,7 @@ struct Trapped {
   // For the checks.
   int sends = 0;  // that were not interrupted
   int installs = 0;
+  std::weak_ptr<File> twin;  // what was installed last
   uint64_t disturbed_before = 0;
 };
 
@@ -240,11 +253,14 @@ struct Kernel {
   void EndTask(const std::shared_ptr<Task>& task);
   // The task leaves its call without an answer.
   void LeaveCall(Task& task);
+  // SIGKILL for the engine: its descriptors and mappings go, and what it has asked of tasks.
+  void EngineDies();
   // Carries out what the engine has asked of it. False: nothing to do.
   bool CarryOutInstall(Task& task);
 
   std::shared_ptr<FdTable> engine_table = std::make_shared<FdTable>(kEngineFirstFd);
   std::map<pid_t, std::shared_ptr<Task>> tasks;
+  std::multimap<void*, std::shared_ptr<MemoryFile>> mappings;
   std::map<uint64_t, Socket*> sockets;  // all that are open, by inode
   uint64_t next_inode = 100;
   uint64_t next_cookie = 1;
@@ -254,6 +270,7 @@ struct Kernel {
   bool ignores = false;  // the operator has named a network that stays on the ordinary path
   uint64_t now = 1;      // nanoseconds
   // For the checks.
+  uint64_t engines_killed = 0;
   uint64_t received = 0, answered = 0, failed_receives = 0, failed_sends = 0;
 };
 

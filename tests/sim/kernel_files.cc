@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <cstring>
 
 #include "tests/sim/kernel.h"
 #include "tests/sim/world.h"
@@ -93,6 +94,14 @@ std::string FdInfoFile::Text() const {
   return text;
 }
 
+void MemoryFile::Resize(size_t its_size) {
+  constexpr size_t kPage = 4096;
+  const size_t whole = (its_size + kPage - 1) / kPage * kPage;
+  size = its_size;
+  bytes.reset(std::aligned_alloc(kPage, whole));
+  std::memset(bytes.get(), 0, whole);
+}
+
 std::shared_ptr<Task> Kernel::FindTask(pid_t tid) const {
   const auto found = tasks.find(tid);
   return found == tasks.end() ? nullptr : found->second;
@@ -121,6 +130,15 @@ void Kernel::EndTask(const std::shared_ptr<Task>& task) {
   if (task->process->tasks.empty()) task->process->table->open.clear();
 }
 
+void Kernel::EngineDies() {
+  ++engines_killed;
+  for (const auto& [tid, task] : tasks) {
+    if (task->inside != nullptr) task->inside->install = nullptr;
+  }
+  mappings.clear();
+  engine_table->open.clear();
+}
+
 namespace {
 
 // What watched the old file under this number must watch the new one, unless the program itself has been at
@@ -140,6 +158,19 @@ void CheckRegistrations(const Task& task, const Install& install) {
   }
 }
 
+// A second descriptor for one call can only take the first back, which is then the container's own again. An
+// engine that takes the call over may find it taken back and begin anew, but never replaces what is there.
+void CheckInstallCount(Trapped& call, const Install& install, const FileRef& there) {
+  const auto* socket = dynamic_cast<const Socket*>(install.file.get());
+  const bool host = socket == nullptr || socket->netns == kHostNetns;
+  const bool replaces = there != nullptr && call.twin.lock() == there;
+  ++call.installs;
+  const bool too_many = Kernel::Get().engines_killed == 0 && call.installs > (host ? 1 : 2);
+  if (too_many || (host && replaces))
+    World::Get().Wrong("call %llu has got a second descriptor", static_cast<unsigned long long>(call.id));
+  if (host) call.twin = install.file;
+}
+
 }  // namespace
 
 bool Kernel::CarryOutInstall(Task& task) {
@@ -157,10 +188,7 @@ bool Kernel::CarryOutInstall(Task& task) {
   }
   install.result = install.number;
   CheckRegistrations(task, install);
-  // The second can only take the first back: not with a socket of the host's.
-  const auto* socket = dynamic_cast<const Socket*>(install.file.get());
-  if (++call.installs > 1 && (call.installs > 2 || socket == nullptr || socket->netns == kHostNetns))
-    World::Get().Wrong("call %llu has got a second descriptor", static_cast<unsigned long long>(call.id));
+  CheckInstallCount(call, install, table.Get(install.number));
   table.open[install.number].file = install.file;
   table.open[install.number].cloexec = install.cloexec;
   return true;

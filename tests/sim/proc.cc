@@ -166,6 +166,8 @@ int __wrap_fstat(int fd, struct stat* into) {
   std::memset(into, 0, sizeof(*into));
   into->st_dev = 9;
   into->st_ino = file->inode;
+  const auto* memory = dynamic_cast<const MemoryFile*>(file.get());
+  into->st_size = memory != nullptr ? static_cast<off_t>(memory->size) : 0;
   return 0;
 }
 

@@ -219,6 +219,7 @@ int __wrap_epoll_create1(int /*flags*/) {
 int __wrap_epoll_ctl(int epoll_fd, int operation, int fd, epoll_event* event) {
   World& world = World::Get();
   world.Enter("epoll_ctl", epoll_fd, fd);
+  if (epoll_fd < 0 || fd < 0) return Answer(EBADF);
   const auto epoll = OpenAs<Epoll>(epoll_fd);
   if (epoll == nullptr) return Answer(EINVAL);
   const FileRef file = Open(fd);
@@ -327,6 +328,7 @@ int __wrap_getsockopt(int fd, int level, int name, void* value, socklen_t* size)
 
 int __wrap_setsockopt(int fd, int level, int name, const void* value, socklen_t size) {
   World::Get().Enter("setsockopt", fd, name);
+  if (fd < 0) return Answer(EBADF);  // of a socket that could not be made; which nobody else has either
   const auto socket = OpenAs<Socket>(fd);
   if (socket == nullptr) return Answer(ENOTSOCK);
   if (const int error = World::Get().Fault({ENOMEM, EPERM}); error != 0) return Answer(error);

@@ -35,6 +35,14 @@ Fiber& World::Spawn(const std::string& name, std::shared_ptr<FdTable> table, std
   return *fibers_.back();
 }
 
+void World::KillFibers() {
+  Trace("the engine is killed");
+  fibers_.clear();
+  life_ = std::make_shared<char>();
+  next_tid_ = kEnginePid;
+  ForgetThreads();
+}
+
 bool World::Step() {
   std::vector<std::pair<size_t, Fiber*>> fibers;
   std::vector<std::pair<size_t, Actor*>> actors;
@@ -45,7 +53,7 @@ bool World::Step() {
   for (Actor* actor : actors_) {
     if (const size_t weight = actor->Weight(); weight > 0) actors.emplace_back(total += weight, actor);
   }
-  if (total == 0 || (!deadlines_.empty() && chance.OneIn(40))) return AdvanceClock();
+  if (total == 0 || (!deadlines_.empty() && !time_stands_still && chance.OneIn(40))) return AdvanceClock();
   const size_t picked = chance.Below(total);
   for (const auto& [end, fiber] : fibers) {
     if (picked < end) return fiber->Resume(), true;

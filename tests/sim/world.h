@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdint>
 #include <initializer_list>
@@ -39,6 +40,10 @@ class World {
   static World& Get();
 
   Fiber& Spawn(const std::string& name, std::shared_ptr<FdTable> table, std::function<void()> body);
+  // All fibers end where they are. Only from the scheduler.
+  void KillFibers();
+  // Expires when the engine is killed.
+  std::weak_ptr<char> EngineLife() const { return life_; }
   void AddActor(Actor& actor) { actors_.push_back(&actor); }
   void RemoveActor(Actor& actor) { std::erase(actors_, &actor); }
   // Makes steps until `done`, or until nothing can go on. Stops the program with a report after `most` steps.
@@ -46,6 +51,10 @@ class World {
   bool RunUntil(const std::function<bool()>& done, uint64_t most);
   // The earliest time that somebody waits for; 0: nobody does.
   void WaitsUntil(uint64_t time) { deadlines_.push_back(time); }
+  void WaitsNoLonger(uint64_t time) {
+    const auto found = std::find(deadlines_.begin(), deadlines_.end(), time);
+    if (found != deadlines_.end()) deadlines_.erase(found);
+  }
 
   // On a fiber: the start of a system call. Others may run before it goes on.
   void Enter(const char* call, long long first = -1, long long second = -1);
@@ -59,8 +68,9 @@ class World {
 
   Chance chance;
   bool faults = false;
-  size_t fault_rate = 50;      // one call in so many fails
-  size_t preemption_rate = 4;  // others run before one call in so many
+  bool time_stands_still = false;  // while anything else can go on
+  size_t fault_rate = 50;          // one call in so many fails
+  size_t preemption_rate = 4;      // others run before one call in so many
   uint64_t steps = 0;
 
  private:
@@ -71,9 +81,13 @@ class World {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Actor*> actors_;
   std::vector<uint64_t> deadlines_;
+  std::shared_ptr<char> life_ = std::make_shared<char>();
   int next_tid_ = kEnginePid;
   std::vector<std::string> trace_;
   size_t trace_next_ = 0;
 };
+
+// What is known of fibers that are no more: who waits for whom, which locks are held.
+void ForgetThreads();
 
 }  // namespace shunt::sim
