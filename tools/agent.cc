@@ -30,8 +30,8 @@
 #include "tools/keeper.h"
 #include "tools/log.h"
 #include "tools/process_limits.h"
-#include "tools/systemd.h"
 #include "tools/stored_holdings.h"
+#include "tools/systemd.h"
 
 namespace shunt {
 namespace {
