@@ -130,6 +130,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
   void Hold(uint64_t key, const Served& served) const;
   std::shared_ptr<HostPort> SharedHostPort(uint64_t netns, const net::Publish& publish);
   void Refresh(const std::shared_ptr<Served>& served);
+  void Deliver(const std::shared_ptr<Served>& served);
   void OnEnded(uint64_t key, std::unique_ptr<Guest> guest);
   static void OnViewDelivered(Message& message);
   static void OnViewReturned(Message& message);
@@ -371,7 +372,7 @@ absl::Status RealAccelerator::Introduced(Served& served, Fd route_monitor, Intro
 }
 
 void RealAccelerator::Activate(Container& container) {
-  if (const auto found = served_.find(container.key); found != served_.end()) Refresh(found->second);
+  if (const auto found = served_.find(container.key); found != served_.end()) Deliver(found->second);
 }
 
 // One for each network and port, however many listeners its processes come with.
@@ -394,6 +395,16 @@ void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
   ContainerNetwork network = served->memory->network();
   if (!ReadContainerNetwork(served->route_monitor.get(), network).ok()) return;
   served->memory->SetNetwork(network);
+  Deliver(served);
+}
+
+// A view of what is known of the container's network, to its reactors. One at a time.
+void RealAccelerator::Deliver(const std::shared_ptr<Served>& served) {
+  if (served->corpse != nullptr || served->listener == nullptr) return;
+  if (served->update_in_flight) {
+    served->update_again = true;
+    return;
+  }
   absl::StatusOr<std::unique_ptr<const NetworkView>> view =
       views_->Make(served->spec, served->memory->network());
   if (!view.ok()) return;

@@ -82,7 +82,9 @@ Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
   if (call.resumed()) {
     // Whoever began this may have started the connection, too.
     if (error == EALREADY) error = EINPROGRESS;
-    if (error == EISCONN) error = (twin.flags & O_NONBLOCK) != 0 ? EINPROGRESS : 0;
+    if (error == EISCONN) error = 0;
+    // The first connect of a nonblocking socket never says 0, however fast the peer is; a second one may.
+    if (error == 0 && (twin.flags & O_NONBLOCK) != 0) error = EINPROGRESS;
   }
   if (twin.flags != O_NONBLOCK) fcntl(twin.fd.get(), F_SETFL, twin.flags);
   if (error != EINPROGRESS) return error == 0 ? Reply::Return(0) : Reply::Fail(error);

@@ -123,6 +123,8 @@ class Agent {
   const AgentOptions& options_;
   ServiceManager manager_;
   SocketFile intake_, control_;  // until the keeper has them
+  bool holds_intake_ = false;    // the service manager has kept it for us
+  bool holds_control_ = false;
   std::unique_ptr<Keeper> keeper_;
   bool was_ready_ = false;
   std::optional<int> exit_status_;
@@ -175,22 +177,22 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
       if (!SocketFile::IsInPlace(stored.control, stored.control_node)) stored.control.clear();
     }
   }
-  for (Adopted::One& one : adopted.holdings) {
+  const auto copy_of = [](const Fd& fd) { return Fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)); };
+  for (const Adopted::One& one : adopted.holdings) {
     if (one.name.tag == HoldingTag::kIntake && stored.socket == settings.socket) {
-      intake_ = SocketFile::Adopt(std::move(one.fds[0]), settings.socket, stored.socket_node);
+      intake_ = SocketFile::Adopt(copy_of(one.fds[0]), settings.socket, stored.socket_node);
+      holds_intake_ = true;
     }
     if (one.name.tag == HoldingTag::kControl && stored.control == settings.control) {
-      control_ = SocketFile::Adopt(std::move(one.fds[0]), settings.control, stored.control_node);
+      control_ = SocketFile::Adopt(copy_of(one.fds[0]), settings.control, stored.control_node);
+      holds_control_ = true;
     }
   }
-  std::erase_if(adopted.holdings, [](const Adopted::One& one) {
-    return one.name.tag == HoldingTag::kSettings || one.name.tag == HoldingTag::kIntake ||
-           one.name.tag == HoldingTag::kControl;
-  });
   std::vector<uid_t> uids = options_.allow_uids;
   uids.insert(uids.end(), config.allow_uids.begin(), config.allow_uids.end());
   if (adopted.activated.valid()) {
     intake_ = SocketFile::Adopt(std::move(adopted.activated), settings.socket, {});
+    holds_intake_ = false;
   } else if (intake_.fd() < 0) {
     absl::StatusOr<SocketFile> made = SocketFile::Listen(settings.socket, PeerRule(uids).SocketMode());
     if (!made.ok()) return made.status();
@@ -210,22 +212,21 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
 }
 
 absl::Status Agent::HoldAll(const AgentSettings& settings, Adopted adopted) {
-  absl::StatusOr<Fd> file = settings.ToFile();
-  if (!file.ok()) return file.status();
+  // What the service manager has kept comes first; what is new then takes its place there, too.
+  for (Adopted::One& one : adopted.holdings) {
+    if (absl::Status status = keeper_->HoldAdopted(one.name, std::move(one.fds)); !status.ok()) return status;
+  }
   const auto hold = [this](HoldingTag tag, Fd fd) {
     std::vector<Fd> fds;
     fds.push_back(std::move(fd));
     return keeper_->Hold({tag, 0}, std::move(fds));
   };
-  for (absl::Status status :
-       {hold(HoldingTag::kSettings, *std::move(file)), hold(HoldingTag::kIntake, intake_.Release()),
-        hold(HoldingTag::kControl, control_.Release())}) {
-    if (!status.ok()) return status;
-  }
-  for (Adopted::One& one : adopted.holdings) {
-    if (absl::Status status = keeper_->HoldAdopted(one.name, std::move(one.fds)); !status.ok()) return status;
-  }
-  return absl::OkStatus();
+  absl::StatusOr<Fd> file = settings.ToFile();
+  absl::Status status = file.status();
+  if (status.ok()) status = hold(HoldingTag::kSettings, *std::move(file));
+  if (status.ok() && !holds_intake_) status = hold(HoldingTag::kIntake, intake_.Release());
+  if (status.ok() && !holds_control_) status = hold(HoldingTag::kControl, control_.Release());
+  return status;
 }
 
 void Agent::OnReady() {

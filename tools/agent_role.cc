@@ -245,8 +245,8 @@ void AgentRole::Reload() {
     return;
   }
   absl::StatusOr<std::string> text = ReadConfigText(options_.config);
-  absl::StatusOr<AgentConfig> config = text.status();
-  if (text.ok()) config = ParseAgentConfig(*text, options_.config);
+  absl::StatusOr<AgentConfig> config =
+      text.ok() ? ParseAgentConfig(*text, options_.config) : absl::StatusOr<AgentConfig>(text.status());
   absl::Status status = config.status();
   if (status.ok()) status = intake_->Allow(PeersFor(*config));
   if (!status.ok()) {

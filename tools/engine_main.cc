@@ -225,6 +225,9 @@ void EngineMain::Begin() {
   accelerator_->Begin();
   const absl::StatusOr<std::string> confined = ConfineEngine();
   if (arguments_.role == "agent") {
+    log::Info("{}", accelerator_->LocksInForce());
+    if (!accelerator_->CanPublish())
+      log::Warning("published ports stay inside: the container's network helper has to forward them");
     if (confined.ok()) {
       log::Info("confinement: {}", *confined);
     } else {

@@ -257,13 +257,13 @@ void Keeper::OnEnded(const StarterReport& report) {
   }
   if (report.kind != StarterReport::Kind::kEnded || report.pid != last_pid_) return;
   last_end_ = DescribeEnd(report.pid, report.detail);
-  // Somebody has killed it before it could serve, which is no fault of its own. (If that never stops,
-  // kMostDeaths ends it.)
-  const bool killed = WIFSIGNALED(report.detail) && WTERMSIG(report.detail) == SIGKILL;
-  if (killed && std::exchange(last_counted_, false) && failures_ > 0) {
-    --failures_;
-    if (restart_at_) restart_at_ = Clock::now();
-  }
+  // Somebody has killed it, which is no fault of its own. Should they all be killed before they can serve, as
+  // where memory is short, they count in the end.
+  if (!WIFSIGNALED(report.detail) || WTERMSIG(report.detail) != SIGKILL) return;
+  if (!deaths_.empty()) deaths_.pop_back();
+  if (!std::exchange(last_counted_, false) || ++early_kills_ > kMostEarlyKills || failures_ == 0) return;
+  --failures_;
+  if (restart_at_) restart_at_ = Clock::now();
 }
 
 void Keeper::ReadLink(EngineProcess& engine) {

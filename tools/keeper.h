@@ -62,7 +62,10 @@ struct KeeperPatience {
   // Before the next attempt, after that many failures in a row; one more and the keeper gives up.
   std::array<Ms, 4> pauses{Ms(0), Ms(10), Ms(50), Ms(200)};
 };
-inline constexpr size_t kMostDeaths = 100;  // within death_window, or the keeper gives up
+inline constexpr size_t kMostDeaths =
+    100;  // within death_window, or the keeper gives up; SIGKILLs do not count
+inline constexpr size_t kMostEarlyKills =
+    50;  // in a row of engines that have not served yet; more of them do
 
 // Finds the listener that is held for a container; -1: none.
 using FindListener = std::function<int(uint64_t container)>;
@@ -200,6 +203,7 @@ class Keeper {
   std::optional<Clock::time_point> restart_at_;
   bool upgrading_ = false;  // from the request to success or failure
   size_t failures_ = 0;     // in a row, without one that served
+  size_t early_kills_ = 0;  // the same, of those that somebody killed
   std::deque<Clock::time_point> deaths_;
   std::string last_end_;                         // how the last engine ended, for the log
   pid_t last_pid_ = 0;                           // which one, as long as only its status can tell why

@@ -56,6 +56,7 @@ void Keeper::OnReady(EngineProcess& engine, const KeeperPacket& packet) {
   engine.phase = Phase::kReady;
   engine.next_ping = now + options_.patience.ping;
   failures_ = 0;
+  early_kills_ = 0;
   gave_up_ = false;
   const bool upgraded = &engine == next_.get();
   if (upgraded) {

@@ -134,6 +134,10 @@ absl::StatusOr<uint64_t> OwnNetnsCookie() {
   return sim::kHostNetns;
 }
 
+int FirstUnprivilegedPort() {
+  return 1024;  // the kernel's own default
+}
+
 absl::StatusOr<NetnsVisit> VisitNetns(pid_t tid, int sockets_of_each_family) {
   World& world = World::Get();
   world.Enter("visit the network of", tid);

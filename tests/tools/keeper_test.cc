@@ -264,11 +264,23 @@ TEST(KeeperTest, GivesUpWhenEnginesThatServedDieTooOften) {
   for (size_t i = 1; i <= kMostDeaths; ++i) {
     ASSERT_TRUE(stage.Ready(i));
     ASSERT_FALSE(stage.keeper->gave_up());
-    kill(stage.keeper->engine_pid(), SIGKILL);
+    kill(stage.keeper->engine_pid(), SIGABRT);
   }
   ASSERT_TRUE(stage.Ready(kMostDeaths + 1));
-  kill(stage.keeper->engine_pid(), SIGKILL);
+  kill(stage.keeper->engine_pid(), SIGABRT);
   EXPECT_TRUE(stage.Until([&] { return stage.keeper->gave_up(); }));
+}
+
+TEST(KeeperTest, NeverGivesUpBecauseSomebodyKillsEnginesThatServed) {
+  KeeperStage stage;
+  stage.options.patience.death_window = Ms(600'000);
+  stage.Start();
+  for (size_t i = 1; i <= kMostDeaths + 20; ++i) {
+    ASSERT_TRUE(stage.Ready(i));
+    ASSERT_FALSE(stage.keeper->gave_up());
+    kill(stage.keeper->engine_pid(), SIGKILL);
+  }
+  EXPECT_TRUE(stage.Ready(kMostDeaths + 21));
 }
 
 TEST(KeeperTest, TriesAgainWhenAnEngineDoesNotGetReadyInTime) {

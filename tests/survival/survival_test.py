@@ -1,0 +1,263 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Containers connect all the time; meanwhile engines are killed, upgraded, and even the keeper is killed.
+
+    tests/support/arena -- tests/survival/survival_test.py agent|run SHUNT CALLER ECHO_SERVER
+
+No connect may fail or hang, and a connection that was there before must not notice. SHUNT_SURVIVAL=full does as often
+as we promise (200 kills, 50 upgrades); else a tenth of it. The longest connect is printed.
+"""
+
+import array
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+HOST = "203.0.113.1"
+PATIENCE = 120
+CONTAINERS = 4
+THREADS = 8
+FULL = os.environ.get("SHUNT_SURVIVAL") == "full"
+KILLS = 200 if FULL else 20
+UPGRADES = 50 if FULL else 5
+KEEPER_KILLS = 20 if FULL else 3
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def name_of(pid):
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def engines():
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and name_of(entry) == "shunt-engine"]
+
+
+def until(condition, what):
+    end = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        if time.monotonic() > end:
+            raise AssertionError("did not happen: " + what)
+        time.sleep(0.005)
+    return result
+
+
+class Store:
+    """A service manager as far as we need one: takes notices, and keeps descriptors over a restart."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.kept = []  # (name, descriptor), in the order in which they came
+        self.ready = threading.Semaphore(0)
+        self.lock = threading.Lock()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        while True:
+            data, control, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(4 * 64))
+            fds = array.array("i")
+            for _, _, payload in control:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            fields = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
+            with self.lock:
+                if fields.get("FDSTORE") == "1":
+                    self.kept += [(fields["FDNAME"], fd) for fd in fds]
+                if fields.get("FDSTOREREMOVE") == "1":
+                    for _, fd in [one for one in self.kept if one[0] == fields["FDNAME"]]:
+                        os.close(fd)
+                    self.kept = [one for one in self.kept if one[0] != fields["FDNAME"]]
+            if fields.get("READY") == "1":
+                self.ready.release()
+
+    def start(self, command, log):
+        """Starts a service with what is kept, as a service manager does."""
+        with self.lock:
+            kept = list(self.kept)
+
+        def hand_over():
+            high = [os.dup2(fd, 600 + i) for i, (_, fd) in enumerate(kept)]
+            for i, fd in enumerate(high):
+                os.dup2(fd, 3 + i)
+            os.closerange(600, 600 + len(high))
+
+        environment = {**os.environ, "NOTIFY_SOCKET": self.path, "LISTEN_FDS": str(len(kept)),
+                       "LISTEN_FDNAMES": ":".join(name for name, _ in kept)}
+        script = 'export LISTEN_PID=$$; exec "$@"'
+        return subprocess.Popen(["sh", "-c", script, "sh", *command], env=environment, stdin=subprocess.DEVNULL,
+                                stdout=log, stderr=log, preexec_fn=hand_over, close_fds=False)
+
+
+class Survival(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        server = subprocess.Popen([ECHO_SERVER, HOST, "0", "2"], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        self.addCleanup(server.stdout.close)
+        self.port = "".join(filter(str.isdigit, server.stdout.readline()))
+        self.random = random.Random(os.environ.get("SHUNT_SURVIVAL_SEED", "1"))
+        self.callers = []
+
+    def spawn(self, command, stop):
+        caller = subprocess.Popen([*command, CALLER_INSIDE, HOST, self.port, str(THREADS), stop], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True)
+        self.callers.append(caller)
+        self.addCleanup(caller.wait)
+        self.addCleanup(caller.kill)
+
+    def wait_until_calling(self):
+        for caller in self.callers:
+            line = caller.stdout.readline()
+            self.assertEqual(line, "calling\n", line or caller.stderr.read())
+
+    def finish(self, stop, what):
+        """Lets the callers end, and looks at what they have to say."""
+        with open(stop, "w", encoding="ascii"):
+            pass
+        longest = connects = 0
+        for caller in self.callers:
+            output, errors = caller.communicate(timeout=PATIENCE)
+            told = json.loads(output.splitlines()[-1]) if output else {"failures": {"the caller": errors}}
+            self.assertEqual(told["failures"], {}, errors[-2000:])
+            self.assertGreater(told["echoes"], 0)
+            longest, connects = max(longest, told["longest_us"]), connects + told["connects"]
+        print(f"{what}: {connects} connects, none failed; the longest took {longest / 1000:.1f} ms", flush=True)
+
+    def kill_an_engine(self):
+        time.sleep(self.random.uniform(0.02, 0.12))  # a random moment: waits for nothing
+        victim = self.random.choice(until(engines, "an engine"))
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+class Run(Survival):
+    def test_engines_of_shunt_run_are_killed(self):
+        stop = os.path.join(self.folder, "stop")
+        for _ in range(CONTAINERS):
+            self.spawn([SHUNT, "run", "--net", "none", "--"], stop)
+        self.wait_until_calling()
+        for _ in range(KILLS):
+            self.kill_an_engine()
+        self.finish(stop, f"{KILLS} engines of shunt run killed")
+
+
+class Agent(Survival):
+    def setUp(self):
+        super().setUp()
+        self.socket = os.path.join(self.folder, "agent.sock")
+        self.rootfs = os.path.join(self.folder, "rootfs")
+        for name in ("etc", "proc", "sys", "dev", "tmp"):
+            os.makedirs(os.path.join(self.rootfs, name))
+        shutil.copy(CALLER, os.path.join(self.rootfs, "caller"))
+        self.store = Store(self.folder)
+        self.log = open(os.path.join(self.folder, "log"), "w+", encoding="utf-8")
+        self.addCleanup(self.log.close)
+        self.agent = None
+        self.addCleanup(self.stop_agent)
+        self.start_agent()
+        self.tag = os.urandom(4).hex()
+
+    def start_agent(self):
+        command = [SHUNT, "agent", "--socket", self.socket, "--fd-store"]
+        self.agent = self.store.start(command, self.log)
+        self.assertTrue(self.store.ready.acquire(timeout=PATIENCE), self.text())
+
+    def stop_agent(self):
+        if self.agent.poll() is None:
+            self.agent.terminate()
+            self.agent.wait(PATIENCE)
+
+    def text(self):
+        self.log.flush()
+        self.log.seek(0)
+        return self.log.read()[-3000:]
+
+    def start_containers(self):
+        profile = subprocess.run([SHUNT, "profile", "--listener", self.socket], check=True, stdout=subprocess.PIPE,
+                                 text=True).stdout
+        for number in range(CONTAINERS):
+            name = f"survival-{self.tag}-{number}"
+            bundle = os.path.join(self.folder, name)
+            os.makedirs(bundle)
+            subprocess.run(["runc", "spec"], cwd=bundle, check=True)
+            path = os.path.join(bundle, "config.json")
+            with open(path, encoding="utf-8") as file:
+                config = json.load(file)
+            config["process"].update(terminal=False, args=[CALLER_INSIDE, HOST, self.port, str(THREADS), "/tmp/stop"])
+            config["process"].pop("rlimits", None)
+            config["root"] = {"path": self.rootfs, "readonly": False}
+            config["linux"]["seccomp"] = json.loads(profile)
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(config, file)
+            command = ["runc", "--root", os.path.join(self.folder, "state")]
+            self.callers.append(subprocess.Popen([*command, "run", "--bundle", bundle, name], stdin=subprocess.DEVNULL,
+                                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            self.addCleanup(subprocess.run, [*command, "delete", "--force", name], stderr=subprocess.DEVNULL,
+                            check=False)
+        self.wait_until_calling()
+
+    def upgrade(self):
+        # Straight after a kill there may be no engine to upgrade, which it says.
+        end = time.monotonic() + PATIENCE
+        while (result := subprocess.run([SHUNT, "ctl", "--socket", self.socket, "upgrade"], stderr=subprocess.PIPE,
+                                        text=True, check=False)).returncode != 0:
+            self.assertLess(time.monotonic(), end, result.stderr + self.text())
+
+    def test_engines_of_an_agent_are_killed_and_upgraded(self):
+        self.start_containers()
+        upgrades = set(self.random.sample(range(KILLS), UPGRADES))
+        for number in range(KILLS):
+            self.kill_an_engine()
+            if number in upgrades:
+                before = until(engines, "an engine")
+                self.upgrade()
+                until(lambda: not set(before) & set(engines()), "the end of the old engine")
+        self.finish(os.path.join(self.rootfs, "tmp/stop"), f"{KILLS} engines of an agent killed, {UPGRADES} upgraded")
+
+    def test_only_upgrades(self):
+        self.start_containers()
+        for _ in range(UPGRADES):
+            self.upgrade()
+        self.finish(os.path.join(self.rootfs, "tmp/stop"), f"{UPGRADES} upgrades")
+
+    def test_the_keeper_is_killed_and_started_again_by_a_service_manager(self):
+        self.start_containers()
+        for _ in range(KEEPER_KILLS):
+            time.sleep(self.random.uniform(0.05, 0.3))  # a random moment: waits for nothing
+            old = engines()
+            self.agent.kill()
+            self.agent.wait(PATIENCE)
+            until(lambda: not set(old) & set(engines()), "the end of the old engine with its keeper")
+            self.start_agent()
+        self.finish(os.path.join(self.rootfs, "tmp/stop"), f"{KEEPER_KILLS} keepers killed")
+
+
+if __name__ == "__main__":
+    SHUNT, CALLER, ECHO_SERVER = sys.argv[2:5]
+    CALLER_INSIDE = CALLER if sys.argv[1] == "run" else "/caller"
+    if sys.argv[1] == "agent" and not shutil.which("runc"):
+        print("skipped: runc is not installed")
+        sys.exit(77)
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(Run if sys.argv[1] == "run" else Agent)
+    sys.exit(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())
