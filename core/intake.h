@@ -107,12 +107,13 @@ class Intake {
   // about the peer decides alone. `receive` is called from HandleEvents().
   static absl::StatusOr<std::unique_ptr<Intake>> Listen(IntakeOptions options, Receiver receive);
 
-  // The same on a socket that is there already, and stays in the file system when we go. `options.path` is not
-  // looked at.
+  // The same on a socket that is there already, and stays in the file system when we go. `options.path` is
+  // not looked at.
   static absl::StatusOr<std::unique_ptr<Intake>> Start(IntakeOptions options, SocketFile socket,
                                                        Receiver receive);
 
-  // Closes everything; what Listen() has made it removes from the file system, unless somebody has replaced it.
+  // Closes everything; what Listen() has made it removes from the file system, unless somebody has replaced
+  // it.
   ~Intake();
   Intake(const Intake&) = delete;
   Intake& operator=(const Intake&) = delete;

@@ -123,12 +123,14 @@ absl::Status SocketFile::SetMode(mode_t mode) const {
   return absl::OkStatus();
 }
 
-void SocketFile::Remove() const {
+bool SocketFile::IsInPlace(const std::string& path, NodeIdentity node) {
   struct stat info {};
-  if (node_.inode != 0 && lstat(path_.c_str(), &info) == 0 && info.st_dev == node_.device &&
-      info.st_ino == node_.inode) {
-    unlink(path_.c_str());
-  }
+  return node.inode != 0 && lstat(path.c_str(), &info) == 0 && info.st_dev == node.device &&
+         info.st_ino == node.inode;
+}
+
+void SocketFile::Remove() const {
+  if (IsInPlace(path_, node_)) unlink(path_.c_str());
 }
 
 }  // namespace shunt

@@ -38,6 +38,9 @@ class SocketFile {
   Fd Release() { return std::move(socket_); }
 
   absl::Status SetMode(mode_t mode) const;
+  // Whether `path` still leads to it. False for one that is not ours to remove.
+  static bool IsInPlace(const std::string& path, NodeIdentity node);
+
   // Removes the node from the file system, unless somebody has replaced it.
   void Remove() const;
 

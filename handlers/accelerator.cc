@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <linux/nsfs.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -21,6 +20,7 @@
 #include "handlers/container.h"
 #include "handlers/handlers.h"
 #include "handlers/introduction.h"
+#include "handlers/network_views.h"
 #include "net/netns.h"
 
 namespace shunt {
@@ -32,46 +32,6 @@ constexpr Route kRoutes[] = {SHUNT_ROUTES(SHUNT_ROUTE)};
 
 // Sockets of its own network that a container has in store for twins that go home.
 constexpr int kHomeSockets = 2;
-
-// Networks that no twin may ever reach, whatever the container's own are.
-net::SubnetSet AlwaysOrdinary() {
-  net::SubnetSet set;
-  for (const char* text : {"127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128"}) {
-    const absl::StatusOr<net::Subnet> subnet = net::ParseSubnet(text);
-    SHUNT_CHECK(subnet.ok() && set.Add(*subnet));
-  }
-  return set;
-}
-
-net::LockPolicy PolicyFor(const net::SubnetSet& ordinary, const std::vector<net::Publish>& publish) {
-  net::LockPolicy policy{.deny = ordinary};
-  for (const net::Publish& port : publish) {
-    const net::IpAddress any4 = net::IpAddress::FromV4({0});
-    if (!port.host_ip || (port.host_ip->IsV6() && port.host_ip->IsUnspecified())) {
-      policy.listen.push_back({any4, port.host_port});
-      policy.listen.push_back({net::IpAddress(), port.host_port});
-    } else {
-      policy.listen.push_back({*port.host_ip, port.host_port});
-    }
-  }
-  return policy;
-}
-
-// What OwnPublishedPort() (handlers/way.h) lets a connection reach, and nothing around it. Twins for other
-// connections do not get this: the address of a connect can be exchanged under our hands.
-std::vector<net::Endpoint> OwnPorts(const std::vector<net::Publish>& publish) {
-  std::vector<net::Endpoint> ports;
-  for (const net::Publish& port : publish) {
-    if (port.host_ip && !port.host_ip->IsUnspecified()) {
-      ports.push_back({*port.host_ip, port.host_port});
-      continue;
-    }
-    ports.push_back({net::IpAddress::FromV4({htonl(INADDR_LOOPBACK)}), port.host_port});
-    if (!port.host_ip || port.host_ip->IsV6())
-      ports.push_back({net::IpAddress::FromV6(in6addr_loopback), port.host_port});
-  }
-  return ports;
-}
 
 // True if the task's user namespace owns the host's network (or is above its owner), so that its root may
 // undo a device lock.
@@ -151,8 +111,8 @@ class RealAccelerator final : public Accelerator, public Introducer {
   void Halt() override { engine_->Halt(); }
   int event_fd() const override { return events_.get(); }
   void HandleEvents() override;
-  std::string LocksInForce() const override;
-  bool CanPublish() const override { return locks_ == net::SocketLock::Kind::kProgram; }
+  std::string LocksInForce() const override { return views_->LocksInForce(); }
+  bool CanPublish() const override { return views_->locks() == net::SocketLock::Kind::kProgram; }
   std::vector<CounterValue> Counters() const override;
   std::vector<ReactorStatus> Reactors() const override;
   std::vector<ContainerStatus> Containers() const override;
@@ -163,11 +123,6 @@ class RealAccelerator final : public Accelerator, public Introducer {
 
  private:
   absl::Status Watch(int fd, uint64_t what);
-  void ChooseLocks();
-  absl::Status ReadHostNetwork();
-  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> LockFor(const net::LockPolicy& policy);
-  static absl::Status ReadNetwork(int route_monitor, ContainerNetwork& network);
-  absl::StatusOr<std::unique_ptr<const NetworkView>> MakeView(const Served& served);
   std::unique_ptr<Container> NewContainer(uint64_t key, ContainerSpec spec, ContainerMemory memory,
                                           std::function<void()> ended);
   absl::Status Introduced(Served& served, Fd route_monitor, Introduction& out);
@@ -189,13 +144,8 @@ class RealAccelerator final : public Accelerator, public Introducer {
   std::unique_ptr<Engine> engine_;
   Fd events_;  // an epoll over everything that wakes the control thread
   Fd host_monitor_;
-  Fd host_routes_;
-  std::shared_ptr<const net::HostNetwork> host_;
   uint64_t host_netns_ = 0;
-  net::SocketLock::Kind locks_ = net::SocketLock::Kind::kNone;
-  std::string why_no_program_;
-  // Locks by what they enforce, while some view needs them; then they are retired.
-  std::map<std::string, std::shared_ptr<const net::NumberedLock>> lock_by_policy_;
+  std::unique_ptr<NetworkViews> views_;
   std::map<uint64_t, std::shared_ptr<Served>> served_;
   std::map<std::pair<uint64_t, std::string>, std::weak_ptr<HostPort>> host_ports_;  // by network and port
   // What is under way to the reactors and back.
@@ -203,7 +153,6 @@ class RealAccelerator final : public Accelerator, public Introducer {
   std::map<const LockRetirement*, std::unique_ptr<LockRetirement>> retirements_;
   std::map<uint64_t, Adopted> adopted_;
   uint64_t next_key_;
-  uint64_t next_lock_ = 1;
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
 };
 
@@ -222,8 +171,9 @@ absl::Status RealAccelerator::Init() {
   Result<Fd> monitor = net::OpenRouteMonitor();
   if (!monitor) return ToStatus(monitor.error(), "open a route monitor");
   host_monitor_ = std::move(*monitor);
-  if (absl::Status status = ReadHostNetwork(); !status.ok()) return status;
-  ChooseLocks();
+  absl::StatusOr<std::unique_ptr<NetworkViews>> views = NetworkViews::Create(options_.lock_socket);
+  if (!views.ok()) return views.status();
+  views_ = *std::move(views);
 
   absl::Status bench_failure = absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(
@@ -248,128 +198,6 @@ absl::Status RealAccelerator::Init() {
   engine_ = std::move(*engine);
   if (absl::Status status = Watch(engine_->event_fd(), kEngineEvent); !status.ok()) return status;
   return Watch(host_monitor_.get(), kHostEvent);
-}
-
-// What can be locked is found by locking something.
-void RealAccelerator::ChooseLocks() {
-  absl::StatusOr<Fd> program =
-      net::LoadLockProgram(net::LockPolicy{.deny = AlwaysOrdinary()}, options_.lock_socket);
-  if (program.ok()) {
-    locks_ = net::SocketLock::Kind::kProgram;
-    return;
-  }
-  why_no_program_ = std::string(program.status().message());
-  const auto device = std::find_if(host_->interfaces().begin(), host_->interfaces().end(),
-                                   [](const net::Interface& interface) { return !interface.is_loopback; });
-  const Fd probe(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (device != host_->interfaces().end() && probe.valid() &&
-      net::BindToDevice(probe.get(), device->ifindex)) {
-    locks_ = net::SocketLock::Kind::kDevice;
-  }
-}
-
-std::string RealAccelerator::LocksInForce() const {
-  switch (locks_) {
-    case net::SocketLock::Kind::kProgram:
-      return "locks: eBPF socket filter (connects and published ports are confined by the kernel)";
-    case net::SocketLock::Kind::kDevice:
-      return absl::StrCat(
-          "locks: network device only (connects are confined to the device they leave by; nothing is "
-          "accelerated for a "
-          "container with ignored networks, published ports are forwarded by the network helper); for the "
-          "full lock: ",
-          why_no_program_);
-    case net::SocketLock::Kind::kNone:
-      break;
-  }
-  return absl::StrCat("locks: none, so nothing is accelerated: ", why_no_program_);
-}
-
-absl::Status RealAccelerator::ReadHostNetwork() {
-  if (!host_routes_.valid()) {
-    Result<Fd> routes = net::OpenRouteSocket();
-    if (!routes) return ToStatus(routes.error(), "open a route socket");
-    host_routes_ = std::move(*routes);
-  }
-  absl::StatusOr<net::HostNetwork> host = net::HostNetwork::Read(host_routes_.get());
-  if (!host.ok()) return host.status();
-  host_ = std::make_shared<const net::HostNetwork>(*std::move(host));
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::shared_ptr<const net::NumberedLock>> RealAccelerator::LockFor(
-    const net::LockPolicy& policy) {
-  // A device lock is new whenever the host's network is: what was made in store for a device that has gone
-  // must go, too.
-  std::string key = absl::StrCat("device ", host_->generation());
-  if (locks_ == net::SocketLock::Kind::kProgram) {
-    if (absl::Status status = net::CheckLockPolicy(policy); !status.ok()) return status;
-    key = net::EncodeLockPolicy(policy);
-  }
-  std::shared_ptr<const net::NumberedLock>& lock = lock_by_policy_[key];
-  if (lock == nullptr) {
-    auto made = std::make_shared<net::NumberedLock>();
-    made->number = next_lock_++;
-    if (locks_ == net::SocketLock::Kind::kProgram) {
-      absl::StatusOr<Fd> program = net::LoadLockProgram(policy, options_.lock_socket);
-      if (!program.ok()) {
-        lock_by_policy_.erase(key);
-        return program.status();
-      }
-      made->lock = net::SocketLock::ByProgram(std::move(*program));
-    } else {
-      made->lock = net::SocketLock::ByDevice();
-    }
-    lock = std::move(made);
-  }
-  return lock;
-}
-
-// `route_monitor` is a route socket of the container's namespace.
-absl::Status RealAccelerator::ReadNetwork(int route_monitor, ContainerNetwork& network) {
-  const absl::StatusOr<std::vector<net::IpAddress>> addresses = net::ContainerAddresses(route_monitor);
-  if (!addresses.ok()) return addresses.status();
-  const absl::StatusOr<net::SubnetSet> networks = net::ContainerNetworks(route_monitor);
-  if (!networks.ok()) return networks.status();
-  network.networks = *networks;
-  network.address_count = std::min(addresses->size(), ContainerNetwork::kAddresses);
-  std::copy_n(addresses->begin(), network.address_count, network.addresses.begin());
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::unique_ptr<const NetworkView>> RealAccelerator::MakeView(const Served& served) {
-  auto view = std::make_unique<NetworkView>();
-  const ContainerNetwork& network = served.memory->network();
-  view->ordinary = AlwaysOrdinary();
-  if (!view->ordinary.AddAll(network.networks) || !view->ordinary.AddAll(served.spec.ignore)) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("%s: more than %d networks to keep on the ordinary path", served.spec.name,
-                        net::SubnetSet::kCapacity));
-  }
-  if (locks_ == net::SocketLock::Kind::kNone ||
-      (locks_ == net::SocketLock::Kind::kDevice && network.privileged)) {
-    return view;  // without a lock: nothing is accelerated
-  }
-  net::LockPolicy policy = PolicyFor(view->ordinary, served.spec.publish);
-  absl::StatusOr<std::shared_ptr<const net::NumberedLock>> lock = LockFor(policy);
-  if (!lock.ok()) return lock.status();
-  view->lock = std::move(*lock);
-  if (locks_ == net::SocketLock::Kind::kProgram && !served.spec.publish.empty()) {
-    policy.self = OwnPorts(served.spec.publish);
-    lock = LockFor(policy);
-    if (!lock.ok()) return lock.status();
-    view->own_ports_lock = std::move(*lock);
-    view->own_addresses.assign(network.addresses.begin(),
-                               network.addresses.begin() + static_cast<ptrdiff_t>(network.address_count));
-  }
-  if (locks_ == net::SocketLock::Kind::kDevice) {
-    view->host = host_;
-    for (const net::Interface& interface : host_->interfaces()) {
-      if (host_->Behind(interface.ifindex, served.spec.ignore))
-        view->open_devices.push_back(interface.ifindex);
-    }
-  }
-  return view;
 }
 
 std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, ContainerSpec spec,
@@ -512,7 +340,8 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
                            .owner = visit->owner,
                            .first_unprivileged_port = visit->first_unprivileged_port,
                            .privileged = OwnsHostNetwork(tid)};
-  if (absl::Status status = ReadNetwork(visit->route_monitor.get(), network); !status.ok()) return status;
+  if (absl::Status status = ReadContainerNetwork(visit->route_monitor.get(), network); !status.ok())
+    return status;
   served.memory->SetNetwork(network);
   out.home4 = std::move(visit->tcp4);
   out.home6 = std::move(visit->tcp6);
@@ -527,7 +356,8 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
 // What follows from what is known of its network.
 absl::Status RealAccelerator::Introduced(Served& served, Fd route_monitor, Introduction& out) {
   served.route_monitor = std::move(route_monitor);
-  absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(served);
+  absl::StatusOr<std::unique_ptr<const NetworkView>> view =
+      views_->Make(served.spec, served.memory->network());
   if (!view.ok()) return view.status();
   served.view = std::move(*view);
   const ContainerNetwork& network = served.memory->network();
@@ -563,7 +393,7 @@ void RealAccelerator::Refresh(const std::shared_ptr<Served>& served) {
   }
   // Should this fail the old view stays, which knows less of the network, and its lock still holds.
   ContainerNetwork network = served->memory->network();
-  if (!ReadNetwork(served->route_monitor.get(), network).ok()) return;
+  if (!ReadContainerNetwork(served->route_monitor.get(), network).ok()) return;
   served->memory->SetNetwork(network);
   Deliver(served);
 }
@@ -575,7 +405,8 @@ void RealAccelerator::Deliver(const std::shared_ptr<Served>& served) {
     served->update_again = true;
     return;
   }
-  absl::StatusOr<std::unique_ptr<const NetworkView>> view = MakeView(*served);
+  absl::StatusOr<std::unique_ptr<const NetworkView>> view =
+      views_->Make(served->spec, served->memory->network());
   if (!view.ok()) return;
   std::unique_ptr<ViewUpdate> made(new ViewUpdate{.accelerator = this,
                                                   .control = &engine_->control(),
@@ -631,16 +462,11 @@ void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
 }
 
 void RealAccelerator::RetireUnusedLocks() {
-  for (auto entry = lock_by_policy_.begin(); entry != lock_by_policy_.end();) {
-    if (entry->second.use_count() > 1) {
-      ++entry;
-      continue;
-    }
-    std::unique_ptr<LockRetirement> made(new LockRetirement{
-        .accelerator = this, .lock = std::move(entry->second), .control = &engine_->control()});
+  for (std::shared_ptr<const net::NumberedLock>& lock : views_->TakeUnusedLocks()) {
+    std::unique_ptr<LockRetirement> made(
+        new LockRetirement{.accelerator = this, .lock = std::move(lock), .control = &engine_->control()});
     LockRetirement* const retirement = made.get();
     retirements_[retirement] = std::move(made);
-    entry = lock_by_policy_.erase(entry);
     retirement->outstanding = benches_.size();
     retirement->notices.resize(benches_.size());
     for (size_t i = 0; i < benches_.size(); ++i) {
@@ -673,8 +499,8 @@ void RealAccelerator::HandleEvents() {
     if (what == kEngineEvent) {
       engine_->HandleEvents();
     } else if (what == kHostEvent) {
-      if (net::DrainChanges(host_monitor_.get()) && ReadHostNetwork().ok() &&
-          locks_ == net::SocketLock::Kind::kDevice) {
+      if (net::DrainChanges(host_monitor_.get()) && views_->ReadHost().ok() &&
+          views_->locks() == net::SocketLock::Kind::kDevice) {
         for (const auto& [key, served] : served_) Refresh(served);
       }
     } else if (const auto found = served_.find(what); found != served_.end()) {

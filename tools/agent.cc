@@ -172,6 +172,9 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
     if (one.name.tag == HoldingTag::kSettings) {
       if (absl::StatusOr<AgentSettings> read = AgentSettings::FromFile(one.fds[0].get()); read.ok())
         stored = *read;
+      // An agent that has left in good order has removed its sockets: nobody would reach us by what is kept.
+      if (!SocketFile::IsInPlace(stored.socket, stored.socket_node)) stored.socket.clear();
+      if (!SocketFile::IsInPlace(stored.control, stored.control_node)) stored.control.clear();
     }
   }
   const auto copy_of = [](const Fd& fd) { return Fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)); };
