@@ -19,7 +19,11 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
+#include <string_view>
 
+#include "core/proc_text.h"
 #include "core/task.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
@@ -52,7 +56,21 @@ int64_t MonotonicNow() {
 
 // Nobody tells when a target that waits is killed, or called away by a signal, so it is looked after this
 // often. Else programs that are would fill their container's slots until their timeouts are over.
-constexpr int64_t kLookAfterNs = 500'000'000;
+constexpr int64_t kLookAfterNs = 50'000'000;
+
+// True if a signal waits to be delivered to the thread. Where its filter has WAIT_KILLABLE_RECV, the kernel
+// keeps signals back until we have answered, and a connect that waits would never be interrupted.
+bool SignalWaits(pid_t tid) {
+  std::array<char, 32> path;
+  std::snprintf(path.data(), path.size(), "/proc/%d/status", tid);
+  const Fd file(open(path.data(), O_RDONLY | O_CLOEXEC));
+  std::array<char, 4096> text;
+  const ssize_t size = file.valid() ? read(file.get(), text.data(), text.size()) : -1;
+  if (size <= 0) return false;
+  const auto set = [status = std::string_view(text.data(), static_cast<size_t>(size))](
+                       std::string_view label) { return NumberBehind(status, label, 16).value_or(0); };
+  return ((set("SigPnd:") | set("ShdPnd:")) & ~set("SigBlk:") & ~set("SigIgn:")) != 0;
+}
 
 // A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
 Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
@@ -62,11 +80,15 @@ Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
   if (deadline == 0 && timeout_ns > 0) deadline = MonotonicNow() + timeout_ns;
   {
     // Over before the answer: the thread's next call may be here before we are out.
-    const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid);
+    const Result<net::SocketIdentity> identity = net::Identify(twin.get());
+    const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid,
+                                   identity ? identity->inode : 0);
     int64_t left = 0;
     do {
       left = deadline == 0 ? kLookAfterNs : deadline - MonotonicNow();
       result = co_await PollFd(call, twin.get(), POLLOUT, std::clamp<int64_t>(left, 1, kLookAfterNs));
+      if (result == -ECANCELED && SignalWaits(call.notification.tid) && call.StillValid())
+        co_return Reply::Fail(EINTR);
     } while (result == -ECANCELED && (deadline == 0 || left > kLookAfterNs) && call.StillValid());
   }
   twin.reset();
@@ -209,6 +231,8 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim
                                static_cast<socklen_t>(raw.size));
     return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
   }
+  if (ContainerOf(call).timed_calls.TakeInterrupted(call.notification.tid, socket.info.ino))
+    return Reply::Fail(EINTR);
   // Connecting, connected or listening: the kernel looks at no address (and a lock holds, should this change
   // meanwhile).
   if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
@@ -288,7 +312,6 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   if (NeedsIntroduction(call)) return IntroduceFirst(call, {ConnectSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
   if (view == nullptr || view->lock == nullptr) return Reply::Continue();
-  if (container.timed_calls.TakeInterrupted(call.notification.tid)) return Reply::Fail(EINTR);
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// TimedCalls: the connects with a send timeout that wait in the engine, by thread.
+// TimedCalls: the connects with a send timeout that wait in the engine, by thread and socket.
 //
 // A signal takes a thread out of its trapped call without our being told. With SA_RESTART the same thread
 // then calls again, although for a socket with a send timeout the kernel itself would have said EINTR. So: a
@@ -13,6 +13,7 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 #include "core/limits.h"
 
@@ -23,7 +24,8 @@ class TimedCalls {
   // One waiting call; lives in its task's frame.
   class Mark {
    public:
-    Mark(TimedCalls& calls, pid_t tid) : calls_(calls), place_(calls.Take(tid)) {}
+    Mark(TimedCalls& calls, pid_t tid, uint64_t inode)
+        : calls_(calls), place_(calls.Take(NameOf(tid, inode))) {}
     Mark(const Mark&) = delete;
     Mark& operator=(const Mark&) = delete;
     ~Mark() { calls_.Give(place_); }
@@ -33,11 +35,11 @@ class TimedCalls {
     const size_t place_;
   };
 
-  // True if `tid` is found waiting: its earlier call is over. Says so only once for each.
-  bool TakeInterrupted(pid_t tid) {
+  // True if `tid` is found waiting for this socket: its earlier call is over. Says so only once for each.
+  bool TakeInterrupted(pid_t tid, uint64_t inode) {
     if (waiting_.load(std::memory_order_acquire) == 0) return false;
-    for (std::atomic<pid_t>& place : places_) {
-      pid_t expected = tid;
+    for (std::atomic<uint64_t>& place : places_) {
+      uint64_t expected = NameOf(tid, inode);
       if (place.compare_exchange_strong(expected, kTold)) return true;
     }
     return false;
@@ -46,15 +48,20 @@ class TimedCalls {
  private:
   // A call for each slot that one container can hold on two reactors.
   static constexpr size_t kPlaces = 2 * limits::kTaskSlotsPerListener;
-  static constexpr pid_t kFree = 0;
-  static constexpr pid_t kTold = -1;
+  static constexpr uint64_t kFree = 0;
+  static constexpr uint64_t kTold = ~uint64_t{0};
+
+  // Inodes of sockets count up, so their lower half tells apart what one thread may have open.
+  static uint64_t NameOf(pid_t tid, uint64_t inode) {
+    return uint64_t{static_cast<uint32_t>(tid)} << 32 | static_cast<uint32_t>(inode);
+  }
 
   // There is always a place: see kPlaces.
-  size_t Take(pid_t tid) {
+  size_t Take(uint64_t name) {
     waiting_.fetch_add(1, std::memory_order_acq_rel);
     for (size_t i = 0;; i = (i + 1) % kPlaces) {
-      pid_t expected = kFree;
-      if (places_[i].compare_exchange_strong(expected, tid)) return i;
+      uint64_t expected = kFree;
+      if (places_[i].compare_exchange_strong(expected, name)) return i;
     }
   }
   void Give(size_t place) {
@@ -62,7 +69,7 @@ class TimedCalls {
     waiting_.fetch_sub(1, std::memory_order_acq_rel);
   }
 
-  std::array<std::atomic<pid_t>, kPlaces> places_{};
+  std::array<std::atomic<uint64_t>, kPlaces> places_{};
   std::atomic<size_t> waiting_{0};
 };
 

@@ -6,7 +6,9 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include "tests/support/guest_container.h"
 
@@ -89,6 +91,42 @@ TEST(Connect, NonblockingIsInProgressAndThenDone) {
   });
   EXPECT_EQ(result, 0) << container.error();
   EXPECT_EQ(container.Counted(Counter::accelerated), 1u);
+}
+
+// Nobody has this address, and the host waits some seconds before it believes it.
+int ConnectToNobody(timeval timeout, int handler_flags) {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  action.sa_flags = handler_flags;
+  sigaction(SIGALRM, &action, nullptr);
+  const itimerval soon{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_usec = 200'000}};
+  setitimer(ITIMER_REAL, &soon, nullptr);
+  sockaddr_in nobody{.sin_family = AF_INET, .sin_port = htons(9)};
+  inet_pton(AF_INET, "203.0.113.99", &nobody.sin_addr);
+  const Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+  setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+  return connect(fd.get(), reinterpret_cast<const sockaddr*>(&nobody), sizeof(nobody)) == 0 ? 0 : errno;
+}
+
+TEST(Connect, ASignalInterruptsOneThatWaitsWhateverItsFilterDoesWithSignals) {
+  for (const bool wait_killable : {false, true}) {
+    for (const timeval timeout : {timeval{.tv_sec = 0, .tv_usec = 0}, timeval{.tv_sec = 30, .tv_usec = 0}}) {
+      GuestContainer container({.wait_killable = wait_killable});
+      EXPECT_EQ(container.Run([&] { return ConnectToNobody(timeout, 0); }), EINTR)
+          << container.error() << " killable " << wait_killable << " timeout " << timeout.tv_sec;
+      EXPECT_EQ(container.Counted(Counter::accelerated), 1u);
+    }
+  }
+}
+
+TEST(Connect, AnInterruptedConnectDoesNotInterruptTheNextOne) {
+  const HostListener listener(kHost);
+  GuestContainer container;
+  const int result = container.Run([&] {
+    if (ConnectToNobody({.tv_sec = 30, .tv_usec = 0}, 0) != EINTR) return 1;
+    return ConnectOnce(listener.address());
+  });
+  EXPECT_EQ(result, 0) << container.error();
 }
 
 TEST(Connect, ATwinThatWasRefusedGoesHomeForLoopback) {
