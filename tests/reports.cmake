@@ -1,10 +1,15 @@
 # Fails if the sanitizers have written reports into the folder REPORTS, and shows them.
 file(GLOB reports ${REPORTS}/*)
+set(count 0)
 foreach(report ${reports})
   file(READ ${report} text)
-  message("${report}:\n${text}")
+  # No finding: AddressSanitizer says this of every process with fibers (tests/sim), announced or not.
+  string(REGEX REPLACE "==[0-9]+==WARNING: ASan doesn't fully support makecontext/swapcontext [^\n]*\n?" "" rest "${text}")
+  if(NOT rest STREQUAL "")
+    message("${report}:\n${text}")
+    math(EXPR count "${count} + 1")
+  endif()
 endforeach()
-list(LENGTH reports count)
 if(count GREATER 0)
   message(FATAL_ERROR "${count} sanitizer reports; remove them when they are mended")
 endif()

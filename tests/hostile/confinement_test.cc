@@ -75,7 +75,9 @@ void Confine(Process what) {
       KilledBySignal(SIGSYS), "")                     \
       << #call
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)  // clang
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // GCC
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;

@@ -5,7 +5,16 @@
 
 #include <utility>
 
-#if defined(__SANITIZE_ADDRESS__)
+// GCC has a macro for it, clang 14 a feature.
+#if defined(__has_feature)
+#define SHUNT_SIM_ASAN __has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define SHUNT_SIM_ASAN 1
+#else
+#define SHUNT_SIM_ASAN 0
+#endif
+
+#if SHUNT_SIM_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -16,14 +25,14 @@ Fiber* running = nullptr;
 
 void StartSwitch([[maybe_unused]] void** save, [[maybe_unused]] const void* bottom,
                  [[maybe_unused]] size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
+#if SHUNT_SIM_ASAN
   __sanitizer_start_switch_fiber(save, bottom, bytes);
 #endif
 }
 
 void FinishSwitch([[maybe_unused]] void* saved, [[maybe_unused]] const void** bottom,
                   [[maybe_unused]] size_t* bytes) {
-#if defined(__SANITIZE_ADDRESS__)
+#if SHUNT_SIM_ASAN
   __sanitizer_finish_switch_fiber(saved, bottom, bytes);
 #endif
 }
