@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/journal.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -69,7 +70,9 @@ Journal::Part& Journal::part(size_t reactor) const {
 absl::StatusOr<std::unique_ptr<Journal>> Journal::Create(size_t reactors) {
   const size_t bytes = BytesFor(reactors);
   Fd file(memfd_create("shunt-journal", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!file.valid() || ftruncate(file.get(), static_cast<off_t>(bytes)) != 0)
+  // Sealed, so that an engine that was taken over cannot take the memory away under those who read it.
+  if (!file.valid() || ftruncate(file.get(), static_cast<off_t>(bytes)) != 0 ||
+      fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0)
     return ToStatus({errno}, "make a journal");
   void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file.get(), 0);
   if (memory == MAP_FAILED) return ToStatus({errno}, "map a journal");
@@ -83,6 +86,9 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(Fd file) {
   struct stat status {};
   if (fstat(file.get(), &status) != 0) return ToStatus({errno}, "look at a journal");
   const auto bytes = static_cast<size_t>(status.st_size);
+  const int seals = fcntl(file.get(), F_GET_SEALS);
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0)
+    return absl::InvalidArgumentError("a journal that its engine could take away");
   if (bytes < sizeof(Header) || (bytes - sizeof(Header)) % sizeof(Part) != 0)
     return absl::InvalidArgumentError("a journal of another size than ours");
   void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);

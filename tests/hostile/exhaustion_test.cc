@@ -63,13 +63,20 @@ void UseEveryDescriptor() {
 
 // Ten thousand connects to a peer that never answers: from processes, because a descriptor limit may be low,
 // and one in a hundred from a thread that waits, half of these with a timeout. All stay pending.
+// For a child: ends with its parent, which may have ended already.
+void EndWith(pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(0);
+}
+
 int ConnectsToABlackHole() {
   constexpr int kProcesses = 10, kEach = 1000, kThreads = 10;
+  const pid_t parent = getpid();
   for (int i = 0; i < kProcesses; ++i) {
     const pid_t child = fork();
     if (child < 0) return 1;
     if (child > 0) continue;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    EndWith(parent);
     UseEveryDescriptor();
     std::vector<std::thread> threads;
     for (int j = 0; j < kThreads; ++j) {
@@ -92,12 +99,13 @@ int ConnectsToABlackHole() {
 
 // Processes that come and go, each in the middle of a trapped call when its parent kills it.
 int ForksAndCalls() {
+  const pid_t parent = getpid();
   for (;;) {
     std::array<pid_t, 32> children;
     for (pid_t& child : children) {
       child = fork();
       if (child != 0) continue;
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      EndWith(parent);
       for (;;) Connect(Tcp().get(), To(kHost, kRefusedPort));
     }
     for (const pid_t child : children) {
@@ -110,9 +118,10 @@ int ForksAndCalls() {
 
 // A process that is stopped and continued at every moment of its connects.
 int IsStoppedAndContinued() {
+  const pid_t parent = getpid();
   const pid_t child = fork();
   if (child == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    EndWith(parent);
     for (;;) {
       Fd fd = Tcp();
       // Each call gives what it would without the stop.

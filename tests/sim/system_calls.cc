@@ -112,7 +112,10 @@ int __wrap_fcntl(int fd, int command, long argument) {
       return 0;
     case F_SETFD:
     case F_GETSIG:
+    case F_ADD_SEALS:
       return 0;
+    case F_GET_SEALS:
+      return F_SEAL_SHRINK;
     case F_DUPFD_CLOEXEC: {
       if (const int error = world.Fault({EMFILE}); error != 0) return Answer(error);
       return Table()->Add(file, true, static_cast<int>(argument));
