@@ -107,6 +107,9 @@ Reply Published(Call& call, PublishedPort& port, const net::SockAddr& bound_as, 
 // is put back, and stays inside with all its holders.
 Task TakeSwapBack(Call call, int number, Twin twin, PublishedPort& port, net::SockAddr bound_as,
                   net::SocketIdentity old_socket) {
+  // The twin is in place and not what it shall be. A signal may send the caller here again meanwhile.
+  call.alone = false;
+  (void)ClaimTwin(call, twin);
   net::HolderSearch search(call.notification.tid, old_socket);
   const bool searched = co_await OnSide(BenchOf(call), search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))

@@ -157,6 +157,9 @@ struct OldSocket {
 
 // Somebody else holds the old socket: it is put back, and the kernel connects it on its ordinary path.
 Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::SocketIdentity old_socket) {
+  // The twin is in place and not what it shall be. A signal may send the caller here again meanwhile.
+  call.alone = false;
+  (void)ClaimTwin(call, twin);
   net::HolderSearch search(call.notification.tid, old_socket);
   const bool searched = co_await OnSide(BenchOf(call), search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))

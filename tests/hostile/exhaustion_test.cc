@@ -125,7 +125,7 @@ int IsStoppedAndContinued() {
     for (;;) {
       Fd fd = Tcp();
       // Each call gives what it would without the stop.
-      if (Connect(fd.get(), To(kHost, kPort)) != 0) _exit(1);
+      if (Connect(fd.get(), To(kHost, kPort)) != 0) _exit(errno);
       Reset(std::move(fd));
     }
   }
@@ -137,7 +137,8 @@ int IsStoppedAndContinued() {
     const auto go = Clock::now() + std::chrono::milliseconds(i % 16 == 0 ? 20 : 0);
     while (Clock::now() < go) sched_yield();
     kill(child, SIGCONT);
-    if (waitpid(child, nullptr, WNOHANG) == child) return 1;
+    int status = 0;  // the child's errno, if it has ended
+    if (waitpid(child, &status, WNOHANG) == child) return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
   }
 }
 
