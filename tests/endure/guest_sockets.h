@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -71,6 +72,28 @@ inline void Reset(Fd fd) {
   setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }
 
+// A hundred connects to an AcceptingPeer, the half of them watched by an epoll. 0 if all succeed.
+inline int OrdinaryWork() {
+  for (int i = 0; i < 50; ++i) {
+    Fd fd = Tcp();
+    if (Connect(fd.get(), To(kHost, kPort)) != 0) return 1;
+    Reset(std::move(fd));
+    const Fd epoll(epoll_create1(0));
+    fd = Tcp(AF_INET, SOCK_NONBLOCK);
+    epoll_event event{.events = EPOLLOUT};
+    if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) return 2;
+    if (const int error = Connect(fd.get(), To(kHost, kPort)); error != EINPROGRESS) return error;
+    Reset(std::move(fd));
+  }
+  return 0;
+}
+
+// For a child: ends with its parent, which may have ended already.
+inline void EndWith(pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(0);
+}
+
 // A process that accepts at kHost and kPort, and closes a while later, until it is destroyed. Make it before
 // there are threads.
 class AcceptingPeer {
@@ -81,9 +104,10 @@ class AcceptingPeer {
     const int on = 1;
     setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (bind(listener.get(), address.get(), address.size) != 0 || listen(listener.get(), 4096) != 0) return;
+    const pid_t parent = getpid();
     pid_ = fork();
     if (pid_ != 0) return;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    EndWith(parent);
     std::array<Fd, 256> latest;
     for (size_t i = 0;; ++i) {
       Fd& place = latest[i % latest.size()];

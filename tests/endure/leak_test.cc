@@ -17,18 +17,10 @@
 
 #include "tests/endure/guest_sockets.h"
 #include "tests/support/fleet.h"
+#include "tests/support/sanitized.h"
 
 namespace shunt {
 namespace {
-
-// A sanitizer keeps freed memory for a while, and takes its time.
-#if defined(__has_feature)  // clang
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // GCC
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 // What the heap's own bookkeeping may grow by.
 constexpr size_t kSlackKib = 1024;

@@ -23,21 +23,6 @@ namespace {
 constexpr int kNoFuse = 77;
 constexpr int kWorkTimeoutMs = 20'000;  // the work takes milliseconds
 
-int OrdinaryWork() {
-  for (int i = 0; i < 50; ++i) {
-    Fd fd = Tcp();
-    if (Connect(fd.get(), To(kHost, kPort)) != 0) return 1;
-    Reset(std::move(fd));
-    const Fd epoll(epoll_create1(0));
-    fd = Tcp(AF_INET, SOCK_NONBLOCK);
-    epoll_event event{.events = EPOLLOUT};
-    if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) return 2;
-    if (const int error = Connect(fd.get(), To(kHost, kPort)); error != EINPROGRESS) return error;
-    Reset(std::move(fd));
-  }
-  return 0;
-}
-
 // Exchanges a socket for a file on a FUSE mount under the engine's hands, and calls with the file itself.
 int HandsOverAStuckFile() {
   const StuckFile stuck("/mnt");

@@ -34,6 +34,7 @@
 #include <thread>
 
 #include "core/fd.h"
+#include "tests/support/sanitized.h"
 
 namespace shunt {
 namespace {
@@ -74,14 +75,6 @@ void Confine(Process what) {
       },                                              \
       KilledBySignal(SIGSYS), "")                     \
       << #call
-
-#if defined(__has_feature)  // clang
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // GCC
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 class ConfinementTest : public testing::Test {
   void SetUp() override {

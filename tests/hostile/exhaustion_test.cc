@@ -38,22 +38,6 @@ int64_t MillisecondsSince(Clock::time_point begin) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin).count();
 }
 
-// Fifty connects, the half of them watched by an epoll, each of which must succeed.
-int OrdinaryWork() {
-  for (int i = 0; i < 50; ++i) {
-    Fd fd = Tcp();
-    if (Connect(fd.get(), To(kHost, kPort)) != 0) return 1;
-    Reset(std::move(fd));
-    const Fd epoll(epoll_create1(0));
-    fd = Tcp(AF_INET, SOCK_NONBLOCK);
-    epoll_event event{.events = EPOLLOUT};
-    if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) return 2;
-    if (const int error = Connect(fd.get(), To(kHost, kPort)); error != EINPROGRESS) return error;
-    Reset(std::move(fd));
-  }
-  return 0;
-}
-
 void UseEveryDescriptor() {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
@@ -63,12 +47,6 @@ void UseEveryDescriptor() {
 
 // Ten thousand connects to a peer that never answers: from processes, because a descriptor limit may be low,
 // and one in a hundred from a thread that waits, half of these with a timeout. All stay pending.
-// For a child: ends with its parent, which may have ended already.
-void EndWith(pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(0);
-}
-
 int ConnectsToABlackHole() {
   constexpr int kProcesses = 10, kEach = 1000, kThreads = 10;
   const pid_t parent = getpid();

@@ -20,7 +20,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <span>
 
+#include "core/result.h"
 #include "tests/sim/kernel.h"
 #include "tests/sim/world.h"
 
@@ -52,6 +54,19 @@ std::shared_ptr<T> OpenAs(int fd) {
 int Give(FileRef file, bool cloexec = true) {
   if (const int error = World::Get().Fault({EMFILE, ENFILE, ENOMEM}); error != 0) return Answer(error);
   return Table()->Add(std::move(file), cloexec);
+}
+
+// The part of a task's memory that process_vm_readv or process_vm_writev (`call`) is about.
+Result<std::span<std::byte>> MemoryThere(const char* call, pid_t tid, const iovec& local,
+                                         const iovec& remote) {
+  World& world = World::Get();
+  world.Enter(call, tid);
+  if (const int error = world.Fault({ENOMEM, EFAULT, EPERM}); error != 0) return Fail(error);
+  const std::shared_ptr<Task> task = Kernel::Get().FindTask(tid);  // the kernel has it, too
+  if (task == nullptr) return Fail(ESRCH);
+  const uint64_t offset = reinterpret_cast<uint64_t>(remote.iov_base) - kMemoryBase;
+  if (offset >= task->memory.size()) return Fail(EFAULT);
+  return std::span(task->memory).subspan(offset, std::min(local.iov_len, task->memory.size() - offset));
 }
 
 int ListenerCall(ListenerFile& listener, unsigned long request, void* argument) {
@@ -340,30 +355,18 @@ int __wrap_setsockopt(int fd, int level, int name, const void* value, socklen_t 
 
 ssize_t __wrap_process_vm_readv(pid_t tid, const iovec* local, unsigned long, const iovec* remote,
                                 unsigned long, unsigned long) {
-  World& world = World::Get();
-  world.Enter("process_vm_readv", tid);
-  if (const int error = world.Fault({ENOMEM, EFAULT, EPERM}); error != 0) return Answer(error);
-  const std::shared_ptr<Task> task = Kernel::Get().FindTask(tid);
-  if (task == nullptr) return Answer(ESRCH);
-  const uint64_t offset = reinterpret_cast<uint64_t>(remote->iov_base) - kMemoryBase;
-  if (offset >= task->memory.size()) return Answer(EFAULT);
-  const size_t count = std::min(local->iov_len, task->memory.size() - offset);
-  std::memcpy(local->iov_base, task->memory.data() + offset, count);
-  return static_cast<ssize_t>(count);
+  const shunt::Result<std::span<std::byte>> there = MemoryThere("process_vm_readv", tid, *local, *remote);
+  if (!there) return Answer(there.error().code);
+  std::memcpy(local->iov_base, there->data(), there->size());
+  return static_cast<ssize_t>(there->size());
 }
 
 ssize_t __wrap_process_vm_writev(pid_t tid, const iovec* local, unsigned long, const iovec* remote,
                                  unsigned long, unsigned long) {
-  World& world = World::Get();
-  world.Enter("process_vm_writev", tid);
-  if (const int error = world.Fault({ENOMEM, EFAULT, EPERM}); error != 0) return Answer(error);
-  const std::shared_ptr<Task> task = Kernel::Get().FindTask(tid);
-  if (task == nullptr) return Answer(ESRCH);
-  const uint64_t offset = reinterpret_cast<uint64_t>(remote->iov_base) - kMemoryBase;
-  if (offset >= task->memory.size()) return Answer(EFAULT);
-  const size_t count = std::min(local->iov_len, task->memory.size() - offset);
-  std::memcpy(task->memory.data() + offset, local->iov_base, count);
-  return static_cast<ssize_t>(count);
+  const shunt::Result<std::span<std::byte>> there = MemoryThere("process_vm_writev", tid, *local, *remote);
+  if (!there) return Answer(there.error().code);
+  std::memcpy(there->data(), local->iov_base, there->size());
+  return static_cast<ssize_t>(there->size());
 }
 
 pid_t __wrap_getpid() {
