@@ -232,6 +232,12 @@ absl::Status Agent::HoldAll(const AgentSettings& settings, Adopted adopted) {
 void Agent::OnReady() {
   manager_.Ready();
   if (std::exchange(was_ready_, true)) return;
+  // Not before: should no engine come up, we remove the sockets, which the filter forbids.
+  if (const absl::StatusOr<std::string> confined = ConfineKeeper(); confined.ok()) {
+    log::Info("confinement: {}", *confined);
+  } else {
+    log::Warning("confinement: {}", log::Text(confined.status()));
+  }
   log::Info("waiting for containers on {}", options_.socket);
   if (options_.ready_fd < 0) return;
   const Fd ready(options_.ready_fd);
@@ -248,14 +254,17 @@ int Agent::Run(int signal_fd) {
   while (!exit_status_) {
     // An engine that has never come up is not going to.
     if (!was_ready_ && keeper_->gave_up()) {
-      intake_.Remove();
-      control_.Remove();
-      return kFailed;
+      exit_status_ = kFailed;
+      break;
     }
     std::array<pollfd, 2> sources{{{signal_fd, POLLIN, 0}, {keeper_->event_fd(), POLLIN, 0}}};
     if (poll(sources.data(), sources.size(), -1) < 0) continue;  // EINTR: a signal that we do not read
     if (sources[0].revents != 0) HandleSignals(signal_fd);
     if (sources[1].revents != 0) keeper_->HandleEvents();
+  }
+  if (!was_ready_) {  // later it is engines that remove them
+    intake_.Remove();
+    control_.Remove();
   }
   return *exit_status_;
 }
@@ -319,11 +328,6 @@ int RunAgent(AgentOptions options) {
   Agent agent(options, ServiceManager::FromEnvironment(options.fd_store ? ServiceManager::FdStore::kAlways
                                                                         : ServiceManager::FdStore::kAsTold));
   if (const std::optional<int> status = agent.Begin(std::move(settings), config)) return *status;
-  if (const absl::StatusOr<std::string> confined = ConfineKeeper(); confined.ok()) {
-    log::Info("confinement: {}", *confined);
-  } else {
-    log::Warning("confinement: {}", log::Text(confined.status()));
-  }
   return agent.Run(signal_fd->get());
 }
 
