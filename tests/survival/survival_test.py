@@ -8,19 +8,20 @@ No connect may fail or hang, and a connection that was there before must not not
 as we promise (200 kills, 50 upgrades); else a tenth of it. The longest connect is printed.
 """
 
-import array
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from descriptor_store import DescriptorStore  # noqa: E402  (found by the line above)
 
 HOST = "203.0.113.1"
 PATIENCE = 120
@@ -56,53 +57,6 @@ def until(condition, what):
             raise AssertionError("did not happen: " + what)
         time.sleep(0.005)
     return result
-
-
-class Store:
-    """A service manager as far as we need one: takes notices, and keeps descriptors over a restart."""
-
-    def __init__(self, folder):
-        self.path = os.path.join(folder, "notify")
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
-        self.kept = []  # (name, descriptor), in the order in which they came
-        self.ready = threading.Semaphore(0)
-        self.lock = threading.Lock()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self):
-        while True:
-            data, control, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(4 * 64))
-            fds = array.array("i")
-            for _, _, payload in control:
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-            fields = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
-            with self.lock:
-                if fields.get("FDSTORE") == "1":
-                    self.kept += [(fields["FDNAME"], fd) for fd in fds]
-                if fields.get("FDSTOREREMOVE") == "1":
-                    for _, fd in [one for one in self.kept if one[0] == fields["FDNAME"]]:
-                        os.close(fd)
-                    self.kept = [one for one in self.kept if one[0] != fields["FDNAME"]]
-            if fields.get("READY") == "1":
-                self.ready.release()
-
-    def start(self, command, log):
-        """Starts a service with what is kept, as a service manager does."""
-        with self.lock:
-            kept = list(self.kept)
-
-        def hand_over():
-            high = [os.dup2(fd, 600 + i) for i, (_, fd) in enumerate(kept)]
-            for i, fd in enumerate(high):
-                os.dup2(fd, 3 + i)
-            os.closerange(600, 600 + len(high))
-
-        environment = {**os.environ, "NOTIFY_SOCKET": self.path, "LISTEN_FDS": str(len(kept)),
-                       "LISTEN_FDNAMES": ":".join(name for name, _ in kept)}
-        script = 'export LISTEN_PID=$$; exec "$@"'
-        return subprocess.Popen(["sh", "-c", script, "sh", *command], env=environment, stdin=subprocess.DEVNULL,
-                                stdout=log, stderr=log, preexec_fn=hand_over, close_fds=False)
 
 
 class Survival(unittest.TestCase):
@@ -170,7 +124,7 @@ class Agent(Survival):
         for name in ("etc", "proc", "sys", "dev", "tmp"):
             os.makedirs(os.path.join(self.rootfs, name))
         shutil.copy(CALLER, os.path.join(self.rootfs, "caller"))
-        self.store = Store(self.folder)
+        self.store = DescriptorStore(self.folder)
         self.log = open(os.path.join(self.folder, "log"), "w+", encoding="utf-8")
         self.addCleanup(self.log.close)
         self.agent = None
