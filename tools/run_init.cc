@@ -123,11 +123,18 @@ uint64_t BytesOnTheirWay() {
 // gone or passes a signal on.
 void LetTheNetworkDrain(int link_fd) {
   constexpr int kStepMs = 5;
+  // slirp4netns acknowledges what it has not delivered yet, up to its own buffers, and nobody can look into
+  // these.
+  constexpr int kDeliveryMs = 200;
   uint64_t before = 0;
   int idle_steps = 0;
   for (int step = 0; step < 10'000 / kStepMs && idle_steps < 3000 / kStepMs; ++step) {
     const uint64_t bytes = BytesOnTheirWay();
-    if (bytes == 0) return;
+    if (bytes == 0) {
+      pollfd link = {link_fd, POLLIN, 0};
+      if (before != 0) poll(&link, 1, kDeliveryMs);
+      return;
+    }
     idle_steps = bytes == before ? idle_steps + 1 : 0;
     before = bytes;
     pollfd link = {link_fd, POLLIN, 0};
