@@ -82,7 +82,11 @@ class Stage:
             raise Failed(f"no JSON from {os.path.basename(command[0])}: {output[:200]!r}") from None
 
     def echo_server(self, kind, cpu=None):
-        """Starts a server for the scenario's whole life, on `cpu` if that is given; returns its port."""
+        """Starts a server, on `cpu` if that is given; returns its port.
+
+        Each arm of each run gets one of its own (stop_servers() before): the connections of slirp4netns and pasta stay
+        in TIME_WAIT, and to the same port of the server every later arm would have to search for a free one of its own.
+        """
         pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
         command = pinned + [self.program("echo_server"), HOST, "0", kind]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -142,13 +146,14 @@ class Connect(Scenario):
 
     def prepare(self):
         self.cpus = sorted(os.sched_getaffinity(0))
-        self.quiet = self.stage.echo_server("quiet", self.cpus[0])
-        self.echo = self.stage.echo_server("1", self.cpus[0])
 
     def base(self, arm):
         return {"native": None, "shunt-apart": "native-apart", "native-apart": None}.get(arm, "native")
 
     def measure(self, arm):
+        self.stage.stop_servers()
+        self.quiet = self.stage.echo_server("quiet", self.cpus[0])
+        self.echo = self.stage.echo_server("1", self.cpus[0])
         count = "200" if self.tiny else "10000"
         prefix = self.stage.arm_prefix(arm.removesuffix("-apart"))
         if arm.endswith("-apart"):
@@ -170,12 +175,11 @@ class ClosedLoop(Scenario):
     title = "connect, one byte there and back, close: closed loop"
     metrics = {"8 threads": ("/s", "higher"), "8 threads p99": ("us", "lower"), "4 containers": ("/s", "higher")}
 
-    def prepare(self):
-        self.port = self.stage.echo_server("2")
-
     def measure(self, arm):
+        self.stage.stop_servers()
+        port = self.stage.echo_server("2")
         prefix = self.stage.arm_prefix(arm)
-        client = self.stage.client("echo", self.port, "--seconds", str(self.seconds))
+        client = self.stage.client("echo", port, "--seconds", str(self.seconds))
         threads = sound(self.stage.json(prefix + client + ["--threads", "8"]))
         p99 = threads["p99_ns"]
         return {"8 threads": threads["per_second"], "8 threads p99": None if p99 is None else p99 / 1000,
@@ -261,14 +265,14 @@ class Quick(Scenario):
 
     def prepare(self):
         self.iperf = Iperf(self.stage)
-        self.quiet = self.stage.echo_server("quiet")
-        self.echo = self.stage.echo_server("2")
 
     def measure(self, arm):
+        self.stage.stop_servers()
+        quiet, echo = self.stage.echo_server("quiet"), self.stage.echo_server("2")
         prefix = self.stage.arm_prefix(arm)
         seconds = max(1, round(self.seconds))
-        latency = sound(self.stage.json(prefix + self.stage.client("connect", self.quiet, "--count", "2000")))
-        loop = self.stage.client("echo", self.echo, "--threads", "8", "--seconds", str(self.seconds / 2))
+        latency = sound(self.stage.json(prefix + self.stage.client("connect", quiet, "--count", "2000")))
+        loop = self.stage.client("echo", echo, "--threads", "8", "--seconds", str(self.seconds / 2))
         return {"iperf3 up": self.iperf.gigabits(prefix, seconds, 1, False),
                 "iperf3 down": self.iperf.gigabits(prefix, seconds, 1, True),
                 "connect p50": latency["p50_ns"] / 1000,
