@@ -16,6 +16,7 @@
 
 namespace shunt {
 
+class Dispatch;
 class Reactor;
 struct Seat;
 
@@ -24,6 +25,9 @@ struct Seat;
 class Guest {
  public:
   virtual ~Guest() = default;
+  // Who serves which of its calls; nullptr: the table that holds for all containers. Asked once, before the
+  // first call; lives as long as the guest.
+  virtual const Dispatch* dispatch() const { return nullptr; }
   // A signal has taken the caller out of a call that had a side effect, and the answer did not reach it. If
   // the call is restarted it comes as a new one, and shall find what was done. On the reactor's thread.
   virtual void Unanswered(const JournalRecord& /*record*/, Target& /*caller*/, Reply /*reply*/) {}

@@ -35,13 +35,13 @@ struct Engine::Entry {
   std::function<void(std::unique_ptr<Guest>)> ended;
 };
 
-Engine::Engine(std::span<const Route> routes) : dispatch_(routes) {}
+Engine::Engine(std::span<const Route> routes, Handler other) : dispatch_(routes, other) {}
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
-                                                      std::span<const Route> routes) {
+                                                      std::span<const Route> routes, Handler other) {
   const std::vector<int> cpus = AllowedCpus();
   const size_t count = options.reactors > 0 ? static_cast<size_t>(options.reactors) : cpus.size();
-  std::unique_ptr<Engine> engine(new Engine(routes));
+  std::unique_ptr<Engine> engine(new Engine(routes, other));
   absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Create(count);
   if (!journal.ok()) return journal.status();
   engine->journal_ = *std::move(journal);

@@ -30,7 +30,8 @@ struct EngineOptions {
 class Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Start(const EngineOptions& options,
-                                                       std::span<const Route> routes);
+                                                       std::span<const Route> routes,
+                                                       Handler other = nullptr);
   ~Engine();
 
   // Serves `listener` until the last task under its filter has ended. `ended` is then called from
@@ -71,7 +72,7 @@ class Engine {
  private:
   struct Entry;
 
-  explicit Engine(std::span<const Route> routes);
+  Engine(std::span<const Route> routes, Handler other);
   static void OnGone(Message& message);
   size_t LeastLoaded() const;
 

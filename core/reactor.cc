@@ -118,6 +118,7 @@ void Reactor::Stop() {
 
 void Reactor::Add(ServedListener& served, Reactor* helper) {
   served.main.reactor = this;
+  served.dispatch = served.guest->dispatch() != nullptr ? served.guest->dispatch() : config_.dispatch;
   served.helper.reactor = helper;
   served.add = {.deliver =
                     [](Message& self) {
@@ -256,7 +257,7 @@ void Reactor::Handle(Seat& seat, const Notification& notification, JournalRecord
       .targets = targets_,
       .record = record,
   };
-  const Handler handler = config_.dispatch->Find(notification.arch, notification.nr);
+  const Handler handler = served.dispatch->Find(notification.arch, notification.nr);
   Reply reply = handler != nullptr ? handler(call) : Reply::Continue();
   Settle(seat);
   if (reply.kind() == Reply::Kind::kAgain) reply = PutOff(call);
@@ -382,7 +383,7 @@ Task Reactor::TryAgain(Call call) {
     for (int64_t rest = kBreath; rest > 0 && !call.seat.ended; rest = RestFrom(call.seat))
       co_await Pause(call, rest);
     call.alone = false;
-    const Handler handler = call.reactor.config_.dispatch->Find(call.notification.arch, call.notification.nr);
+    const Handler handler = call.seat.served->dispatch->Find(call.notification.arch, call.notification.nr);
     reply = handler(call);
     call.reactor.Settle(call.seat);
     if (reply.kind() != Reply::Kind::kAgain) co_return reply;

@@ -71,6 +71,7 @@ struct ServedListener {
 
   Listener listener;
   std::unique_ptr<Guest> guest;
+  const Dispatch* dispatch = nullptr;
   const uint64_t owner;  // its name, never given twice, not even by engines before or after this one
   std::vector<JournalRecord*> left_behind;  // what an engine before this one has received and not answered
   Seat main;                                // its reactor's

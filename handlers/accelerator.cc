@@ -26,10 +26,6 @@
 namespace shunt {
 namespace {
 
-#define SHUNT_ROUTE(syscall, handler, condition) {#syscall, handler},
-constexpr Route kRoutes[] = {SHUNT_ROUTES(SHUNT_ROUTE)};
-#undef SHUNT_ROUTE
-
 // Sockets of its own network that a container has in store for twins that go home.
 constexpr int kHomeSockets = 2;
 
@@ -192,7 +188,7 @@ absl::Status RealAccelerator::Init() {
           .on_reactor_start = options_.on_reactor_start,
           .on_reactor_stop = options_.on_reactor_stop,
       },
-      kRoutes);
+      kRoutes, Default);
   if (!bench_failure.ok()) return bench_failure;
   if (!engine.ok()) return engine.status();
   engine_ = std::move(*engine);
@@ -208,6 +204,7 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
   served->ended = std::move(ended);
   auto container = std::make_unique<Container>(served->spec.name, std::move(memory));
   container->exact_traps = served->spec.exact_traps;
+  container->Obey(served->spec.policy);
   container->introducer = this;
   container->key = key;
   const std::span<PortMemory> ports = container->memory.ports();

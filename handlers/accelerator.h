@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "core/counters.h"
 #include "core/fd.h"
+#include "handlers/policy.h"
 #include "net/publish.h"
 #include "net/subnet_set.h"
 
@@ -56,6 +57,7 @@ struct ContainerSpec {
   std::vector<net::Publish> publish;  // ports that move to the host
   // Published ports whose host port is another container's: a bind is EADDRINUSE.
   std::vector<net::Publish> taken;
+  Policy policy;          // what is to be done with its other calls
   net::SubnetSet ignore;  // networks that stay on the container's ordinary path
   // The filter is the one that handlers/traps.h describes, so what it does not report has not happened.
   // False: any filter that traps connect; every swap then looks at everything that could matter, which takes

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "handlers/handlers.h"
 #include "handlers/side_call.h"
 #include "net/netns.h"
 
@@ -61,6 +62,29 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
 }
 
 // What is under the descriptor now is what the restarted call will find.
+// Every name that this machine knows nothing of has been refused where the policy was made.
+void Container::Obey(Policy its_policy) {
+  policy = std::move(its_policy);
+  if (policy.refuse != 0) {
+    dispatch_ = std::make_unique<const Dispatch>(std::span<const Route>(), FixedError);
+  } else if (!policy.errors.empty()) {
+    auto dispatch = std::make_unique<Dispatch>(kRoutes, Default);
+    for (const auto& [syscall, error] : policy.errors) {
+      dispatch->Set(syscall, FixedError);
+      for (const SyscallNumber& number : NumbersOf(syscall)) errors_.push_back({number, error});
+    }
+    dispatch_ = std::move(dispatch);
+  }
+}
+
+int Container::ErrorOf(uint32_t arch, int nr) const {
+  if (policy.refuse != 0) return policy.refuse;
+  for (const FailingCall& one : errors_) {
+    if (one.number.audit_arch == arch && one.number.number == static_cast<uint32_t>(nr)) return one.error;
+  }
+  return EPERM;  // not reached: who comes here comes by what Obey() has set
+}
+
 void Container::Unanswered(const JournalRecord& record, Target& caller, Reply reply) {
   const Result<DescriptorInfo> now = caller.Describe(record.number);
   if (now && now->ino != record.inode) facts.lost_replies.Note(caller.tid(), now->ino, reply);

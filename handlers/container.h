@@ -17,10 +17,13 @@
 #include <vector>
 
 #include "core/call.h"
+#include "core/dispatch.h"
 #include "core/fd.h"
+#include "core/filter.h"
 #include "handlers/container_memory.h"
 #include "handlers/host_port.h"
 #include "handlers/introduction.h"
+#include "handlers/policy.h"
 #include "handlers/socket_claim.h"
 #include "handlers/timed_call.h"
 #include "net/host_network.h"
@@ -70,10 +73,17 @@ class Container final : public Guest {
       : name(std::move(its_name)), memory(std::move(its_memory)), facts(memory.facts()) {}
 
   void Unanswered(const JournalRecord& record, Target& caller, Reply reply) override;
+  const Dispatch* dispatch() const override { return dispatch_.get(); }
+
+  // Before it is served.
+  void Obey(Policy its_policy);
+  // For a call that fails by the policy.
+  int ErrorOf(uint32_t arch, int nr) const;
 
   const std::string name;
   const ContainerMemory memory;  // what outlives the engine
   ContainerMemory::Facts& facts;
+  Policy policy;                     // does not change once it is served
   uint64_t key = 0;                  // its name among its accelerator's containers
   Introducer* introducer = nullptr;  // who brings netns and view, should they be missing at the first call
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
@@ -93,6 +103,14 @@ class Container final : public Guest {
   // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
   std::mutex home_mutex;
   net::SpareSockets home4, home6;
+
+ private:
+  struct FailingCall {
+    SyscallNumber number;
+    int error;
+  };
+  std::unique_ptr<const Dispatch> dispatch_;  // null: its calls are served as everybody's
+  std::vector<FailingCall> errors_;
 };
 
 class SocketBench final : public Workbench {

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/result.h"
+#include "handlers/policy_json.h"
 
 namespace shunt {
 namespace {
@@ -21,7 +22,7 @@ namespace {
 using Json = nlohmann::json;
 
 // Changes with the layout of the file: see Journal.
-constexpr uint64_t kMagic = 0x32'65'6d'65'6d'68'73;  // "shmeme2"
+constexpr uint64_t kMagic = 0x33'65'6d'65'6d'68'73;  // "shmeme3"
 
 std::string ToText(const ContainerSpec& spec) {
   const auto texts = [](const auto& list) {
@@ -35,7 +36,8 @@ std::string ToText(const ContainerSpec& spec) {
               {"publish", texts(spec.publish)},
               {"taken", texts(spec.taken)},
               {"ignore", texts(spec.ignore)},
-              {"exact_traps", spec.exact_traps}}
+              {"exact_traps", spec.exact_traps},
+              {"policy", PolicyToJson(spec.policy)}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -55,6 +57,7 @@ absl::StatusOr<ContainerSpec> FromText(absl::string_view text) try {
   spec.owner = json.at("owner").get<uid_t>();
   spec.pid = json.at("pid").get<pid_t>();
   spec.exact_traps = json.at("exact_traps").get<bool>();
+  spec.policy = PolicyFromJson(json.at("policy"));
   if (absl::Status status = ReadPorts(json.at("publish"), spec.publish); !status.ok()) return status;
   if (absl::Status status = ReadPorts(json.at("taken"), spec.taken); !status.ok()) return status;
   for (const Json& one : json.at("ignore")) {

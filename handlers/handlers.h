@@ -14,6 +14,15 @@ namespace shunt {
 SHUNT_ROUTES(SHUNT_DECLARE_HANDLER)
 #undef SHUNT_DECLARE_HANDLER
 
+#define SHUNT_ROUTE(syscall, handler, condition) {#syscall, handler},
+inline constexpr Route kRoutes[] = {SHUNT_ROUTES(SHUNT_ROUTE)};
+#undef SHUNT_ROUTE
+
+// What no route is for, and what a route is not used for in this container: the policy's default action.
+Reply Default(Call& call);
+// A call that the policy wants to fail: with Policy::refuse, or its own of Policy::errors.
+Reply FixedError(Call& call);
+
 // The same calls with arguments that did not come in registers (socketcall).
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length);
 Reply BindSocket(Call& call, int number, uint64_t address, int length);

@@ -20,6 +20,7 @@ enum class RouteCondition : uint8_t {
   kFastOpenInArg2,  // MSG_FASTOPEN in `flags`: the call connects
   kFastOpenInArg3,
   kTrappedOption,  // setsockopt of an option that net/socket_options.h calls rare or unreadable
+  kIfAsked,        // only where the container's profile asks for it by name (tools/profile.h)
   kSocketCall,     // i386 and s390: the calls above through socketcall(2), as far as its first argument tells
                    // them
 };

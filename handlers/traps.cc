@@ -36,6 +36,8 @@ void AddTraps(const char* syscall, RouteCondition condition, const TrapNeeds& ne
     case RouteCondition::kAlways:
       traps.push_back({syscall, {}});
       return;
+    case RouteCondition::kIfAsked:
+      return;
     case RouteCondition::kIfRenumbered:
       if (needs.renumbered) traps.push_back({syscall, {}});
       return;
