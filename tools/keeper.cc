@@ -18,7 +18,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "tools/packet_socket.h"
+#include "core/packet_socket.h"
 #include "tools/stored_holdings.h"
 
 namespace shunt {
