@@ -331,6 +331,10 @@ void Keeper::OnPacket(EngineProcess& engine, const KeeperPacket& packet, std::ve
     case KeeperMessage::kUpgrade:
       if (allowed) OnUpgradeWanted(engine);
       break;
+    case KeeperMessage::kWorker:
+      if (allowed && !fds.empty())
+        (void)starter_.Send({.kind = StarterRequest::Kind::kWorker}, {{fds[0].get()}});
+      break;
     case KeeperMessage::kFailed:
       if (allowed) engine.failure = std::string(packet.text_view());
       break;
