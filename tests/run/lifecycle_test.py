@@ -68,6 +68,15 @@ class Usage(unittest.TestCase):
         self.refused("--user", "--user", "root")
         self.refused("--affinity", "--affinity", "sticky")
 
+    def test_asking_an_agent_that_is_not_there_makes_nothing(self):
+        with tempfile.TemporaryDirectory() as directory:
+            before = os.path.exists("/run/shunt")
+            result = subprocess.run([SHUNT, "ctl", "status"], env=dict(os.environ, XDG_RUNTIME_DIR=directory),
+                                    capture_output=True, text=True, timeout=DEADLINE)
+            self.assertEqual((result.returncode, result.stdout), (2, ""))
+            self.assertIn("No such file or directory", result.stderr)
+            self.assertEqual((os.listdir(directory), os.path.exists("/run/shunt")), ([], before))
+
     def test_a_missing_command_is_named(self):
         for arguments in ([], ["-v"], ["--"]):
             result = run(*arguments)
