@@ -332,6 +332,8 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
   const auto found = served_.find(container.key);
   if (found == served_.end()) return absl::NotFoundError("the container has ended");
   Served& served = *found->second;
+  // Its first caller may be in a network of its own by now, which was not to lead anywhere.
+  if (options_.lasting_pids && served.spec.pid != 0) tid = served.spec.pid;
   absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(tid, kHomeSockets);
   if (!visit.ok()) return visit.status();
   if (visit->cookie == host_netns_) {

@@ -47,6 +47,9 @@ struct AcceleratorOptions {
   std::string lock_socket;         // where the privileged helper hands out locks; empty: the default path
   Custodian* custodian = nullptr;  // null: containers do not outlive this process
   uint64_t first_key = 2;          // larger than every name of a container that was ever held
+  // The pid of a container, where it is told, is that of a task that stays in its network as long as there is
+  // a container. Else that task may leave, and its number become another's.
+  bool lasting_pids = false;
   // For tests, on each reactor's thread: it is about to stop allocating; it has served its last call.
   std::function<void()> on_reactor_start, on_reactor_stop;
 };

@@ -196,6 +196,7 @@ void EngineMain::Prepare() {
       .affinity = arguments_.affinity == "float" ? Affinity::kFloat : Affinity::kPin,
       .lock_socket = arguments_.lock_socket,
       .custodian = this,
+      .lasting_pids = arguments_.role != "agent",  // else it is the container's first process
   };
   for (const auto& [name, fds] : given_) {
     if (name.tag == HoldingTag::kContainer) options.first_key = std::max(options.first_key, name.id + 1);
