@@ -148,6 +148,7 @@ Result<EpollSet> FindWatchers(pid_t tid, int number, int old_fd, const EpollSet&
       const Result<Watch> watch = AskEpoll(self, tid, number, old_fd, epoll, offset);
       if (!watch) return tl::unexpected(watch.error());
       if (*watch == Watch::kThisFile) watchers.fds[watchers.count++] = epoll;
+      if (*watch == Watch::kNoEpoll) watchers.stale = true;
       if (*watch != Watch::kOtherFile) break;
       if (offset == kMaxSameNumber) return Fail(E2BIG);
     }

@@ -476,6 +476,7 @@ TEST_F(EpollMigrationTest, ClosedOrReusedEpollNumbersArePassedOver) {
   const auto watchers = FindWatchers(getpid(), server_.get(), server_.get(), stale);
   ASSERT_TRUE(watchers.has_value());
   EXPECT_EQ(watchers->count, 0U);
+  EXPECT_TRUE(watchers->stale);
 }
 
 }  // namespace
