@@ -93,7 +93,7 @@ void Container::Unanswered(const JournalRecord& record, Target& caller, Reply re
 void SocketBench::OnWake() {
   uint64_t ignored;
   [[maybe_unused]] const ssize_t got = read(side->completion_fd(), &ignored, sizeof(ignored));
-  while (net::SideJob* job = side->TakeFinished()) static_cast<OnSide*>(job)->Resume();
+  while (net::SideJob* job = side->TakeFinished()) static_cast<OnSide*>(job)->Finish();
 }
 
 }  // namespace shunt
