@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Engines are killed just while a runtime hands a container's listener over.
+"""Engines are killed, or have no descriptors left, just while a runtime hands a container's listener over.
 
     tests/support/arena -- tests/survival/handover_test.py SHUNT
 
-The container's first trapped call must be answered, whatever the engine was at when it died. It would wait for ever:
+The container's first trapped call must be answered, whatever happens to the engine. It would wait for ever:
 it has a copy of its listener, as `runc init` has, so the listener never hangs up. SHUNT_SURVIVAL=full kills ten times
 as many.
 """
@@ -14,6 +14,8 @@ import ctypes
 import json
 import os
 import random
+import resource
+import select
 import signal
 import socket
 import struct
@@ -58,7 +60,10 @@ def container(path, name):
     agent.sendmsg([json.dumps(state).encode()],
                   [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
     agent.close()
-    os._exit(0 if os.getppid() > 0 else 1)
+    answered = os.getppid() > 0
+    os.write(1, b"." if answered else b"?")
+    sys.stdin.read(1)
+    os._exit(0 if answered else 1)
 
 
 def children(pid):
@@ -102,7 +107,7 @@ class Handover(unittest.TestCase):
             self.killed.add(pid)
             engine = os.pidfd_open(pid)
             with subprocess.Popen([sys.executable, __file__, "--container", self.socket, f"c{number}"],
-                                  stdout=subprocess.PIPE) as runtime:
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as runtime:
                 runtime.stdout.read(1)  # it is connected
                 end = time.perf_counter() + self.random.uniform(0, 0.001)
                 while time.perf_counter() < end:
@@ -120,9 +125,44 @@ class Handover(unittest.TestCase):
         self.assertNotIn("cannot be served", self.text())
         print(f"{KILLS} engines killed during a hand-over; no listener was lost", flush=True)
 
+    def test_no_listener_is_lost_for_want_of_descriptors(self):
+        engine = self.engine()
+        count = len(os.listdir(f"/proc/{engine}/fd"))
+        # A container takes two descriptors: with one of these rooms there is, at last, place for its listener alone.
+        logs = [self.fill_up(engine, count + room) for room in (10, 11)]
+        self.assertTrue(any("no descriptor is free for its memory" in log for log in logs), logs)
+        self.assertEqual(self.engine(), engine)
+        print("no listener was lost for want of a descriptor", flush=True)
+
+    def fill_up(self, engine, limit):
+        """Containers come until there is no descriptor for the last; it is served when the others have ended."""
+        resource.prlimit(engine, resource.RLIMIT_NOFILE, (limit, resource.prlimit(engine, resource.RLIMIT_NOFILE)[1]))
+        before = os.fstat(self.log.fileno()).st_size
+        log = lambda: os.pread(self.log.fileno(), 1 << 20, before).decode(errors="replace")
+        containers, short = [], "container's listener, which has to wait"
+        end = time.monotonic() + PATIENCE
+        while short not in log():
+            self.assertLess(time.monotonic(), end, log())
+            containers.append(subprocess.Popen(
+                [sys.executable, __file__, "--container", self.socket, f"c{len(containers)}"], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE))
+            for step in (containers[-1].wait, containers[-1].stdout.close, containers[-1].kill):
+                self.addCleanup(step)
+            self.assertEqual(containers[-1].stdout.read1(1), b"!")
+            while not select.select([containers[-1].stdout], [], [], 0.01)[0] and short not in log():
+                self.assertLess(time.monotonic(), end, log())
+        for one in containers:
+            self.assertTrue(select.select([one.stdout], [], [], PATIENCE)[0], log())
+            self.assertEqual(one.stdout.read1(1), b".")
+            one.stdin.close()
+            self.assertEqual(one.wait(PATIENCE), 0)
+        while log().count(": ended") < len(containers):
+            self.assertLess(time.monotonic(), end, log())
+        return log()
+
 
 if __name__ == "__main__":
     if sys.argv[1] == "--container":
         container(sys.argv[2], sys.argv[3])
     SHUNT = sys.argv[1]
-    sys.exit(not unittest.main(argv=sys.argv[:1] + ["-v"], exit=False).result.wasSuccessful())
+    sys.exit(not unittest.main(argv=sys.argv[:1] + ["-v"] + sys.argv[2:], exit=False).result.wasSuccessful())
