@@ -21,6 +21,7 @@
 #include "core/check.h"
 #include "core/fd.h"
 #include "net/publish.h"
+#include "tools/network_reading.h"
 #include "tools/yaml_reading.h"
 
 namespace shunt {
@@ -29,40 +30,6 @@ namespace {
 // ---- the file
 
 constexpr size_t kLongestFile = size_t{1} << 20;
-
-absl::Status ReadUids(const YAML::Node& value, std::vector<uid_t>& uids) {
-  const auto texts = Texts(value);
-  if (!texts.ok()) return texts.status();
-  for (const std::string& text : *texts) {
-    uint32_t uid = 0;
-    // The highest number means "no user" to the kernel.
-    if (!absl::SimpleAtoi(text, &uid) || uid == UINT32_MAX) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", text, "\" should be a user id, as `id -u NAME` prints it"));
-    }
-    uids.push_back(uid);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status AddSubnet(absl::string_view text, net::SubnetSet& set) {
-  const auto subnet = net::ParseSubnet(text);
-  if (!subnet.ok()) return subnet.status();
-  if (!set.Add(*subnet)) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is one network too many: at most ",
-                                                   net::SubnetSet::kCapacity, " can be ignored"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadSubnets(const YAML::Node& value, net::SubnetSet& set) {
-  const auto texts = Texts(value);
-  if (!texts.ok()) return texts.status();
-  for (const std::string& text : *texts) {
-    if (absl::Status status = AddSubnet(text, set); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
 
 absl::Status ReadHostIp(const YAML::Node& value, std::optional<net::IpAddress>& ip) {
   if (!value.IsScalar()) return Should("an address");
@@ -160,6 +127,8 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
       {"allow-uids", [&](const YAML::Node& value) { return ReadUids(value, config.allow_uids); }},
       {"ignore", [&](const YAML::Node& value) { return ReadSubnets(value, config.ignore); }},
       {"publish", [&](const YAML::Node& value) { return ReadMapping(name, "publish.", value, publish); }},
+      {"strict", [&](const YAML::Node& value) { return ReadBool(value, config.strict); }},
+      {"containers", [&](const YAML::Node& value) { return ReadContainerRules(name, value, config.rules); }},
       {"log", [&](const YAML::Node& value) { return ReadMapping(name, "log.", value, logging); }},
   };
   if (absl::Status status = ReadYaml(text, name, top); !status.ok()) return status;
@@ -192,13 +161,20 @@ absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
   return ParseAgentConfig(*text, path);
 }
 
-absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config) {
+absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config,
+                                      const ContainerRule* rule) {
   constexpr absl::string_view kMetadataPrefix = "shunt.";
   constexpr absl::string_view kAnnotationPrefix = "shunt/";
   constexpr absl::string_view kTrapsKey = "traps";
   ContainerSpec spec;
   spec.name = state.id;
   spec.ignore = config.ignore;
+  if (rule != nullptr && !spec.ignore.AddAll(rule->ignore)) {
+    return absl::InvalidArgumentError(absl::StrCat("rule ", rule->Title(),
+                                                   ": its networks are more than fit beside "
+                                                   "those that are ignored for every container"));
+  }
+  if (rule != nullptr) spec.publish = rule->publish;
   for (absl::string_view item : absl::StrSplit(state.metadata, absl::ByAnyChar(";\n"))) {
     const std::pair<absl::string_view, absl::string_view> wish =
         absl::StrSplit(absl::StripAsciiWhitespace(item), absl::MaxSplits('=', 1));
