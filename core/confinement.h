@@ -45,4 +45,8 @@ absl::StatusOr<std::string> ConfineEngine();
 // make are those of a seccomp listener. For a process with one thread; returns as ConfineEngine().
 absl::StatusOr<std::string> ConfineKeeper();
 
+// Confines a worker (core/worker.h) to what deeds do. It keeps its capabilities, which it has in the
+// container's user namespace.
+absl::Status ConfineWorker();
+
 }  // namespace shunt

@@ -273,6 +273,7 @@ void Reactor::Resume(ServedListener& served) {
 
 void Reactor::ResumeOne(ServedListener& served, JournalRecord& left) {
   if (!served.listener.StillValid(left.id())) {
+    served.guest->LeftBehind(left);
     left.Clear();
     counters_.Add(Counter::gone);
     return;
@@ -336,13 +337,15 @@ void Reactor::Help(ServedListener& served) {
 // The one exit of every call.
 void Reactor::Answer(const ServedListener& served, JournalRecord& record, Reply reply) {
   if (reply.kind() == Reply::Kind::kContinue) counters_.Add(Counter::continued);
-  bool answered = true;
-  if (reply.kind() != Reply::Kind::kSent) {
+  bool answered = reply.kind() != Reply::Kind::kGone;
+  if (answered && reply.kind() != Reply::Kind::kSent) {
+    const Stage reached = record.stage.load(std::memory_order_relaxed);
     const bool had_side_effect = record.HasSideEffect();
     record.NoteReply(reply);
     answered = served.listener.Send(record.id(), reply).has_value();
     if (!answered && had_side_effect) {
-      served.guest->Unanswered(record, targets_.Find(served.owner, record.received.Read().tid), reply);
+      served.guest->Unanswered(record, reached, targets_.Find(served.owner, record.received.Read().tid),
+                               reply);
     }
   }
   counters_.Add(answered ? Counter::answered : Counter::gone);

@@ -21,6 +21,7 @@
 #include "handlers/handlers.h"
 #include "handlers/introduction.h"
 #include "handlers/network_views.h"
+#include "handlers/workers.h"
 #include "net/netns.h"
 
 namespace shunt {
@@ -90,7 +91,7 @@ struct ViewUpdate {
   Message message;
 };
 
-class RealAccelerator final : public Accelerator, public Introducer {
+class RealAccelerator final : public Accelerator, public Introducer, public WorkerSource {
  public:
   explicit RealAccelerator(AcceleratorOptions options)
       : options_(std::move(options)), next_key_(options_.first_key) {}
@@ -116,6 +117,9 @@ class RealAccelerator final : public Accelerator, public Introducer {
 
   absl::Status Introduce(Container& container, pid_t tid, Introduction& out) override;
   void Activate(Container& container) override;
+  void StartWorker(Fd link) override {
+    if (options_.custodian != nullptr) options_.custodian->StartWorker(std::move(link));
+  }
 
  private:
   absl::Status Watch(int fd, uint64_t what);
@@ -206,6 +210,7 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
   container->exact_traps = served->spec.exact_traps;
   container->Obey(served->spec.policy);
   container->introducer = this;
+  container->worker_source = this;
   container->key = key;
   const std::span<PortMemory> ports = container->memory.ports();
   for (size_t i = 0; i < served->spec.publish.size(); ++i)

@@ -37,6 +37,8 @@ class Custodian {
   virtual void DropContainer(uint64_t key) = 0;
   virtual void HoldJournal(int fd) = 0;  // of this engine
   virtual void DropJournal(uint64_t name) = 0;
+  // Has a worker (core/worker.h) begin at the other end of `link`.
+  virtual void StartWorker(Fd link) = 0;
 };
 
 struct AcceleratorOptions {

@@ -61,7 +61,6 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   return bench;
 }
 
-// What is under the descriptor now is what the restarted call will find.
 // Every name that this machine knows nothing of has been refused where the policy was made.
 void Container::Obey(Policy its_policy) {
   policy = std::move(its_policy);
@@ -85,9 +84,24 @@ int Container::ErrorOf(uint32_t arch, int nr) const {
   return EPERM;  // not reached: who comes here comes by what Obey() has set
 }
 
-void Container::Unanswered(const JournalRecord& record, Target& caller, Reply reply) {
+// What is under the descriptor now is what the restarted call will find.
+void Container::Unanswered(const JournalRecord& record, Stage reached, Target& caller, Reply reply) {
+  if (reached == Stage::kWithWorker) {
+    facts.lost_replies.Note(caller.tid(), FingerprintOf(record.received.Read()), reply);
+    return;
+  }
   const Result<DescriptorInfo> now = caller.Describe(record.number);
   if (now && now->ino != record.inode) facts.lost_replies.Note(caller.tid(), now->ino, reply);
+}
+
+// The worker may have answered, or may have done it for a caller that a signal had taken out.
+void Container::LeftBehind(const JournalRecord& record) {
+  if (record.stage.load(std::memory_order_relaxed) != Stage::kWithWorker) return;
+  const Desk& desk = memory.desks()[static_cast<size_t>(record.number) % memory.desks().size()];
+  const Notification call = record.received.Read();
+  if (desk.state.load(std::memory_order_acquire) < DeskState::kBegun || desk.request.call != call.id) return;
+  if (desk.state.load() == DeskState::kBegun || (desk.result.value >= 0 && desk.result.send_error != 0))
+    facts.lost_replies.Note(call.tid, FingerprintOf(call), Reply::Return(0));
 }
 
 void SocketBench::OnWake() {

@@ -26,6 +26,7 @@
 #include "handlers/policy.h"
 #include "handlers/socket_claim.h"
 #include "handlers/timed_call.h"
+#include "handlers/workers.h"
 #include "net/host_network.h"
 #include "net/listener_census.h"
 #include "net/netns.h"
@@ -70,9 +71,14 @@ struct PublishedPort {
 class Container final : public Guest {
  public:
   Container(std::string its_name, ContainerMemory its_memory)
-      : name(std::move(its_name)), memory(std::move(its_memory)), facts(memory.facts()) {}
+      : name(std::move(its_name)),
+        memory(std::move(its_memory)),
+        facts(memory.facts()),
+        workers{Workers(memory.desks().first(Workers::kMost)), Workers(memory.desks().last(Workers::kMost))} {
+  }
 
-  void Unanswered(const JournalRecord& record, Target& caller, Reply reply) override;
+  void Unanswered(const JournalRecord& record, Stage reached, Target& caller, Reply reply) override;
+  void LeftBehind(const JournalRecord& record) override;
   const Dispatch* dispatch() const override { return dispatch_.get(); }
 
   // Before it is served.
@@ -101,6 +107,8 @@ class Container final : public Guest {
   ClaimTable claims;
   std::vector<PublishedPort> published;
   // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
+  std::array<Workers, 2> workers;  // one for each of its reactors
+  WorkerSource* worker_source = nullptr;
   std::mutex home_mutex;
   net::SpareSockets home4, home6;
 

@@ -22,6 +22,7 @@
 #include "core/fd.h"
 #include "core/reply.h"
 #include "handlers/accelerator.h"
+#include "handlers/workers.h"
 #include "net/option_marks.h"
 #include "net/sock_addr.h"
 
@@ -110,6 +111,9 @@ class ContainerMemory {
     std::atomic<Introduced> introduced = Introduced::kNotYet;
     std::atomic<uint32_t> current = 0;
     std::array<ContainerNetwork, 2> networks;
+    // Work for its workers: for each of its two reactors as many as it may have. Pages that nobody uses take
+    // no memory.
+    std::array<Desk, 2 * Workers::kMost> desks;
   };
 
   // For a container that nobody serves yet.
@@ -125,6 +129,12 @@ class ContainerMemory {
   Facts& facts() const { return *static_cast<Facts*>(memory_); }
   // In the order of ContainerSpec::publish.
   std::span<PortMemory> ports() const;
+  std::span<Desk> desks() const { return facts().desks; }
+  // Where it lies in the file.
+  uint64_t OffsetOf(const Desk& desk) const {
+    return static_cast<uint64_t>(reinterpret_cast<const std::byte*>(&desk) -
+                                 static_cast<std::byte*>(memory_));
+  }
   // As it was given to Create(). The error says what is wrong with it.
   absl::StatusOr<ContainerSpec> Spec() const;
   const ContainerNetwork& network() const { return facts().networks[facts().current % 2]; }

@@ -36,6 +36,8 @@ enum class RouteCondition : uint8_t {
   X(sendmmsg, SendMmsg, kFastOpenInArg3)     \
   X(setsockopt, SetSockOpt, kTrappedOption)  \
   X(getsockname, GetSockName, kIfRenumbered) \
-  X(socketcall, SocketCall, kSocketCall)
+  X(socketcall, SocketCall, kSocketCall)     \
+  X(mkdir, MakeDir, kIfAsked)                \
+  X(mkdirat, MakeDirAt, kIfAsked)
 
 }  // namespace shunt

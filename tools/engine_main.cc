@@ -65,6 +65,7 @@ class EngineMain final : private Custodian {
   void DropContainer(uint64_t key) override { link_.Drop({HoldingTag::kContainer, key}); }
   void HoldJournal(int fd) override;
   void DropJournal(uint64_t name) override { link_.Drop({HoldingTag::kJournal, name}); }
+  void StartWorker(Fd link) override { link_.Worker(link.get()); }
 
   void OnPacket(EngineLink::Arrival arrival);
   void OnGive(HoldingName name, std::vector<Fd> fds);

@@ -64,13 +64,15 @@ int WaitFor(pid_t child) {
 }  // namespace
 
 int GuestContainer::Run(const std::function<int()>& body) {
-  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(Traps({.renumbered = true}), Denies());
+  std::vector<Trap> traps = Traps({.renumbered = true});
+  for (const std::string& syscall : options_.also_trapped) traps.push_back({syscall, {}});
+  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
   SHUNT_CHECK(program.ok());
   std::array<int, 2> down, up;
   SHUNT_CHECK(pipe2(down.data(), O_CLOEXEC) == 0 && pipe2(up.data(), O_CLOEXEC) == 0);
   const uid_t uid = geteuid();
   const gid_t gid = getegid();
-  const pid_t child = ForkInto(CLONE_NEWUSER | CLONE_NEWNET);
+  const pid_t child = ForkInto(CLONE_NEWUSER | CLONE_NEWNET | options_.more_namespaces);
   if (child == 0) Child(*program, options_.wait_killable, uid, gid, down[0], up[1], body);
   const Fd from_child(up[0]), to_child(down[1]);
   ::close(down[0]);
@@ -98,6 +100,7 @@ int GuestContainer::Run(const std::function<int()>& body) {
                                                          {.name = "guest",
                                                           .pid = child,
                                                           .publish = options_.publish,
+                                                          .policy = options_.policy,
                                                           .ignore = options_.ignore,
                                                           .exact_traps = true},
                                                          [&ended] { ended = true; });

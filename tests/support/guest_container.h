@@ -13,8 +13,10 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "handlers/accelerator.h"
+#include "tests/support/worker_starter.h"
 
 namespace shunt {
 
@@ -22,12 +24,17 @@ struct GuestOptions {
   std::vector<net::Publish> publish;
   net::SubnetSet ignore;
   bool wait_killable = false;
+  Policy policy;
+  std::vector<std::string> also_trapped;  // system calls, beside those of the socket handlers
+  int more_namespaces = 0;                // CLONE_NEW...
   AcceleratorOptions accelerator{};
 };
 
 class GuestContainer {
  public:
-  explicit GuestContainer(GuestOptions options = {}) : options_(std::move(options)) {}
+  explicit GuestContainer(GuestOptions options = {}) : options_(std::move(options)) {
+    if (options_.accelerator.custodian == nullptr) options_.accelerator.custodian = &worker_starter_;
+  }
 
   // Runs `body` in a fresh container and serves it until it has ended. Returns body's result (0 to 255), or
   // 1000 + the signal that killed it, or -1 with error() set.
@@ -40,6 +47,7 @@ class GuestContainer {
 
  private:
   GuestOptions options_;
+  WorkerStarter worker_starter_;
   std::string error_;
   std::string locks_;
   std::array<uint64_t, kCounterCount> counters_{};
