@@ -283,8 +283,8 @@ std::vector<std::string> Obey(const std::vector<Setting>& settings, const Settin
   Reading reading{.context = context, .policy = policy};
   for (const auto& [key, value] : last) {
     reading.key = key;
-    const auto* found =
-        std::find_if(std::begin(kKeys), std::end(kKeys), [&](const Key& one) { return key == one.text.key; });
+    const auto* found = std::find_if(std::begin(kKeys), std::end(kKeys),
+                                     [&](const Key& one) { return reading.key == one.text.key; });
     if (found != std::end(kKeys)) {
       found->read(value, reading);
     } else {
