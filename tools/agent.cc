@@ -25,6 +25,7 @@
 #include "core/socket_file.h"
 #include "tools/agent_config.h"
 #include "tools/agent_role.h"
+#include "tools/check_config.h"
 #include "tools/counter_line.h"
 #include "tools/in_flight.h"
 #include "tools/keeper.h"
@@ -93,6 +94,8 @@ std::vector<std::string> EngineArguments(const AgentOptions& options) {
   add("--config", options.config);
   add("--lock-socket", options.lock_socket);
   for (const uid_t uid : options.allow_uids) add("--allow-uid", std::to_string(uid));
+  add("--resolver", options.resolver);
+  if (options.strict) arguments.emplace_back("--strict");
   if (options.verbose) arguments.emplace_back("--verbose");
   return arguments;
 }
@@ -300,6 +303,7 @@ void Agent::SayCounters() const {
 
 int RunAgent(AgentOptions options) {
   log::Start(options.verbose ? log::Level::kDebug : log::Level::kInfo);
+  if (!options.check_config.empty()) return CheckConfig(options.check_config);
   if (absl::Status status = CheckReadyFd(options.ready_fd); !status.ok()) return Fail(kWrongUsage, status);
   AgentSettings settings;
   AgentConfig config;
@@ -369,6 +373,20 @@ void AddAgentCommand(CLI::App& app, int& exit_status) {
   command
       ->add_option("--lock-socket", options->lock_socket, "Where the privileged step hands out the eBPF lock")
       ->type_name("PATH");
+  command
+      ->add_option(
+          "--resolver", options->resolver,
+          "What tells a container's policy, beside the configuration: its metadata; none; demo-basic, "
+          "the same for all; kubernetes, its metadata, with the names that the kubelet knows")
+      ->capture_default_str()
+      ->type_name("metadata|none|demo-basic|kubernetes")
+      ->check(CLI::IsMember({"metadata", "none", "demo-basic", "kubernetes"}).description(""));
+  command->add_flag("--strict", options->strict,
+                    "Refuse a container whose metadata has a mistake: all its trapped calls fail");
+  command
+      ->add_option("--check-config", options->check_config,
+                   "Do not serve; explain this configuration line by line, or say what is wrong with it")
+      ->type_name("FILE");
   command->add_flag("--verbose", options->verbose, "Log everything");
   command->add_flag(
       "--fd-store", options->fd_store,

@@ -26,6 +26,9 @@ struct AgentOptions {
   std::string affinity = "pin";
   std::string lock_socket;  // empty: the default path
   bool fd_store = false;
+  std::string resolver = "metadata";  // a name of Resolver (tools/container_decision.h)
+  bool strict = false;
+  std::string check_config;  // not to serve, but to explain this file
   bool verbose = false;
 };
 

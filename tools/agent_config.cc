@@ -11,117 +11,25 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <functional>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "core/check.h"
 #include "core/fd.h"
 #include "net/publish.h"
+#include "tools/network_reading.h"
+#include "tools/yaml_reading.h"
 
 namespace shunt {
 namespace {
 
 // ---- the file
 
-// How one key's value is read. The error says what would be right, without naming the key.
-using ReadValue = std::function<absl::Status(const YAML::Node& value)>;
-using Keys = std::map<std::string, ReadValue>;
-
 constexpr size_t kLongestFile = size_t{1} << 20;
-
-// An error that has its place. Errors in values, which do not know theirs, have another code.
-constexpr absl::StatusCode kPlaced = absl::StatusCode::kFailedPrecondition;
-
-absl::Status At(const std::string& name, const YAML::Mark& mark, absl::string_view what) {
-  if (mark.is_null()) return {kPlaced, absl::StrCat(name, ": ", what)};
-  return {kPlaced, absl::StrCat(name, ":", mark.line + 1, ": ", what)};
-}
-
-absl::Status Should(absl::string_view be) {
-  return absl::InvalidArgumentError(absl::StrCat("should be ", be));
-}
-
-// Reads a mapping whose keys are all in `keys`. `path` stands before the keys in messages: "" or "publish.".
-absl::Status ReadMapping(const std::string& name, const std::string& path, const YAML::Node& mapping,
-                         const Keys& keys) {
-  if (!mapping.IsMap()) return Should("a mapping of keys to values");
-  std::set<std::string> seen;
-  for (const auto& entry : mapping) {
-    const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
-    const auto found = keys.find(key);
-    if (found == keys.end()) {
-      std::vector<std::string> known;
-      for (const auto& [known_key, read] : keys) known.push_back(path + known_key);
-      return At(name, entry.first.Mark(),
-                absl::StrCat("unknown key \"", path, key, "\": known are ", absl::StrJoin(known, ", ")));
-    }
-    if (!seen.insert(key).second)
-      return At(name, entry.first.Mark(), absl::StrCat("\"", path, key, "\" is there twice"));
-    absl::Status status = found->second(entry.second);
-    if (status.ok()) continue;
-    if (status.code() == kPlaced) return status;
-    return At(name, entry.second.Mark(), absl::StrCat("\"", path, key, "\": ", status.message()));
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<std::string>> Texts(const YAML::Node& value) {
-  std::vector<std::string> texts;
-  if (!value.IsSequence()) return Should("a list, [...]");
-  for (const auto& item : value) {
-    if (!item.IsScalar()) return Should("a list of plain values");
-    texts.push_back(item.Scalar());
-  }
-  return texts;
-}
-
-absl::Status ReadUids(const YAML::Node& value, std::vector<uid_t>& uids) {
-  const auto texts = Texts(value);
-  if (!texts.ok()) return texts.status();
-  for (const std::string& text : *texts) {
-    uint32_t uid = 0;
-    // The highest number means "no user" to the kernel.
-    if (!absl::SimpleAtoi(text, &uid) || uid == UINT32_MAX) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", text, "\" should be a user id, as `id -u NAME` prints it"));
-    }
-    uids.push_back(uid);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status AddSubnet(absl::string_view text, net::SubnetSet& set) {
-  const auto subnet = net::ParseSubnet(text);
-  if (!subnet.ok()) return subnet.status();
-  if (!set.Add(*subnet)) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is one network too many: at most ",
-                                                   net::SubnetSet::kCapacity, " can be ignored"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadSubnets(const YAML::Node& value, net::SubnetSet& set) {
-  const auto texts = Texts(value);
-  if (!texts.ok()) return texts.status();
-  for (const std::string& text : *texts) {
-    if (absl::Status status = AddSubnet(text, set); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadBool(const YAML::Node& value, bool& result) {
-  if (!value.IsScalar() || (value.Scalar() != "true" && value.Scalar() != "false"))
-    return Should("true or false");
-  result = value.Scalar() == "true";
-  return absl::OkStatus();
-}
 
 absl::Status ReadHostIp(const YAML::Node& value, std::optional<net::IpAddress>& ip) {
   if (!value.IsScalar()) return Should("an address");
@@ -219,17 +127,11 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
       {"allow-uids", [&](const YAML::Node& value) { return ReadUids(value, config.allow_uids); }},
       {"ignore", [&](const YAML::Node& value) { return ReadSubnets(value, config.ignore); }},
       {"publish", [&](const YAML::Node& value) { return ReadMapping(name, "publish.", value, publish); }},
+      {"strict", [&](const YAML::Node& value) { return ReadBool(value, config.strict); }},
+      {"containers", [&](const YAML::Node& value) { return ReadContainerRules(name, value, config.rules); }},
       {"log", [&](const YAML::Node& value) { return ReadMapping(name, "log.", value, logging); }},
   };
-  try {
-    const YAML::Node root = YAML::Load(text);
-    if (root.IsNull()) return config;  // an empty file, or only comments
-    const absl::Status status = ReadMapping(name, "", root, top);
-    if (status.code() == kPlaced) return status;
-    if (!status.ok()) return At(name, root.Mark(), status.message());
-  } catch (const YAML::Exception& error) {
-    return At(name, error.mark, error.msg);
-  }
+  if (absl::Status status = ReadYaml(text, name, top); !status.ok()) return status;
   return config;
 }
 
@@ -259,13 +161,20 @@ absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path) {
   return ParseAgentConfig(*text, path);
 }
 
-absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config) {
+absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config,
+                                      const ContainerRule* rule) {
   constexpr absl::string_view kMetadataPrefix = "shunt.";
   constexpr absl::string_view kAnnotationPrefix = "shunt/";
   constexpr absl::string_view kTrapsKey = "traps";
   ContainerSpec spec;
   spec.name = state.id;
   spec.ignore = config.ignore;
+  if (rule != nullptr && !spec.ignore.AddAll(rule->ignore)) {
+    return absl::InvalidArgumentError(absl::StrCat("rule ", rule->Title(),
+                                                   ": its networks are more than fit beside "
+                                                   "those that are ignored for every container"));
+  }
+  if (rule != nullptr) spec.publish = rule->publish;
   for (absl::string_view item : absl::StrSplit(state.metadata, absl::ByAnyChar(";\n"))) {
     const std::pair<absl::string_view, absl::string_view> wish =
         absl::StrSplit(absl::StripAsciiWhitespace(item), absl::MaxSplits('=', 1));

@@ -12,11 +12,13 @@
 //     host-ports: 1024-65535     # the host ports that containers may ask for
 //   log:
 //     level: info                # debug, info, warning or error
+//   strict: false                # true: a container whose metadata has a mistake is refused
+//   containers: [...]            # rules about some of them (tools/container_rule.h)
 //
 // A container states its wishes in its listenerMetadata,
-// "shunt.publish=8080:80,8443:443;shunt.ignore=10.0.0.0/8" (items separated by ";" or a line's end, keys that
-// do not begin with "shunt." are somebody else's), in the annotations "shunt/publish" and "shunt/ignore", or
-// in both, which then add up.
+// "shunt.publish=8080:80,8443:443;shunt.ignore=10.0.0.0/8" (items separated by ";" or a line's end; the keys
+// that do not begin with "shunt." are for tools/metadata.h), in the annotations "shunt/publish" and
+// "shunt/ignore", or in both, which then add up.
 //
 // A profile of `shunt profile` says "shunt.traps=1" there: its filter traps all that a swap has to know of.
 // Any other filter that traps connect works as well, but each swap then has to look at everything.
@@ -35,6 +37,7 @@
 #include "handlers/accelerator.h"
 #include "net/ip_address.h"
 #include "net/subnet_set.h"
+#include "tools/container_rule.h"
 #include "tools/log.h"
 
 namespace shunt {
@@ -55,6 +58,8 @@ struct AgentConfig {
   net::SubnetSet ignore;
   PublishPolicy publish;
   log::Level log_level = log::Level::kInfo;
+  bool strict = false;
+  std::vector<ContainerRule> rules;
 };
 
 // Reads the text of a configuration file; `name` is the file's, for messages. The error names file, line and
@@ -63,9 +68,10 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
 absl::StatusOr<std::string> ReadConfigText(const std::string& path);
 absl::StatusOr<AgentConfig> ReadAgentConfig(const std::string& path);
 
-// What the container wants, as far as `config` lets it: all but the pid. The error names the wish that cannot
-// be granted.
-absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config);
+// The container's network: what it wants, as far as `config` lets it, and what the operator's `rule` gives it
+// besides (nullptr: none). All but the pid. The error names the wish that cannot be granted.
+absl::StatusOr<ContainerSpec> SpecFor(const ContainerState& state, const AgentConfig& config,
+                                      const ContainerRule* rule = nullptr);
 
 // A container that stays on its ordinary path entirely.
 ContainerSpec OrdinarySpec(std::string name);

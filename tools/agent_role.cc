@@ -177,7 +177,10 @@ void AgentRole::Receive(Handover handover) {
   if (handover.status.ok()) {
     Serve(handover);
   } else {
-    KeepOrdinary(handover, handover.status);
+    // Nobody knows what it was to obey.
+    Policy policy;
+    if (IsStrict()) policy.refuse = EPERM;
+    KeepOrdinary(handover, handover.status, policy);
   }
 }
 
@@ -186,19 +189,50 @@ std::string PortList(const std::vector<net::Publish>& ports) {
                        [](std::string* out, const net::Publish& port) { out->append(port.ToString()); });
 }
 
+// What is executed in a container comes with the container's metadata: nobody has to read of it twice.
+void LogDecision(const ContainerState& state, const Decision& decision) {
+  constexpr size_t kMostMistakes = 20;
+  const bool refused = decision.spec.policy.refuse != 0;
+  const PodIdentity& identity = decision.origin.identity;
+  if (!identity.pod.empty() || !decision.origin.pod_uid.empty()) {
+    log::Debug("container {}: it is container {} of pod {}/{} (uid {})", state.id, identity.container,
+               identity.pod_namespace, identity.pod, decision.origin.pod_uid);
+  }
+  if (!decision.rule.empty()) log::Debug("container {}: rule {} holds for it", state.id, decision.rule);
+  if (refused)
+    log::Error("container {} is refused, as strict mode has it: all its trapped calls fail", state.id);
+  for (size_t i = 0; i < decision.mistakes.size(); ++i) {
+    if (i == kMostMistakes) {
+      log::Warning("container {}: ... and {} mistakes more", state.id, decision.mistakes.size() - i);
+      break;
+    }
+    const std::string line = absl::StrCat("its listenerMetadata, ", decision.mistakes[i]);
+    if (refused) {
+      log::Error("container {}: {}", state.id, line);
+    } else if (state.status == "running") {
+      log::Debug("container {}: {}", state.id, line);
+    } else {
+      log::Warning("container {}: {} (without effect)", state.id, line);
+    }
+  }
+}
+
 void AgentRole::Serve(Handover& handover) {
   const ContainerState& state = handover.state;
-  absl::StatusOr<ContainerSpec> spec = SpecFor(state, config_);
-  if (!spec.ok()) return KeepOrdinary(handover, spec.status());
-  spec->owner = handover.peer.uid;
-  spec->pid = TrustedPid(state.pid, handover.peer);
+  const pid_t pid = TrustedPid(state.pid, handover.peer);
+  Decision decision = Decide(state, pid, handover.peer.uid,
+                             {.config = config_, .resolver = options_.resolver, .strict = IsStrict()});
+  LogDecision(state, decision);
+  if (!decision.wishes.ok()) return KeepOrdinary(handover, decision.wishes, decision.spec.policy);
+  ContainerSpec& spec = decision.spec;
+  spec.owner = handover.peer.uid;
+  spec.pid = pid;
 
   const ContainerKey container{handover.peer.uid, state.id};
-  Claim(container, *spec);
-  const std::string ports = spec->publish.empty() ? "none" : PortList(spec->publish);
-  const pid_t pid = spec->pid;
+  Claim(container, spec);
+  const std::string ports = spec.publish.empty() ? "none" : PortList(spec.publish);
   const absl::StatusOr<std::string> ordinary = accelerator_->Serve(
-      std::move(handover.listeners.front()), *std::move(spec), [this, container] { Ended(container); });
+      std::move(handover.listeners.front()), std::move(spec), [this, container] { Ended(container); });
   if (!ordinary.ok()) {
     ports_.Release(container);
     log::Error("container {} cannot be served: {}", state.id, log::Text(ordinary.status()));
@@ -215,7 +249,7 @@ void AgentRole::Serve(Handover& handover) {
 
 // A listener that nobody answers can hang its container for ever, and even its runtime. So what we cannot
 // serve as wanted, we serve as if there were nothing to do.
-void AgentRole::KeepOrdinary(Handover& handover, const absl::Status& why) {
+void AgentRole::KeepOrdinary(Handover& handover, const absl::Status& why, const Policy& policy) {
   const std::string name =
       handover.state.id.empty() ? absl::StrCat("of process ", handover.peer.pid) : handover.state.id;
   log::Error("container {} (from user {}): {}{}", name, handover.peer.uid, log::Text(why),
@@ -226,6 +260,7 @@ void AgentRole::KeepOrdinary(Handover& handover, const absl::Status& why) {
     ports_.Claim(container, no_ports);
     ContainerSpec spec = OrdinarySpec(name);
     spec.owner = handover.peer.uid;
+    spec.policy = policy;
     const absl::StatusOr<std::string> served =
         accelerator_->Serve(std::move(listener), std::move(spec), [this, container] { Ended(container); });
     if (served.ok()) {

@@ -16,6 +16,7 @@
 #include "core/intake.h"
 #include "core/socket_file.h"
 #include "tools/agent_config.h"
+#include "tools/container_decision.h"
 #include "tools/control_server.h"
 #include "tools/engine_role.h"
 #include "tools/port_registry.h"
@@ -25,6 +26,8 @@ namespace shunt {
 struct AgentRoleOptions {
   std::string config;             // the configuration's file; empty: none
   std::vector<uid_t> allow_uids;  // users who may hand over, beside those of the configuration
+  Resolver resolver = Resolver::kMetadata;
+  bool strict = false;  // whatever the configuration says
   bool verbose = false;
 };
 
@@ -63,7 +66,8 @@ class AgentRole final : public EngineRole {
  private:
   void Receive(Handover handover);
   void Serve(Handover& handover);
-  void KeepOrdinary(Handover& handover, const absl::Status& why);
+  void KeepOrdinary(Handover& handover, const absl::Status& why, const Policy& policy);
+  bool IsStrict() const { return options_.strict || config_.strict; }
   void Claim(const ContainerKey& container, ContainerSpec& spec);
   void Ended(const ContainerKey& container);
   PeerRule PeersFor(const AgentConfig& config) const;

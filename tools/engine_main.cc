@@ -286,8 +286,17 @@ void AddEngineCommand(CLI::App& app, int& exit_status) {
   command->add_option("--affinity", arguments->affinity)->check(CLI::IsMember({"pin", "float"}));
   command->add_option("--lock-socket", arguments->lock_socket);
   command->add_option("--allow-uid", arguments->agent.allow_uids);
+  command->add_option_function<std::string>("--resolver", [arguments](const std::string& text) {
+    const absl::StatusOr<Resolver> resolver = ParseResolver(text);
+    if (!resolver.ok()) throw CLI::ValidationError("--resolver", log::Text(resolver.status()));
+    arguments->agent.resolver = *resolver;
+  });
+  command->add_flag("--strict", arguments->agent.strict);
   command->add_flag("--verbose", arguments->verbose);
-  command->callback([arguments, &exit_status] { exit_status = RunEngineProcess(*arguments); });
+  command->callback([arguments, &exit_status] {
+    arguments->agent.verbose = arguments->verbose;
+    exit_status = RunEngineProcess(*arguments);
+  });
 }
 
 }  // namespace shunt

@@ -97,7 +97,7 @@ class RuntimeTest(unittest.TestCase):
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
             os.makedirs(os.path.join(self.rootfs, name))
         shutil.copy(BUSYBOX, os.path.join(self.rootfs, "bin"))
-        for applet in ("sh", "mkdir", "sleep", "echo", "nc"):
+        for applet in ("sh", "mkdir", "chmod", "sleep", "echo", "nc"):
             os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
 
     def start_agent(self, *options, **keywords):
@@ -297,6 +297,109 @@ class RuntimeTest(unittest.TestCase):
         self.start_container("second", agent, metadata="shunt.publish=8080:80")
         result = self.runtime("exec", "second", "nc", "-l", "-p", "80")
         self.assertIn("Address already in use", result.stderr)
+
+    def chmod(self, name, agent, **keywords):
+        """Runs a container that changes a mode; what the program said of it."""
+        folder = self.bundle(name, agent.socket, "chmod 700 /tmp && echo changed", **keywords)
+        path = os.path.join(folder, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        config["linux"]["seccomp"]["syscalls"][0]["names"] = ["chmod", "fchmodat"]
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        return self.runtime("run", name, cwd=folder)
+
+    def test_a_call_fails_as_metadata_says(self):
+        agent = self.start_agent()
+        result = self.chmod("c20", agent, metadata="ERRNO=chmod:EBADMSG,fchmodat:EBADMSG")
+        self.assertEqual(result.stdout, "", result.stderr)
+        self.assertIn("chmod: /tmp: Bad message", result.stderr)
+
+    def test_with_the_resolver_none_metadata_changes_nothing(self):
+        agent = self.start_agent("--resolver", "none", "--strict")
+        result = self.chmod("c21", agent, metadata="ERRNO=chmod:EBADMSG\nNONSENSE=1")
+        self.assertEqual(result.stdout, "changed\n", result.stderr)
+
+    def test_the_basic_demo_lets_chmod_fail(self):
+        agent = self.start_agent("--resolver", "demo-basic")
+        self.assertIn("chmod: /tmp: Bad message", self.chmod("c22", agent).stderr)
+
+    def test_the_demos_of_the_kinvolk_agent(self):
+        agent = self.start_agent("--resolver", "kubernetes")
+        pod = {"io.kubernetes.cri.sandbox-namespace": "default", "io.kubernetes.cri.sandbox-name": "mynotifypod",
+               "io.kubernetes.cri.container-name": "container1"}
+        folder = self.bundle("c31", agent.socket, "mkdir /abc", annotations=pod,
+                             metadata="MKDIR_TMPL=-{{.Namespace}}-{{.Pod}}-{{.Container}}")
+        self.assertEqual(self.runtime("run", "c31", cwd=folder).returncode, 0, "".join(agent.lines))
+        self.assertTrue(os.path.isdir(os.path.join(self.rootfs, "abc-default-mynotifypod-container1")))
+        agent.stop()
+        agent = self.start_agent("--resolver", "demo-basic")
+        folder = self.bundle("c32", agent.socket, "mkdir /abc")
+        self.assertEqual(self.runtime("run", "c32", cwd=folder).returncode, 0, "".join(agent.lines))
+        made = [name for name in os.listdir(self.rootfs) if name.startswith("abc-pid-")]
+        self.assertRegex("".join(made), r"^abc-pid-[0-9]+$")
+
+    def test_a_mistake_in_metadata_is_told_and_has_no_effect(self):
+        agent = self.start_agent()
+        result = self.chmod("c23", agent, metadata="ERRNO=chmod:EBADMSG,fchmodat:EBADMSG\nMKDRI_TMPL=\033[2Jx")
+        agent.wait_for(r"warning: container c23: its listenerMetadata, MKDRI_TMPL: unknown key: .* \(without effect\)")
+        self.assertIn("chmod: /tmp: Bad message", result.stderr)
+        result = self.chmod("c24", agent, metadata="DEFAULT_ACTION=\033[2J")
+        agent.wait_for(r"warning: container c24: its listenerMetadata, DEFAULT_ACTION: .*\\x1b\[2J")
+        self.assertEqual(result.stdout, "changed\n", result.stderr)
+        self.assertNotIn("\033", "".join(agent.lines))
+
+    def test_strict_mode_refuses_a_container_whose_metadata_has_a_mistake(self):
+        path = os.path.join(self.folder, "agent.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("strict: true\n")
+        for options in (["--strict"], ["--config", path]):
+            agent = self.start_agent(*options)
+            result = self.chmod("c25", agent, metadata="MKDRI_TMPL=x")
+            self.assertEqual(result.stdout, "")
+            self.assertIn("Operation not permitted", result.stderr)
+            agent.wait_for(r"error: container c25 is refused")
+            agent.wait_for(r"error: container c25: its listenerMetadata, MKDRI_TMPL: unknown key")
+            agent.wait_for(r"container c25: ended")
+            result = self.chmod("c26", agent, metadata="MKDIR_TMPL=x")
+            self.assertEqual(result.stdout, "changed\n", result.stderr)
+            agent.stop()
+            for name in ("c25", "c26"):
+                shutil.rmtree(os.path.join(self.folder, name))
+
+    def test_a_rule_of_the_configuration_holds_until_a_right_one_takes_its_place(self):
+        path = os.path.join(self.folder, "agent.yaml")
+
+        def configure(text):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+
+        configure("containers:\n  - select: {annotations: {tier: front*}}\n"
+                  "    handlers: {errors: {chmod: EBADMSG, fchmodat: EBADMSG}}\n")
+        agent = self.start_agent("--config", path, "--verbose")
+        front = {"annotations": {"tier": "frontend"}}
+        self.assertIn("Bad message", self.chmod("c27", agent, **front).stderr)
+        agent.wait_for(r"debug: container c27: rule of line 2 holds for it")
+        self.assertEqual(self.chmod("c28", agent).stdout, "changed\n")
+        configure("containers:\n  - select: {annotations: {tier: front*}}\n    handlers: {errors: {chmud: EBADMSG}}\n")
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for(r"error: the configuration stays as it was: .*agent\.yaml:3: .*\"chmud\" is no system call")
+        self.assertIn("Bad message", self.chmod("c29", agent, **front).stderr)
+        configure("containers: []\n")
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for(r"read the configuration")
+        self.assertEqual(self.chmod("c30", agent, **front).stdout, "changed\n")
+
+    def test_explains_a_configuration(self):
+        path = os.path.join(self.folder, "agent.yaml")
+        for text, status, said in (("containers: [{select: {labels: {app: x}}}]\n", 0, ":1:   labels: {app: x} -- "),
+                                   ("containers: [{select: {label: x}}]\n", 2, ":1: unknown key \"containers.select.label\"")):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            result = subprocess.run([ARGS.agent, "agent", "--check-config", path], timeout=PATIENCE,
+                                    stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            self.assertEqual(result.returncode, status, result.stderr)
+            self.assertIn("agent.yaml" + said, result.stdout + result.stderr)
 
     def test_escapes_what_a_container_says(self):
         agent = self.start_agent()

@@ -62,7 +62,8 @@ struct BadFile {
 
 TEST(AgentConfigTest, NamesFileLineAndKeyOfAMistake) {
   const BadFile cases[] = {
-      {"ignroe: []", "f:1: unknown key \"ignroe\": known are allow-uids, ignore, log, publish"},
+      {"ignroe: []",
+       "f:1: unknown key \"ignroe\": known are allow-uids, containers, ignore, log, publish, strict"},
       {"\n\npublish:\n  hostip: x",
        "f:4: unknown key \"publish.hostip\": known are publish.enabled, publish.host-ip"},
       {"ignore: []\nignore: []", "f:2: \"ignore\" is there twice"},

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/check_config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <cstdio>
+#include <map>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "tools/agent_config.h"
+#include "tools/harmless.h"
+#include "tools/log.h"
+
+namespace shunt {
+namespace {
+
+// What a key means, by its path; for keys below `handlers`, SettingKeys() tells.
+const std::map<std::string, const char*>& Meanings() {
+  static const auto* const kMeanings = new std::map<std::string, const char*>{
+      {"allow-uids", "users whose runtimes may hand containers over, beside root and the agent's own user"},
+      {"ignore", "networks that stay on every container's ordinary path"},
+      {"publish.enabled", "whether containers may publish ports"},
+      {"publish.host-ip", "the host address of published ports that name none"},
+      {"publish.host-ports", "the host ports that containers may ask for"},
+      {"log.level", "what is logged: this, and what is worse"},
+      {"strict", "whether a container whose metadata has a mistake is refused"},
+      {"containers.select.namespace",
+       "the pod's namespace. Told by containerd's CRI and CRI-O; with --resolver kubernetes also where the "
+       "kubelet's folder /var/log/pods and the control group tell; unknown outside of pods"},
+      {"containers.select.pod", "the pod's name. Known and unknown where its namespace is"},
+      {"containers.select.container",
+       "the container's name in its pod. Told by containerd's CRI and CRI-O; with --resolver kubernetes also "
+       "for a pod "
+       "of one container"},
+      {"containers.select.image",
+       "the image's name, as the orchestrator has it. Told by containerd's CRI and CRI-O; unknown with "
+       "Docker, "
+       "Podman, and bare runtimes"},
+      {"containers.select.id", "the runtime's id of the container. Always known"},
+      {"containers.select.uid",
+       "the user whose runtime hands the container over, as the kernel has it; a rootless runtime counts as "
+       "the user "
+       "who started it. Always known"},
+      {"containers.select.annotations",
+       "annotations in the runtime's state. Of a pod's own, containerd passes on only what its "
+       "pod_annotations and "
+       "container_annotations list; CRI-O passes on all"},
+      {"containers.select.labels",
+       "labels. Only CRI-O passes them on (io.kubernetes.cri-o.Labels); with containerd, Docker, Podman, and "
+       "bare "
+       "runtimes this selects nothing"},
+      {"containers.metadata", "false: what the container's own metadata says about handlers does not count"},
+      {"containers.ignore", "networks that stay on its ordinary path, beside those of every container"},
+      {"containers.publish",
+       "ports that it publishes, beside those it asks for; publish.* does not limit them"},
+  };
+  return *kMeanings;
+}
+
+std::string MeaningOf(absl::string_view path) {
+  if (absl::string_view key = path; absl::ConsumePrefix(&key, "containers.handlers.")) {
+    for (const SettingKey& one : SettingKeys()) {
+      if (key == one.in_configuration) return absl::StrCat(one.gives, " (metadata: ", one.key, ")");
+    }
+  }
+  const auto found = Meanings().find(std::string(path));
+  return found == Meanings().end() ? "" : found->second;
+}
+
+std::string TextOf(const YAML::Node& value) {
+  std::vector<std::string> parts;
+  if (value.IsScalar()) return value.Scalar();
+  if (value.IsSequence()) {
+    for (const auto& item : value) parts.push_back(TextOf(item));
+    return absl::StrCat("[", absl::StrJoin(parts, ", "), "]");
+  }
+  for (const auto& entry : value)
+    parts.push_back(absl::StrCat(TextOf(entry.first), ": ", TextOf(entry.second)));
+  return absl::StrCat("{", absl::StrJoin(parts, ", "), "}");
+}
+
+class Explanation {
+ public:
+  explicit Explanation(const std::string& name) : name_(name) {}
+
+  void Say(int line, absl::string_view indent, absl::string_view what) {
+    absl::StrAppend(&text_, Harmless(absl::StrCat(name_, ":", line, ": ", indent, what)), "\n");
+  }
+
+  // Each key that has a meaning, and those below the others.
+  void Walk(const YAML::Node& mapping, const std::string& path, absl::string_view indent) {
+    for (const auto& entry : mapping) {
+      const std::string key = path + entry.first.Scalar();
+      if (const std::string meaning = MeaningOf(key); !meaning.empty()) {
+        Say(entry.first.Mark().line + 1, indent,
+            absl::StrCat(entry.first.Scalar(), ": ", TextOf(entry.second), " -- ", meaning));
+      } else if (entry.second.IsMap()) {
+        Walk(entry.second, key + ".", indent);
+      }
+    }
+  }
+
+  std::string Take() { return std::move(text_); }
+
+ private:
+  const std::string& name_;
+  std::string text_;
+};
+
+bool SelectsAll(const Selection& selection) {
+  return selection.pod_namespace.empty() && selection.pod.empty() && selection.container.empty() &&
+         selection.image.empty() && selection.id.empty() && selection.uids.empty() &&
+         selection.annotations.empty() && selection.labels.empty();
+}
+
+void ExplainRules(const YAML::Node& list, const std::vector<ContainerRule>& rules, Explanation& explanation) {
+  const ContainerRule* last_word = nullptr;
+  for (size_t i = 0; i < rules.size(); ++i) {
+    const ContainerRule& rule = rules[i];
+    const bool all = SelectsAll(rule.selection);
+    explanation.Say(rule.line, "",
+                    absl::StrCat("rule ", rule.Title(), ", ", i + 1, " of ", rules.size(), ": for ",
+                                 all ? "every container" : "containers that fit all that it selects by",
+                                 i > 0 ? ", if no rule above is for it" : "",
+                                 all ? "" : "; what is not known of a container fits nothing"));
+    if (last_word != nullptr) {
+      explanation.Say(rule.line, "  ",
+                      absl::StrCat("NEVER USED: rule ", last_word->Title(), " above is for every container"));
+    }
+    if (all && last_word == nullptr) last_word = &rule;
+    explanation.Walk(list[i], "containers.", "  ");
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ExplainConfig(const std::string& text, const std::string& name) {
+  const absl::StatusOr<AgentConfig> config = ParseAgentConfig(text, name);
+  if (!config.ok()) return config.status();
+  Explanation explanation(name);
+  const YAML::Node root = YAML::Load(text);  // known to be good
+  for (const auto& entry : root) {
+    if (entry.first.Scalar() == "containers") {
+      ExplainRules(entry.second, config->rules, explanation);
+    } else {
+      YAML::Node alone;
+      alone[entry.first] = entry.second;
+      explanation.Walk(alone, "", "");
+    }
+  }
+  return explanation.Take();
+}
+
+int CheckConfig(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadConfigText(path);
+  const absl::StatusOr<std::string> explained =
+      text.ok() ? ExplainConfig(*text, path) : absl::StatusOr<std::string>(text.status());
+  if (!explained.ok()) {
+    log::Error("{}", log::Text(explained.status()));
+    return 2;
+  }
+  std::fputs(explained->c_str(), stdout);
+  return 0;
+}
+
+}  // namespace shunt

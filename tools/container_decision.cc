@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/container_decision.h"
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/filter.h"
+#include "tools/metadata.h"
+
+namespace shunt {
+namespace {
+
+ContainerOrigin OriginOf(const ContainerState& state, pid_t pid, Resolver resolver) {
+  ContainerOrigin origin = OriginFromAnnotations(state.annotations);
+  AddCgroupOrigin(pid, origin);
+  PodIdentity& identity = origin.identity;
+  if (resolver != Resolver::kKubernetes || origin.pod_uid.empty()) return origin;
+  if (!identity.pod.empty() && !identity.pod_namespace.empty()) return origin;
+  PodIdentity logged = FindLoggedPod(kPodLogs, origin.pod_uid);
+  if (identity.container.empty()) identity.container = std::move(logged.container);
+  identity.pod = std::move(logged.pod);
+  identity.pod_namespace = std::move(logged.pod_namespace);
+  return origin;
+}
+
+SettingContext ContextOf(const ContainerState& state, const ContainerOrigin& origin) {
+  // Some runtimes tell one of the two only.
+  const pid_t pid = state.pid != 0 ? state.pid : state.state_pid;
+  const pid_t pid1 = state.state_pid != 0 ? state.state_pid : state.pid;
+  return {.pod = {.identity = origin.identity, .pid = pid, .pid1 = pid1},
+          .begins = pid == pid1 && state.status != "running"};
+}
+
+void BeTheDemo(pid_t pid, Policy& policy) {
+  // Machines differ in which of these there are; programs do not care.
+  for (const char* syscall : {"chmod", "fchmodat", "fchmodat2"}) {
+    if (!NumbersOf(syscall).empty()) policy.errors[syscall] = EBADMSG;
+  }
+  policy.mkdir_suffix = absl::StrCat("-pid-", pid);
+  policy.mounts.proc = true;
+  policy.mounts.need_cap_admin = false;
+}
+
+}  // namespace
+
+absl::StatusOr<Resolver> ParseResolver(const std::string& text) {
+  if (text == "metadata") return Resolver::kMetadata;
+  if (text == "none") return Resolver::kNone;
+  if (text == "demo-basic") return Resolver::kDemoBasic;
+  if (text == "kubernetes") return Resolver::kKubernetes;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" should be metadata, none, demo-basic or kubernetes"));
+}
+
+Decision Decide(const ContainerState& state, pid_t pid, uid_t uid, const DecisionMaker& maker) {
+  Decision decision{.origin = OriginOf(state, pid, maker.resolver)};
+  const ContainerRule* rule =
+      RuleFor(maker.config.rules, {.state = state, .origin = decision.origin, .uid = uid});
+  if (rule != nullptr) decision.rule = rule->Title();
+
+  Policy policy;
+  const SettingContext context = ContextOf(state, decision.origin);
+  std::vector<Setting> settings;
+  if (maker.resolver == Resolver::kDemoBasic) BeTheDemo(context.pod.pid, policy);
+  const bool obeys = maker.resolver == Resolver::kMetadata || maker.resolver == Resolver::kKubernetes;
+  if (obeys && (rule == nullptr || rule->metadata)) settings = SplitMetadata(state.metadata);
+  if (rule != nullptr) settings.insert(settings.end(), rule->settings.begin(), rule->settings.end());
+  decision.mistakes = Obey(settings, context, policy);
+
+  absl::StatusOr<ContainerSpec> spec = SpecFor(state, maker.config, rule);
+  decision.wishes = spec.status();
+  decision.spec = spec.ok() ? *std::move(spec) : OrdinarySpec(state.id);
+  decision.spec.policy = std::move(policy);
+  if (maker.strict && (!decision.mistakes.empty() || !decision.wishes.ok()))
+    decision.spec.policy.refuse = EPERM;
+  return decision;
+}
+
+}  // namespace shunt
