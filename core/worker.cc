@@ -62,9 +62,9 @@ bool IsNumber(std::string_view text) {
   return !text.empty() && text.size() < 11 && text.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
-uint64_t NamespaceOf(int proc, pid_t pid, const char* which) {
+uint64_t NamespaceOf(int caller, const char* which) {
   struct stat info {};
-  return fstatat(proc, CallerPath(pid, which).c_str(), &info, 0) == 0 ? info.st_ino : 0;
+  return fstatat(caller, which, &info, 0) == 0 ? info.st_ino : 0;
 }
 
 // How long a read of the link waits.
@@ -86,24 +86,35 @@ int Inside::Place::directory() const {
   return owned.valid() ? owned.get() : AT_FDCWD;
 }
 
-Result<Fd> Inside::OpenOfCaller(pid_t pid, const char* what, int flags) const {
-  Fd fd(openat(proc_, CallerPath(pid, what).c_str(), flags | O_CLOEXEC));
+Result<Fd> Inside::OpenOfCaller(const char* what, int flags) const {
+  Fd fd(openat(caller_, what, flags | O_CLOEXEC));
   if (!fd.valid()) return FailErrno();
   return fd;
 }
 
 // Who has changed its user shows its links to nobody with the same rights, only to more.
-Result<Fd> Inside::OpenWithOwnRights(pid_t pid, const char* what) {
+Result<Fd> Inside::OpenWithOwnRights(const char* what) {
   if (Result<void> own = guise_.TakeOff(); !own) return tl::unexpected(own.error());
-  Result<Fd> opened = OpenOfCaller(pid, what, O_PATH | O_DIRECTORY);
+  Result<Fd> opened = OpenOfCaller(what, O_PATH | O_DIRECTORY);
   if (Result<void> again = guise_.PutOnAgain(); !again) return tl::unexpected(again.error());
+  return opened;
+}
+
+// The same of the process that the caller is a thread of.
+Result<Fd> Inside::OpenOfProcess(const char* what) {
+  if (pids_.process == request_.tid) return OpenWithOwnRights(what);
+  if (Result<void> own = guise_.TakeOff(); !own) return tl::unexpected(own.error());
+  Fd opened(openat(proc_, CallerPath(pids_.process, what).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const int error = errno;
+  if (Result<void> again = guise_.PutOnAgain(); !again) return tl::unexpected(again.error());
+  if (!opened.valid()) return Fail(error);
   return opened;
 }
 
 // What the caller is, at this moment.
 Result<void> Inside::LookUp(Identity& identity) {
   static std::array<char, 16384> text;
-  const Result<Fd> status = OpenOfCaller(request_.tid, "status", O_RDONLY);
+  const Result<Fd> status = OpenOfCaller("status", O_RDONLY);
   if (!status) return tl::unexpected(status.error());
   size_t size = 0;
   for (ssize_t got = 1; got > 0 && size < text.size(); size += static_cast<size_t>(got)) {
@@ -118,7 +129,7 @@ Result<void> Inside::LookUp(Identity& identity) {
 }
 
 Result<void> Inside::EnterRoot() {
-  const Result<Fd> root = OpenOfCaller(request_.tid, "root", O_PATH | O_DIRECTORY);
+  const Result<Fd> root = OpenOfCaller("root", O_PATH | O_DIRECTORY);
   if (!root) return tl::unexpected(root.error());
   if (fchdir(root->get()) != 0 || chroot(".") != 0) return FailErrno();
   return {};
@@ -128,11 +139,11 @@ Result<void> Inside::EnterRoot() {
 // is absolute.
 Result<Fd> Inside::Start(const char*& path, std::span<char> rewritten) {
   if (path[0] != '/') {
-    if (request_.directory == AT_FDCWD) return OpenWithOwnRights(request_.tid, "cwd");
+    if (request_.directory == AT_FDCWD) return OpenWithOwnRights("cwd");
     std::array<char, 16> what{"fd/"};
     if (request_.directory < 0) return Fail(EBADF);
     *std::to_chars(what.data() + 3, what.data() + what.size() - 1, request_.directory).ptr = '\0';
-    Result<Fd> directory = OpenWithOwnRights(request_.tid, what.data());
+    Result<Fd> directory = OpenWithOwnRights(what.data());
     if (!directory && directory.error() == Errno{ENOENT}) return Fail(EBADF);
     return directory;
   }
@@ -152,7 +163,7 @@ Result<Fd> Inside::Start(const char*& path, std::span<char> rewritten) {
     char* const end = std::copy(link.begin(), link.end(), what.data());
     if (link == "fd") *std::copy(number.begin(), number.end(), end + 1) = '\0', *end = '/';
     path = rest.data() + std::min(rest.find_first_not_of('/'), rest.size());
-    return OpenWithOwnRights(thread ? request_.tid : pids_.process, what.data());
+    return thread ? OpenWithOwnRights(what.data()) : OpenOfProcess(what.data());
   }
   // Anything else of /proc/self: the same under the caller's number.
   std::array<char, 64> numbers{};
@@ -217,30 +228,50 @@ class Worker {
   void Knock() const;
   void Work(std::span<const Deed> deeds);
   int64_t Do(std::span<const Deed> deeds);
+  uint64_t FindCaller(pid_t tid);
 
   Fd link_, proc_;
   Listener listener_;
   Guise guise_;
   Desk& desk_;
   const uint64_t user_, mount_;
-  Identity caller_;
+  // The directory of the last caller in /proc. It is that thread's for ever: if another one has its number by
+  // now, nothing is in there any more.
+  Fd caller_;
+  pid_t caller_tid_ = 0;
+  Identity identity_;
 };
+
+// Returns the caller's user namespace; 0: there is no such thread.
+uint64_t Worker::FindCaller(pid_t tid) {
+  if (tid == caller_tid_) {
+    if (const uint64_t user = NamespaceOf(caller_.get(), "ns/user"); user != 0) return user;
+  }
+  caller_.reset(openat(proc_.get(), CallerPath(tid, "").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  caller_tid_ = tid;
+  return NamespaceOf(caller_.get(), "ns/user");
+}
 
 int64_t Worker::Do(std::span<const Deed> deeds) {
   const WorkRequest& request = desk_.request;
+  WorkResult& result = desk_.result;
   if (request.deed >= deeds.size()) return -ENOSYS;
-  Inside inside(proc_.get(), listener_, guise_, desk_);
+  const Deed& deed = deeds[request.deed];
   if (Result<void> own = guise_.TakeOff(); !own) return -own.error().code;
-  desk_.result.user_namespace = NamespaceOf(proc_.get(), request.tid, "ns/user");
-  desk_.result.mount_namespace = NamespaceOf(proc_.get(), request.tid, "ns/mnt");
-  desk_.result.elsewhere = desk_.result.user_namespace != user_ || desk_.result.mount_namespace != mount_;
-  if (desk_.result.elsewhere) return -EPERM;
-  // Whatever this says has been said of the caller if it still waits when the deed begins: its number was not
-  // given away meanwhile.
-  if (Result<void> seen = inside.LookUp(caller_); !seen) return -EPERM;
+  // Whatever is found here has been so with the caller if it still waits when the deed begins: its number was
+  // not given away meanwhile.
+  result.user_namespace = FindCaller(request.tid);
+  Inside inside(proc_.get(), caller_.get(), listener_, guise_, desk_);
+  result.elsewhere = result.user_namespace != user_;
+  if (deed.on_mounts || result.elsewhere) {
+    result.mount_namespace = NamespaceOf(caller_.get(), "ns/mnt");
+    result.elsewhere = result.elsewhere || result.mount_namespace != mount_;
+  }
+  if (result.elsewhere) return -EPERM;
+  if (Result<void> seen = inside.LookUp(identity_); !seen) return -EPERM;
   if (Result<void> root = inside.EnterRoot(); !root) return -EPERM;
-  if (Result<void> worn = guise_.PutOn(caller_); !worn) return -EPERM;
-  return deeds[request.deed](inside);
+  if (Result<void> worn = guise_.PutOn(identity_); !worn) return -EPERM;
+  return deed.act(inside);
 }
 
 void Worker::Work(std::span<const Deed> deeds) {

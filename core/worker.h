@@ -57,8 +57,13 @@ struct WorkerHello {
 };
 
 class Inside;
-// A deed: acts on inside.request() and returns what the call returns; negative: the errno.
-using Deed = int64_t (*)(Inside& inside);
+struct Deed {
+  // Acts on inside.request() and returns what the call returns; negative: the errno.
+  int64_t (*act)(Inside& inside);
+  // The caller's mount namespace must be the worker's. Paths need that not: they are walked from the caller's
+  // root, and from there mounts lead on whoever walks.
+  bool on_mounts;
+};
 
 // The process: the rest of its life. `link` is a packet socket (core/packet_socket.h), where the setup comes.
 [[noreturn]] void RunWorker(Fd link, std::span<const Deed> deeds);
@@ -85,17 +90,24 @@ class Inside {
 
  private:
   friend class Worker;
-  Inside(int proc, const Listener& listener, Guise& guise, Desk& desk)
-      : request_(desk.request), proc_(proc), listener_(listener), guise_(guise), desk_(desk) {}
+  Inside(int proc, int caller, const Listener& listener, Guise& guise, Desk& desk)
+      : request_(desk.request),
+        proc_(proc),
+        caller_(caller),
+        listener_(listener),
+        guise_(guise),
+        desk_(desk) {}
 
   Result<void> LookUp(Identity& identity);
   Result<void> EnterRoot();
-  Result<Fd> OpenOfCaller(pid_t pid, const char* what, int flags) const;
-  Result<Fd> OpenWithOwnRights(pid_t pid, const char* what);
+  Result<Fd> OpenOfCaller(const char* what, int flags) const;
+  Result<Fd> OpenWithOwnRights(const char* what);
+  Result<Fd> OpenOfProcess(const char* what);
   Result<Fd> Start(const char*& path, std::span<char> rewritten);
 
   const WorkRequest& request_;
-  int proc_;  // the /proc in which we see the caller
+  int proc_;    // the /proc in which we see the caller
+  int caller_;  // its directory there
   const Listener& listener_;
   Guise& guise_;
   Desk& desk_;

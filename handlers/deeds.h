@@ -10,17 +10,18 @@
 
 namespace shunt {
 
-#define SHUNT_DEEDS(X) X(MakeDirectory)
+// X(deed, whether it acts on mounts: then the worker has to be in the caller's mount namespace).
+#define SHUNT_DEEDS(X) X(MakeDirectory, false)
 
-#define SHUNT_NAME_DEED(deed) k##deed,
+#define SHUNT_NAME_DEED(deed, on_mounts) k##deed,
 enum class DeedName : uint32_t { SHUNT_DEEDS(SHUNT_NAME_DEED) };
 #undef SHUNT_NAME_DEED
 
-#define SHUNT_DECLARE_DEED(deed) int64_t deed(Inside& inside);
+#define SHUNT_DECLARE_DEED(deed, on_mounts) int64_t deed(Inside& inside);
 SHUNT_DEEDS(SHUNT_DECLARE_DEED)
 #undef SHUNT_DECLARE_DEED
 
-#define SHUNT_LIST_DEED(deed) deed,
+#define SHUNT_LIST_DEED(deed, on_mounts) {deed, on_mounts},
 inline constexpr Deed kDeeds[] = {SHUNT_DEEDS(SHUNT_LIST_DEED)};
 #undef SHUNT_LIST_DEED
 
