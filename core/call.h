@@ -31,6 +31,9 @@ class Guest {
   // A signal has taken the caller out of a call that had a side effect, and the answer did not reach it. If
   // the call is restarted it comes as a new one, and shall find what was done. On the reactor's thread.
   virtual void Unanswered(const JournalRecord& /*record*/, Target& /*caller*/, Reply /*reply*/) {}
+  // An engine before this one has left such a call, and its caller does not wait any more: the answer may
+  // have reached it or not.
+  virtual void Abandoned(const JournalRecord& /*record*/, Target& /*caller*/) {}
 };
 
 // What the layers above keep for one reactor: pools, caches. Made on the control thread before the reactor

@@ -273,6 +273,8 @@ void Reactor::Resume(ServedListener& served) {
 
 void Reactor::ResumeOne(ServedListener& served, JournalRecord& left) {
   if (!served.listener.StillValid(left.id())) {
+    if (left.HasSideEffect())
+      served.guest->Abandoned(left, targets_.Find(served.owner, left.received.Read().tid));
     left.Clear();
     counters_.Add(Counter::gone);
     return;

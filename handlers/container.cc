@@ -61,7 +61,6 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   return bench;
 }
 
-// What is under the descriptor now is what the restarted call will find.
 // Every name that this machine knows nothing of has been refused where the policy was made.
 void Container::Obey(Policy its_policy) {
   policy = std::move(its_policy);
@@ -85,9 +84,18 @@ int Container::ErrorOf(uint32_t arch, int nr) const {
   return EPERM;  // not reached: who comes here comes by what Obey() has set
 }
 
+// What is under the descriptor now is what the restarted call will find.
 void Container::Unanswered(const JournalRecord& record, Target& caller, Reply reply) {
+  if (record.number == kNoFile) {
+    facts.lost_replies.Note(caller.tid(), record.inode, reply);
+    return;
+  }
   const Result<DescriptorInfo> now = caller.Describe(record.number);
   if (now && now->ino != record.inode) facts.lost_replies.Note(caller.tid(), now->ino, reply);
+}
+
+void Container::Abandoned(const JournalRecord& record, Target& caller) {
+  if (record.number == kNoFile) Unanswered(record, caller, record.reply);
 }
 
 void SocketBench::OnWake() {

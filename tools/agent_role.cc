@@ -176,6 +176,7 @@ void AgentRole::Serve(Handover& handover) {
   if (!spec.ok()) return KeepOrdinary(handover, spec.status());
   spec->owner = handover.peer.uid;
   spec->pid = TrustedPid(state.pid, handover.peer);
+  spec->first_process = TrustedPid(state.state_pid, handover.peer);
 
   const ContainerKey container{handover.peer.uid, state.id};
   Claim(container, *spec);

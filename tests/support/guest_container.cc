@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -64,7 +65,9 @@ int WaitFor(pid_t child) {
 }  // namespace
 
 int GuestContainer::Run(const std::function<int()>& body) {
-  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(Traps({.renumbered = true}), Denies());
+  std::vector<Trap> traps = Traps({.renumbered = true});
+  traps.insert(traps.end(), options_.traps.begin(), options_.traps.end());
+  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
   SHUNT_CHECK(program.ok());
   std::array<int, 2> down, up;
   SHUNT_CHECK(pipe2(down.data(), O_CLOEXEC) == 0 && pipe2(up.data(), O_CLOEXEC) == 0);
@@ -89,6 +92,8 @@ int GuestContainer::Run(const std::function<int()>& body) {
   Fd listener(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
   if (!listener.valid()) return fail(absl::StrFormat("pidfd_getfd: %s", strerror(errno)));
 
+  if (options_.before_served) options_.before_served(child);
+  options_.accelerator.warn = [this](std::string_view line) { warnings_.append(line).append("\n"); };
   absl::StatusOr<std::unique_ptr<Accelerator>> accelerator = Accelerator::Start(options_.accelerator);
   if (!accelerator.ok()) return fail(accelerator.status().ToString());
   locks_ = (*accelerator)->LocksInForce();
@@ -98,6 +103,8 @@ int GuestContainer::Run(const std::function<int()>& body) {
                                                          {.name = "guest",
                                                           .pid = child,
                                                           .publish = options_.publish,
+                                                          .first_process = child,
+                                                          .policy = options_.policy,
                                                           .ignore = options_.ignore,
                                                           .exact_traps = true},
                                                          [&ended] { ended = true; });
@@ -105,10 +112,12 @@ int GuestContainer::Run(const std::function<int()>& body) {
   Tell(to_child.get());
 
   pollfd event{.fd = (*accelerator)->event_fd(), .events = POLLIN};
+  const auto late = std::chrono::steady_clock::now() + std::chrono::milliseconds(kRunTimeoutMs);
   while (!ended) {
-    const int ready = poll(&event, 1, kRunTimeoutMs);
-    if (ready == 0) return fail("the container did not end in time");
+    poll(&event, 1, options_.meanwhile ? 1 : kRunTimeoutMs);
     (*accelerator)->HandleEvents();
+    if (options_.meanwhile) options_.meanwhile(child);
+    if (std::chrono::steady_clock::now() > late) return fail("the container did not end in time");
   }
   const std::vector<Accelerator::CounterValue> values = (*accelerator)->Counters();
   for (size_t i = 0; i < values.size(); ++i) counters_[i] = values[i].value;

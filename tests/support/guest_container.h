@@ -14,6 +14,7 @@
 #include <memory>
 #include <string>
 
+#include "core/filter.h"
 #include "handlers/accelerator.h"
 
 namespace shunt {
@@ -22,6 +23,11 @@ struct GuestOptions {
   std::vector<net::Publish> publish;
   net::SubnetSet ignore;
   bool wait_killable = false;
+  Policy policy;
+  std::vector<Trap> traps;                   // beside those that every container has
+  std::function<void(pid_t)> before_served;  // with the container's first process, in the test
+  // While it is served, every millisecond or so; in the test.
+  std::function<void(pid_t)> meanwhile;
   AcceleratorOptions accelerator{};
 };
 
@@ -37,11 +43,14 @@ class GuestContainer {
   // What the engine counted during the last Run.
   uint64_t Counted(Counter counter) const { return counters_[static_cast<size_t>(counter)]; }
   const std::string& locks() const { return locks_; }
+  // What the engine warned of.
+  const std::string& warnings() const { return warnings_; }
 
  private:
   GuestOptions options_;
   std::string error_;
   std::string locks_;
+  std::string warnings_;
   std::array<uint64_t, kCounterCount> counters_{};
 };
 
