@@ -36,6 +36,8 @@ enum class RouteCondition : uint8_t {
   X(sendmmsg, SendMmsg, kFastOpenInArg3)     \
   X(setsockopt, SetSockOpt, kTrappedOption)  \
   X(getsockname, GetSockName, kIfRenumbered) \
+  X(execve, Exec, kIfAsked)                  \
+  X(execveat, ExecAt, kIfAsked)              \
   X(socketcall, SocketCall, kSocketCall)
 
 }  // namespace shunt
