@@ -226,6 +226,33 @@ TEST(Exec, EndsItsWaitsWithTheContainer) {
   EXPECT_EQ(container.Counted(Counter::waits_ended), 1u);
 }
 
+TEST(Exec, WaitsForWhatIsLeftWhenItsEngineHasDied) {
+  for (const bool signals : {false, true}) {
+    GuestOptions options = Delaying(milliseconds(1000));
+    const auto start = Clock::now();
+    bool died = false;
+    options.engine_dies = [&] { return !died && (died = Clock::now() - start > milliseconds(500)); };
+    GuestContainer container(options);
+    const int result = container.Run([&] {
+      struct sigaction action {};
+      action.sa_handler = [](int) {};
+      action.sa_flags = SA_RESTART;
+      sigaction(SIGUSR1, &action, nullptr);
+      const auto begin = Clock::now();
+      const pid_t delayed = Spawn(Exec, kTrue);
+      while (signals && Clock::now() - begin < milliseconds(800)) {
+        usleep(20'000);
+        kill(delayed, SIGUSR1);
+      }
+      if (StatusOf(delayed) != 0) return 1;
+      const auto took = Clock::now() - begin;
+      return took >= milliseconds(1000) && took < milliseconds(1450) ? 0 : 2;
+    });
+    EXPECT_EQ(result, 0) << container.error();
+    EXPECT_TRUE(died);
+  }
+}
+
 #ifdef __x86_64__
 // Through the other two interfaces of the machine. What the kernel makes of it afterwards depends on its
 // configuration; that it comes to us does not.

@@ -19,6 +19,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -173,6 +174,35 @@ TEST(Verdict, FreezesOnceForEachCallInTheUnifiedHierarchy) {
 TEST(Verdict, FreezesOnceForEachCallInTheFreezersHierarchy) {
   FreezesOnceForEachCall(Hierarchy::kFreezer, /*killable=*/false);
   FreezesOnceForEachCall(Hierarchy::kFreezer, /*killable=*/true);
+}
+
+TEST(Verdict, FreezesWithWhatAnEngineBeforeHasTaken) {
+  for (const Hierarchy hierarchy : {Hierarchy::kUnified, Hierarchy::kFreezer}) {
+    const TestCgroup cgroup(hierarchy);
+    NEED_CGROUP(cgroup);
+    std::array<int, 2> go;
+    ASSERT_EQ(pipe(go.data()), 0);
+    int thaws = 0;
+    bool died = false;
+    GuestOptions options = Options(DefaultAction::kFreezeContainer);
+    options.before_served = [&](pid_t pid) { EXPECT_TRUE(cgroup.Take(pid)); };
+    options.engine_dies = [&] { return !std::exchange(died, true); };
+    options.meanwhile = [&](pid_t) {
+      if (go[1] >= 0) close(std::exchange(go[1], -1));
+      if (!cgroup.IsFrozen()) return;
+      ++thaws;
+      cgroup.Thaw();
+    };
+    GuestContainer container(options);
+    const int result = container.Run([&] {
+      close(go[1]);
+      char byte;
+      return read(go[0], &byte, 1) == 0 ? Forbidden() : 1;  // the second engine serves
+    });
+    EXPECT_EQ(result, EPERM) << container.error();
+    EXPECT_EQ(thaws, 1) << container.warnings();
+    close(go[0]);
+  }
 }
 
 TEST(Verdict, FreezesNobodyElseWhereThereIsNoCgroupOfItsOwn) {

@@ -28,6 +28,8 @@ struct GuestOptions {
   std::function<void(pid_t)> before_served;  // with the container's first process, in the test
   // While it is served, every millisecond or so; in the test.
   std::function<void(pid_t)> meanwhile;
+  // Asked as often: true, once, and the engine ends as it is, and another one takes over.
+  std::function<bool()> engine_dies;
   AcceleratorOptions accelerator{};
 };
 
