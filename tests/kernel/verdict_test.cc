@@ -48,8 +48,8 @@ class TestCgroup {
       mkdir(root.c_str(), 0755);
       if (mount("cgroup2", root.c_str(), "cgroup2", 0, nullptr) != 0) root.clear();
     }
-    path_ = absl::StrCat(root, "shunt-test-", getpid());
-    made_ = !root.empty() && mkdir(path_.c_str(), 0755) == 0;
+    path_ = absl::StrCat(root, "shunt-test-XXXXXX");  // an arena's pids are small and come again
+    made_ = !root.empty() && mkdtemp(path_.data()) != nullptr;
   }
   ~TestCgroup() {
     if (!made_) return;
