@@ -396,6 +396,23 @@ class Fairness(Scenario):
                 "flood": measured["flood_per_second"] or None}
 
 
+class Deeds(Scenario):
+    """`bare` is the floor of a refused call: a loop that does nothing else. Threads of one container share its engine."""
+    title = "mkdir on a tmpfs: refused, and made by a worker under another name"
+    arms = ["native", "bare", "refused", "inside", "inside-4-threads"]
+    metrics = {"p50": ("us", "lower"), "p99": ("us", "lower"), "rate": ("calls/s", "higher")}
+
+    def base(self, arm):
+        return {"native": None, "bare": "native", "refused": "bare"}.get(arm, "native")
+
+    def measure(self, arm):
+        command = [self.stage.program("deeds"), "--arm", arm.split("-")[0], "--count", "500" if self.tiny else "20000"]
+        measured = self.stage.json(command + (["--threads", "4"] if arm.endswith("threads") else []), 120)
+        p99 = measured["p99_ns"]
+        return {"p50": measured["p50_ns"] / 1000, "p99": None if p99 is None else p99 / 1000,
+                "rate": measured["per_second"]}
+
+
 def resident_mib(pid):
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024
@@ -408,7 +425,8 @@ def cpu_seconds(pid):
 
 
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
-             "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness}
+             "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness,
+             "deeds": Deeds}
 
 
 def progress(text):

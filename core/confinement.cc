@@ -228,7 +228,7 @@ constexpr int kWorker[] = {
     SCMP_SYS(openat2),   SCMP_SYS(fstat),     SCMP_SYS(newfstatat),    SCMP_SYS(statfs),
     SCMP_SYS(fchdir),    SCMP_SYS(chroot),    SCMP_SYS(capset),        SCMP_SYS(setgroups),
     SCMP_SYS(setresuid), SCMP_SYS(setresgid), SCMP_SYS(setfsuid),      SCMP_SYS(setfsgid),
-    SCMP_SYS(umask),     SCMP_SYS(mkdirat),   SCMP_SYS(timer_create),
+    SCMP_SYS(umask),     SCMP_SYS(mkdirat),   SCMP_SYS(timer_create),  SCMP_SYS(setsockopt),
 };
 
 // What only an intruder calls. Fatal.

@@ -2,9 +2,11 @@
 // Desk: where a reactor lays work for a worker (core/worker.h), in the container's memory.
 //
 // One desk has at most one worker at a time, and a worker has one desk. The reactor fills in `request`, sets
-// kGiven and knocks; the worker does what is asked inside the container, answers the notification itself, and
-// knocks back. Either may die at any moment: what stands here tells the survivor how far things have come. So
-// each state is set before what it names may be visible to anybody else, as in the journal.
+// kGiven and knocks; the worker does what is asked inside the container and answers the notification itself.
+// It knocks back only if somebody waits for that (`hurry`), or if nobody has looked for a while: a program
+// that makes one call after the other brings the reactor here anyway. Either may die at any moment: what
+// stands here tells the survivor how far things have come. So each state is set before what it names may be
+// visible to anybody else, as in the journal.
 //
 // A worker holds a record lock (fcntl(2)) on the byte of the memory's file that its desk begins at. Thus
 // whoever has the file can see whether a worker is still there, also that of an engine before this one.
@@ -27,13 +29,15 @@ enum class DeskState : uint32_t {
   kGiven,  // there is work, and nothing has been done
   kBegun,  // the side effect may have happened
   kDone,   // `result` holds; the answer may or may not have been sent
+  kSent,   // it was sent, or could not be: result.send_error
 };
 
 // What is to be done, in values: nothing here is looked up in the caller's memory again.
 struct WorkRequest {
-  uint64_t call = 0;  // the notification's id
-  pid_t tid = 0;      // the caller, as we see it
-  uint32_t deed = 0;  // which of the handlers' deeds (handlers/deeds.h)
+  uint64_t call = 0;         // the notification's id
+  pid_t tid = 0;             // the caller, as we see it
+  uint32_t deed = 0;         // which of the handlers' deeds (handlers/deeds.h)
+  uint64_t fingerprint = 0;  // of the call's registers
   // The work was begun before and its worker died, or a signal kept the answer from the caller: what would be
   // the work of this very call counts as such if it is found done.
   bool may_be_done = false;
@@ -61,6 +65,7 @@ struct alignas(4096) Desk {
   std::atomic<DeskState> state = DeskState::kFree;
   std::atomic<pid_t> tid = 0;       // of the call that is on it, while it is not free
   std::atomic<pid_t> given_by = 0;  // the engine whose call it is
+  std::atomic<bool> hurry = false;  // the reactor waits for a knock
   WorkRequest request;
   WorkResult result;
 };

@@ -504,6 +504,10 @@ void PollFd::await_suspend(std::coroutine_handle<> waiter) {
   if (call_.seat.ended) call_.reactor.ring_->Cancel(tag, Pack(nullptr, Tag::kIgnored));
 }
 
+void PollFd::Stop() {
+  call_.reactor.ring_->Cancel(Pack(&operation_, Tag::kOperation), Pack(nullptr, Tag::kIgnored));
+}
+
 void Pause::await_suspend(std::coroutine_handle<> waiter) {
   operation_.waiter = waiter;
   timeout_ = ToTimespec(nanoseconds_);

@@ -67,6 +67,12 @@ uint64_t NamespaceOf(int proc, pid_t pid, const char* which) {
   return fstatat(proc, CallerPath(pid, which).c_str(), &info, 0) == 0 ? info.st_ino : 0;
 }
 
+// How long a read of the link waits.
+void SetPatience(int link, std::chrono::milliseconds patience) {
+  const timeval limit{.tv_sec = patience.count() / 1000, .tv_usec = patience.count() % 1000 * 1000};
+  setsockopt(link, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
 uint64_t InodeOf(int fd) {
   struct stat info {};
   return fstat(fd, &info) == 0 ? info.st_ino : 0;
@@ -207,6 +213,8 @@ class Worker {
   [[noreturn]] void Serve(std::span<const Deed> deeds);
 
  private:
+  void WaitForKnock();
+  void Knock() const;
   void Work(std::span<const Deed> deeds);
   int64_t Do(std::span<const Deed> deeds);
 
@@ -245,6 +253,7 @@ void Worker::Work(std::span<const Deed> deeds) {
   const Reply reply = value < 0 ? Reply::Fail(static_cast<int>(-value)) : Reply::Return(value);
   const Result<void> sent = listener_.Send(desk_.request.call, reply);
   result.send_error = sent ? 0 : sent.error().code;
+  desk_.state.store(DeskState::kSent);
 }
 
 void Worker::Serve(std::span<const Deed> deeds) {
@@ -256,14 +265,29 @@ void Worker::Serve(std::span<const Deed> deeds) {
   itimerspec longest{};
   longest.it_value.tv_sec = kLongestDeed.count();
   for (;;) {
-    char knock;
-    const ssize_t got = recv(link_.get(), &knock, 1, 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) _exit(0);  // the engine is gone, or we have been idle for long
+    WaitForKnock();
     timer_settime(timer, 0, &longest, nullptr);
     Work(deeds);
-    send(link_.get(), &knock, 1, MSG_NOSIGNAL);
+    if (desk_.hurry.exchange(false) || desk_.result.elsewhere) Knock();
   }
+}
+
+void Worker::Knock() const {
+  const char knock = 1;
+  send(link_.get(), &knock, 1, MSG_NOSIGNAL);
+}
+
+// With two time limits, of which the shorter one is in force in a row of calls, without a word about it.
+void Worker::WaitForKnock() {
+  char knock;
+  ssize_t got = recv(link_.get(), &knock, 1, 0);
+  if (got < 0 && errno == EAGAIN) {
+    if (desk_.state.load() == DeskState::kSent) Knock();
+    SetPatience(link_.get(), kIdleWorker);
+    got = recv(link_.get(), &knock, 1, 0);
+    SetPatience(link_.get(), kUnseenAnswer);
+  }
+  if (got <= 0) _exit(0);  // the engine is gone, or we have been idle for long
 }
 
 // ---- the way into the namespaces
@@ -359,8 +383,7 @@ Result<Told> WaitForSetup(int link) {
 
 // From here on the link's reads wait, but not for ever.
 Result<void> MakePatient(int link) {
-  const timeval idle{.tv_sec = kIdleWorker.count(), .tv_usec = 0};
-  if (setsockopt(link, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof(idle)) != 0) return FailErrno();
+  SetPatience(link, kUnseenAnswer);
   if (fcntl(link, F_SETFL, fcntl(link, F_GETFL) & ~O_NONBLOCK) != 0) return FailErrno();
   return {};
 }

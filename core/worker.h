@@ -9,7 +9,7 @@
 // One worker serves one desk (core/desk.h). For each piece of work it looks the caller up (identity, root,
 // working directory), makes sure that the caller is in its own namespaces and still waits, does the deed with
 // the caller's rights, and answers the notification itself: that is the shortest way for the caller, and
-// holds even if the engine dies meanwhile. Then it knocks and waits for more. It ends when the engine that
+// holds even if the engine dies meanwhile. Then it waits for more. It ends when the engine that
 // has started it does, when it has had nothing to do for a while, or when a deed takes longer than
 // kLongestDeed.
 //
@@ -34,6 +34,8 @@ namespace shunt {
 // A filesystem that somebody in the container serves may let us wait for ever; the call then fails with EIO.
 inline constexpr std::chrono::seconds kLongestDeed{60};
 inline constexpr std::chrono::seconds kIdleWorker{30};
+// After an answer that nobody has looked at for so long it knocks.
+inline constexpr std::chrono::milliseconds kUnseenAnswer{20};
 
 // What a new worker is told, with these descriptors beside it: the container's user namespace, its mount
 // namespace, its listener, its memory.

@@ -12,6 +12,7 @@
 #include <climits>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "core/packet_socket.h"
@@ -44,18 +45,25 @@ bool IsManned(const ContainerMemory& memory, const Desk& desk) {
   return fcntl(memory.fd(), F_GETLK, &seat) != 0 || seat.l_type != F_UNLCK;
 }
 
-// An earlier call of this thread is on some desk of the container's. What an engine before us has left there
-// counts until its worker is through with it.
-bool IsBusyFor(const ContainerMemory& memory, pid_t tid) {
-  return std::ranges::any_of(memory.desks(), [&](const Desk& desk) {
+// An earlier call of this thread is on a desk that is not this reactor's. What an engine before us has left
+// there counts until its worker is through with it.
+bool IsBusyElsewhere(const Call& call) {
+  const ContainerMemory& memory = ContainerOf(call).memory;
+  for (size_t i = 0; i < memory.desks().size(); ++i) {
+    const Desk& desk = memory.desks()[i];
     const DeskState state = desk.state.load(std::memory_order_acquire);
-    if (state == DeskState::kFree || desk.tid.load(std::memory_order_relaxed) != tid) return false;
-    return desk.given_by == getpid() || (state != DeskState::kDone && IsManned(memory, desk));
-  });
+    if (state == DeskState::kFree || desk.tid.load(std::memory_order_relaxed) != call.notification.tid)
+      continue;
+    const bool of_this_engine = desk.given_by == getpid();
+    if (of_this_engine && i / Workers::kMost == call.place) continue;
+    if (of_this_engine || (state < DeskState::kDone && IsManned(memory, desk))) return true;
+  }
+  return false;
 }
 
 void Clear(Desk& desk) {
   desk.tid.store(0, std::memory_order_relaxed);
+  desk.hurry.store(false, std::memory_order_relaxed);
   desk.state.store(DeskState::kFree, std::memory_order_release);
 }
 
@@ -145,6 +153,7 @@ struct LeftWork {
 LeftWork Look(const Desk& desk) {
   switch (desk.state.load(std::memory_order_acquire)) {
     case DeskState::kDone:
+    case DeskState::kSent:
       if (desk.result.elsewhere) return {};
       return {.reply = ToReply(desk.result)};
     case DeskState::kBegun:
@@ -167,14 +176,18 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     Workers::Bench& claimed = container.workers[number / Workers::kMost].bench(number % Workers::kMost);
     claimed.claimed = true;
     const Desk& left = *claimed.desk;
-    while (left.state.load() != DeskState::kDone && IsManned(container.memory, left) && !call.seat.ended)
+    while (left.state.load() < DeskState::kDone && IsManned(container.memory, left) && !call.seat.ended)
       co_await Pause(call, kMillisecond);
     const LeftWork work = left.request.call == call.notification.id ? Look(left) : LeftWork();
     claimed.claimed = false;
     if (work.reply) co_return *work.reply;
     may_be_done = work.may_be_done;
   } else {
-    while (IsBusyFor(container.memory, tid) && !call.seat.ended) co_await Pause(call, kMillisecond / 4);
+    // On one of our desks the knock is about to come; on another reactor's nobody tells us.
+    workers.Reap();
+    while (workers.IsBusyFor(tid, FingerprintOf(call.notification)) && !call.seat.ended)
+      co_await workers.Changed();
+    while (IsBusyElsewhere(call) && !call.seat.ended) co_await Pause(call, kMillisecond / 4);
     const std::optional<Reply> lost =
         container.facts.lost_replies.Take(tid, FingerprintOf(call.notification));
     may_be_done = lost && lost->kind() == Reply::Kind::kReturn;
@@ -210,6 +223,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     request.call = call.notification.id;
     request.tid = tid;
     request.deed = static_cast<uint32_t>(deed);
+    request.fingerprint = FingerprintOf(call.notification);
     request.may_be_done = may_be_done;
     std::optional<Reply> reply = prepare(call, request);
     if (!reply && !call.StillValid()) reply = Reply::Gone();
@@ -223,23 +237,31 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     call.record.number = static_cast<int32_t>(bench->desk - container.memory.desks().data());
     call.record.Enter(Stage::kWithWorker);
     const int64_t given = NowSeconds();
-    int32_t polled = 0;
-    if (Knock(*bench)) polled = co_await PollFd(call, bench->link.get(), POLLIN, 0);
-    const bool knocked = polled > 0 && HasKnocked(*bench);
+    Workers::Outcome outcome{.knock = PollFd(call, bench->link.get(), POLLIN, 0)};
+    bench->outcome = &outcome;
+    bool alive = Knock(*bench);
+    while (alive && !outcome.seen) {
+      const int32_t polled = co_await outcome.knock;
+      if (outcome.seen) break;
+      alive = polled > 0 && HasKnocked(*bench);
+      if (desk.state.load() >= DeskState::kDone) break;
+    }
+    if (outcome.seen) co_return Sent(call, outcome.result);  // the bench is not ours any more
 
+    bench->outcome = nullptr;
     const DeskState state = desk.state.load(std::memory_order_acquire);
     const WorkResult result = desk.result;
     may_be_done = may_be_done || state == DeskState::kBegun;
-    if (!knocked) Workers::Dismiss(*bench);
-    if (state == DeskState::kDone && !result.elsewhere)
-      reply = knocked ? Sent(call, result) : ToReply(result);
+    if (state >= DeskState::kDone && !result.elsewhere)
+      reply = state == DeskState::kSent ? Sent(call, result) : ToReply(result);
     // Before the desk is free: another engine may have to know.
-    if (reply && !knocked) call.record.NoteReply(*reply);
+    if (reply && state == DeskState::kDone) call.record.NoteReply(*reply);
+    if (!alive) Workers::Dismiss(*bench);
     if (!call.seat.ended) Clear(desk);
-    workers.GiveBack(*bench, knocked ? Workers::Bench::State::kIdle : Workers::Bench::State::kEmpty);
+    workers.GiveBack(*bench, alive ? Workers::Bench::State::kIdle : Workers::Bench::State::kEmpty);
     if (reply) co_return *reply;
     // It has taken the whole time that there is for a deed, and would again.
-    if (!knocked && NowSeconds() - given >= kLongestDeed.count()) co_return Reply::Fail(EIO);
+    if (!alive && NowSeconds() - given >= kLongestDeed.count()) co_return Reply::Fail(EIO);
     call.record.Enter(Stage::kReceived);
     user = result.elsewhere ? result.user_namespace : user;
     mount = result.elsewhere ? result.mount_namespace : mount;
@@ -285,14 +307,43 @@ Workers::Bench* Workers::TakePlace() {
   return best;
 }
 
+// Between the answer and the note that it was sent another call of the thread may come; that is the same call
+// once more only if its registers are the same.
+bool Workers::IsBusyFor(pid_t tid, uint64_t fingerprint) const {
+  return std::ranges::any_of(benches_, [&](const Bench& bench) {
+    if (bench.outcome == nullptr || bench.desk->tid.load(std::memory_order_relaxed) != tid) return false;
+    return bench.desk->state.load() < DeskState::kDone || bench.desk->request.fingerprint == fingerprint;
+  });
+}
+
+void Workers::Reap() {
+  for (Bench& bench : benches_) {
+    if (bench.outcome == nullptr || bench.desk->state.load() != DeskState::kSent) continue;
+    Outcome& outcome = *std::exchange(bench.outcome, nullptr);
+    outcome.seen = true;
+    outcome.result = bench.desk->result;
+    outcome.knock.Stop();
+    Clear(*bench.desk);
+    GiveBack(bench, Bench::State::kIdle);
+  }
+}
+
+bool Workers::Hurry() {
+  for (Bench& bench : benches_) {
+    if (bench.outcome != nullptr) bench.desk->hurry.store(true);
+  }
+  const uint64_t before = clock_;
+  Reap();
+  return clock_ != before;
+}
+
 void Workers::GiveBack(Bench& bench, Bench::State state) {
   bench.state = state;
   bench.used = ++clock_;
-  Change* const change = first_;
-  if (change == nullptr) return;
-  first_ = change->next;
-  if (first_ == nullptr) last_ = &first_;
-  change->waiter.resume();
+  // All of them, for they wait for different things; who waits again is in line behind those who do not.
+  Change* change = std::exchange(first_, nullptr);
+  last_ = &first_;
+  while (change != nullptr) std::exchange(change, change->next)->waiter.resume();
 }
 
 Reply DoInside(Call& call, DeedName deed, Prepare prepare) {

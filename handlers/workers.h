@@ -40,6 +40,13 @@ class Workers {
   // At once, for each reactor.
   static constexpr size_t kMost = 4;
 
+  // What has become of a piece of work. Lives in its task's frame.
+  struct Outcome {
+    PollFd knock;
+    bool seen = false;  // it is over, and the rest holds; the bench is somebody else's again
+    WorkResult result{};
+  };
+
   // One worker, or the place for one.
   struct Bench {
     enum class State : uint8_t { kEmpty, kStarting, kIdle, kBusy };
@@ -50,6 +57,7 @@ class Workers {
     uint64_t used = 0;  // the larger, the later
     // What lies on the desk is a call of an engine before this one, which a task here sees to.
     std::atomic<bool> claimed = false;
+    Outcome* outcome = nullptr;  // kBusy: where the task waits for it
   };
 
   // `desks` are kMost, in the container's memory, where the engine before this one may have left something.
@@ -61,13 +69,19 @@ class Workers {
   Bench* TakeIdle(uint64_t user_namespace, uint64_t mount_namespace);
   // A place for a new one; an idle one elsewhere is sent away for it. nullptr: all are busy.
   Bench* TakePlace();
+  // Gives back those whose worker has sent its answer, and tells their tasks.
+  void Reap();
+  // An earlier call of this thread is being done; or it may have been interrupted, and this may be the same
+  // one.
+  bool IsBusyFor(pid_t tid, uint64_t fingerprint) const;
   void GiveBack(Bench& bench, Bench::State state);
   // Ends it, or lets it end as soon as it can.
   static void Dismiss(Bench& bench) { bench.link.reset(); }
 
   // Waits until one was given back.
   struct Change {
-    bool await_ready() const noexcept { return false; }
+    // Has the workers knock, of whom one may be finished by now.
+    bool await_ready() const noexcept { return workers.Hurry(); }
     void await_suspend(std::coroutine_handle<> handle) {
       waiter = handle;
       *workers.last_ = this;
@@ -82,6 +96,9 @@ class Workers {
   Change Changed() { return {.workers = *this, .waiter = {}}; }
 
  private:
+  // True: something was given back meanwhile.
+  bool Hurry();
+
   std::array<Bench, kMost> benches_;
   uint64_t clock_ = 0;
   Change* first_ = nullptr;  // waiting tasks, the oldest first
