@@ -107,7 +107,7 @@ void Container::LeftBehind(const JournalRecord& record) {
 void SocketBench::OnWake() {
   uint64_t ignored;
   [[maybe_unused]] const ssize_t got = read(side->completion_fd(), &ignored, sizeof(ignored));
-  while (net::SideJob* job = side->TakeFinished()) static_cast<OnSide*>(job)->Resume();
+  while (net::SideJob* job = side->TakeFinished()) static_cast<OnSide*>(job)->Finish();
 }
 
 }  // namespace shunt

@@ -68,6 +68,16 @@ struct PublishedPort {
   PortMemory* memory = nullptr;    // null if it is taken
 };
 
+class OnSide;
+
+// What a container wants of a side thread (handlers/side_call.h): one job is there, the others wait. Of one
+// reactor's thread.
+struct SideLane {
+  bool occupied = false;
+  OnSide* first = nullptr;
+  OnSide* last = nullptr;
+};
+
 class Container final : public Guest {
  public:
   Container(std::string its_name, ContainerMemory its_memory)
@@ -103,6 +113,7 @@ class Container final : public Guest {
 
   // From here on its reactors'.
   std::atomic<IntroductionState> introduction = IntroductionState::kWanted;
+  std::array<SideLane, 2> lanes;  // as with views
   TimedCalls timed_calls;
   ClaimTable claims;
   std::vector<PublishedPort> published;
