@@ -2,12 +2,15 @@
 #include "handlers/accelerator.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <linux/nsfs.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -103,6 +106,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
 
   absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;
   absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held, std::function<void()> ended) override;
+  bool Serves(int listener) const override;
   absl::Status TakeOver(uint64_t name, Fd journal) override;
   void Begin() override;
   void Halt() override { engine_->Halt(); }
@@ -226,7 +230,8 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
 void RealAccelerator::Hold(uint64_t key, const Served& served) const {
   if (options_.custodian == nullptr || served.listener_fd < 0) return;
   std::array<int, 3> fds = {served.listener_fd, served.memory->fd(), served.route_monitor.get()};
-  options_.custodian->HoldContainer(key, std::span(fds).first(served.route_monitor.valid() ? 3 : 2));
+  const size_t count = fds[1] < 0 ? 1 : fds[2] < 0 ? 2 : 3;
+  options_.custodian->HoldContainer(key, std::span(fds).first(count));
 }
 
 void RealAccelerator::Start(uint64_t key, Listener listener, std::unique_ptr<Container> container) {
@@ -240,18 +245,22 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
                                                    std::function<void()> ended) {
   absl::StatusOr<Listener> listener = Listener::Adopt(std::move(listener_fd));
   if (!listener.ok()) return listener.status();
-  absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
-  if (!memory.ok()) return memory.status();
+  ContainerMemory memory = ContainerMemory::CreateAnyhow(spec);
+  const bool outlives_us = memory.fd() >= 0;
   const uint64_t key = next_key_++;
   std::unique_ptr<Container> container =
-      NewContainer(key, std::move(spec), *std::move(memory), std::move(ended));
+      NewContainer(key, std::move(spec), std::move(memory), std::move(ended));
   Served& served = *served_[key];
   served.listener_fd = listener->fd();
   Hold(key, served);  // from here on it survives us
 
   // If the container cannot be accelerated its calls are still answered: they take the ordinary path.
   std::string ordinary;
-  if (served.spec.pid != 0) {
+  if (!outlives_us) {
+    ordinary = "no descriptor is free for its memory; raise the limit (ulimit -n)";
+    container->introducer = nullptr;
+    container->facts.introduced = ContainerMemory::Introduced::kOrdinary;
+  } else if (served.spec.pid != 0) {
     Introduction introduction;
     if (absl::Status status = Introduce(*container, served.spec.pid, introduction); status.ok()) {
       introduction.MoveInto(*container);
@@ -280,8 +289,7 @@ absl::StatusOr<std::string> RealAccelerator::Adopt(uint64_t key, std::vector<Fd>
     // A memory of another layout than ours: what its sockets are we can still see.
     ordinary = std::string(spec.status().message());
     spec = ContainerSpec{.name = absl::StrFormat("number %d", key)};
-    memory = ContainerMemory::Create(*spec);
-    if (!memory.ok()) return memory.status();
+    memory = ContainerMemory::CreateAnyhow(*spec);
     memory->facts().has_twins = true;
     memory->facts().introduced = ContainerMemory::Introduced::kOrdinary;
   }
@@ -305,6 +313,14 @@ absl::StatusOr<std::string> RealAccelerator::Adopt(uint64_t key, std::vector<Fd>
   }
   adopted_[key] = {.listener = *std::move(listener), .container = std::move(container)};
   return ordinary;
+}
+
+bool RealAccelerator::Serves(int listener) const {
+  const pid_t self = getpid();
+  return std::any_of(served_.begin(), served_.end(), [&](const auto& entry) {
+    const int ours = entry.second->listener_fd;
+    return ours >= 0 && syscall(SYS_kcmp, self, self, KCMP_FILE, ours, listener) == 0;
+  });
 }
 
 absl::Status RealAccelerator::TakeOver(uint64_t name, Fd journal) {

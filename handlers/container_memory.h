@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "core/fd.h"
@@ -118,6 +119,9 @@ class ContainerMemory {
 
   // For a container that nobody serves yet.
   static absl::StatusOr<ContainerMemory> Create(const ContainerSpec& spec);
+  // The same, or where no descriptor is free, one without (fd() is -1), which ends with this process. Without
+  // memory at all nobody can be served: we crash, for the keeper to find a way.
+  static ContainerMemory CreateAnyhow(const ContainerSpec& spec);
   // What an engine before this one has used, and has let go of.
   static absl::StatusOr<ContainerMemory> Open(Fd file);
 
@@ -145,6 +149,8 @@ class ContainerMemory {
  private:
   ContainerMemory(Fd file, void* memory, size_t bytes)
       : file_(std::move(file)), memory_(memory), bytes_(bytes) {}
+  static ContainerMemory Make(Fd file, void* memory, size_t bytes, const ContainerSpec& spec,
+                              std::string_view text);
   size_t TextOffset() const;
 
   Fd file_;

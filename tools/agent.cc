@@ -176,7 +176,7 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
   }
   const auto copy_of = [](const Fd& fd) { return Fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)); };
   for (const Adopted::One& one : adopted.holdings) {
-    if (one.name.tag == HoldingTag::kIntake && stored.socket == settings.socket) {
+    if (one.name == HoldingName{HoldingTag::kIntake, 0} && stored.socket == settings.socket) {
       intake_ = SocketFile::Adopt(copy_of(one.fds[0]), settings.socket, stored.socket_node);
       holds_intake_ = true;
     }

@@ -24,7 +24,7 @@ namespace shunt {
 
 enum class HoldingTag : uint32_t {
   kSettings = 1,
-  kIntake = 2,   // the socket on which runtimes hand listeners over
+  kIntake = 2,   // 0: the socket on which runtimes hand listeners over; else a connection to it
   kControl = 3,  // the control socket
   kJournal = 4,
   kContainer = 5,
