@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // What one container's connects cost while another container floods the engine that both share.
 //
-//   fairness --address ADDRESS --port PORT [--flood KIND] [--count N] [--threads N] [--reactors N]
+//   fairness --address ADDRESS --port PORT [--flood KIND] [--calm-epoll] [--flood-nice N] [--count N]
+//   [--threads N]
+//            [--reactors N]
 //
 // Starts an engine and two containers, each a process in a user and network namespace of its own under
 // shunt's filter. The calm one connects to ADDRESS and PORT, closes, sleeps a millisecond, and so on, COUNT
-// times; only connect() is timed. The other one does, from before the first to after the last of these:
+// times; only connect() is timed. With --calm-epoll its sockets are watched by an epoll. The other one does,
+// from before the first to after the last of these:
 //   none      nothing
 //   connects  connects from 64 threads, one after the other, without a pause
 //   waits     the same with a send timeout to a peer that does not answer: takes every slot it can get
 //   epolls    the same with sockets that an epoll watches: each takes the engine's slow path
+//   tables    the same from a process with thousands of descriptors, which the slow path has to look at
 //   starved   connects from threads of the lowest priority, beside threads that take every CPU: what the
 //             kernel has to do in the caller takes long
 //   hogs      no call at all, only the threads that take every CPU, for comparison with the last
-// Prints one JSON object (times in nanoseconds). Exit status 0; 1 and one line if it could not be measured.
+// --flood-nice is the priority (nice value) of the other one's threads: at 19 they leave the CPUs to whoever
+// wants them, and what is left of the difference is the engine's doing. Prints one JSON object (times in
+// nanoseconds). Exit status 0; 1 and one line if it could not be measured.
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -74,6 +80,8 @@ struct Options {
   size_t count = 3000;
   int threads = 64;
   int reactors = 0;
+  bool calm_epoll = false;
+  int flood_nice = 0;
 };
 
 // What the processes tell each other.
@@ -96,10 +104,17 @@ int Connect(const Fd& fd, const sockaddr_in& to) {
   return connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0 ? 0 : errno;
 }
 
+void Watch(const Fd& epoll, const Fd& fd) {
+  epoll_event event{.events = EPOLLOUT, .data = {}};
+  epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event);
+}
+
 void Calm(const Options& options, Shared& shared) {
   constexpr size_t kWarmUp = 100;
+  const Fd epoll(options.calm_epoll ? epoll_create1(0) : -1);
   for (size_t i = 0; i < options.count + kWarmUp; ++i) {
     const Fd fd = Tcp();
+    if (epoll.valid()) Watch(epoll, fd);
     const int64_t begin = Now();
     const int error = Connect(fd, options.peer);
     const int64_t took = Now() - begin;
@@ -123,13 +138,10 @@ void TakeEveryCpu(std::vector<std::thread>& threads) {
 }
 
 void FloodOnce(std::string_view kind, const sockaddr_in& refused, const sockaddr_in& silent) {
-  const bool watched = kind == "epolls";
+  const bool watched = kind == "epolls" || kind == "tables";
   const Fd fd = Tcp(watched ? SOCK_NONBLOCK : 0);
   const Fd epoll(watched ? epoll_create1(0) : -1);
-  if (watched) {
-    epoll_event event{.events = EPOLLOUT, .data = {}};
-    epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event);
-  }
+  if (watched) Watch(epoll, fd);
   if (kind == "waits") {
     const timeval timeout{.tv_sec = 0, .tv_usec = 200'000};
     setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
@@ -137,11 +149,26 @@ void FloodOnce(std::string_view kind, const sockaddr_in& refused, const sockaddr
   Connect(fd, kind == "waits" ? silent : refused);
 }
 
+// Fewer than WatcherSearch gives up at, with what else the process has open.
+constexpr int kManyDescriptors = 3500;
+
+std::vector<Fd> ManyDescriptors(int count) {
+  rlimit most{};
+  getrlimit(RLIMIT_NOFILE, &most);
+  most.rlim_cur = most.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &most);
+  std::vector<Fd> descriptors;
+  for (int i = 0; i < count; ++i) descriptors.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  return descriptors;
+}
+
 void Flood(const Options& options, Shared& shared) {
   if (options.flood == "none") return;
   sockaddr_in refused = options.peer, silent = options.peer;
   refused.sin_port = htons(kRefusedPort);
   silent.sin_addr.s_addr = htonl((ntohl(silent.sin_addr.s_addr) & ~0xffU) | 77);  // nobody, on the same link
+  if (options.flood_nice != 0) (void)nice(options.flood_nice);
+  const std::vector<Fd> descriptors = ManyDescriptors(options.flood == "tables" ? kManyDescriptors : 0);
   std::vector<std::thread> threads;
   const bool starved = options.flood == "starved";
   if (starved || options.flood == "hogs") TakeEveryCpu(threads);
@@ -265,6 +292,8 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
                           {"count", required_argument, nullptr, 'n'},
                           {"threads", required_argument, nullptr, 't'},
                           {"reactors", required_argument, nullptr, 'r'},
+                          {"calm-epoll", no_argument, nullptr, 'e'},
+                          {"flood-nice", required_argument, nullptr, 'i'},
                           {nullptr, 0, nullptr, 0}};
   options.peer.sin_family = AF_INET;
   int letter;
@@ -289,13 +318,19 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
       case 'r':
         options.reactors = std::atoi(optarg);
         break;
+      case 'e':
+        options.calm_epoll = true;
+        break;
+      case 'i':
+        options.flood_nice = std::atoi(optarg);
+        break;
       default:
         return "see the first lines of bench/fairness.cc";
     }
   }
-  constexpr std::string_view kFloods[] = {"none", "connects", "waits", "epolls", "starved", "hogs"};
+  constexpr std::string_view kFloods[] = {"none", "connects", "waits", "epolls", "tables", "starved", "hogs"};
   if (std::find(std::begin(kFloods), std::end(kFloods), options.flood) == std::end(kFloods))
-    return "--flood is none, connects, waits, epolls, starved or hogs";
+    return "--flood is none, connects, waits, epolls, tables, starved or hogs";
   if (options.count < 1 || options.count > kMostSamples) return "--count must be 1 to 200000";
   if (options.threads < 1 || options.threads > 1024) return "--threads must be 1 to 1024";
   if (options.peer.sin_port == 0 || options.peer.sin_addr.s_addr == 0)

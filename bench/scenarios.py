@@ -374,26 +374,55 @@ class Memory(Scenario):
 
 
 class Fairness(Scenario):
-    """`hogs` and `none` make no trapped call: the first says what a busy machine costs without any engine's doing."""
+    """`hogs` and `none` make no trapped call: the first says what a busy machine costs without any engine's doing.
+
+    -yielding: the flood's threads leave the CPUs to whoever wants them, so that the ratio is of the engine's work for
+    them (which includes waits for such threads) and not of their own. -watched: an epoll watches the calm container's
+    sockets, and one reactor serves both.
+    """
     title = "a calm container's connect beside another container on the same engine, which floods it"
-    arms = ["none", "connects", "waits", "epolls", "hogs", "starved"]
+    arms = ["none", "connects", "waits", "epolls", "tables", "hogs", "starved",
+            "hogs-yielding", "connects-yielding", "epolls-yielding", "tables-yielding",
+            "none-watched", "hogs-watched", "connects-watched", "epolls-watched", "tables-watched"]
     metrics = {"calm p50": ("us", "lower"), "calm p99": ("us", "lower"), "flood": ("calls/s", "higher")}
 
     def base(self, arm):
-        return {"none": None, "starved": "hogs"}.get(arm, "none")
+        flood, _, manner = arm.partition("-")
+        if manner == "watched":
+            return None if flood == "none" else "none-watched"
+        return {"none": None, "starved": "hogs"}.get(flood, "none")
 
     def prepare(self):
         self.port = self.stage.echo_server("quiet")
 
     def measure(self, arm):
-        command = [self.stage.program("fairness"), "--address", HOST, "--port", self.port, "--flood", arm,
-                   "--count", "100" if self.tiny else "3000"]
+        flood, _, manner = arm.partition("-")
+        command = [self.stage.program("fairness"), "--address", HOST, "--port", self.port, "--flood", flood,
+                   "--count", "100" if self.tiny else "1000" if flood == "tables" else "3000"]
+        command += {"yielding": ["--flood-nice", "19"], "watched": ["--calm-epoll", "--reactors", "1"]}.get(manner, [])
         measured = self.stage.json(command, 120)
         if measured["errors"]:
             raise Failed(f"{measured['errors']} of the calm container's connects failed")
         p99 = measured["p99_ns"]
         return {"calm p50": measured["p50_ns"] / 1000, "calm p99": None if p99 is None else p99 / 1000,
                 "flood": measured["flood_per_second"] or None}
+
+
+class Deeds(Scenario):
+    """`bare` is the floor of a refused call: a loop that does nothing else. Threads of one container share its engine."""
+    title = "mkdir on a tmpfs: refused, and made by a worker under another name"
+    arms = ["native", "bare", "refused", "inside", "inside-4-threads"]
+    metrics = {"p50": ("us", "lower"), "p99": ("us", "lower"), "rate": ("calls/s", "higher")}
+
+    def base(self, arm):
+        return {"native": None, "bare": "native", "refused": "bare"}.get(arm, "native")
+
+    def measure(self, arm):
+        command = [self.stage.program("deeds"), "--arm", arm.split("-")[0], "--count", "500" if self.tiny else "20000"]
+        measured = self.stage.json(command + (["--threads", "4"] if arm.endswith("threads") else []), 120)
+        p99 = measured["p99_ns"]
+        return {"p50": measured["p50_ns"] / 1000, "p99": None if p99 is None else p99 / 1000,
+                "rate": measured["per_second"]}
 
 
 def resident_mib(pid):
@@ -408,7 +437,8 @@ def cpu_seconds(pid):
 
 
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
-             "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness}
+             "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness,
+             "deeds": Deeds}
 
 
 def progress(text):

@@ -30,10 +30,11 @@ class Guest {
   virtual const Dispatch* dispatch() const { return nullptr; }
   // A signal has taken the caller out of a call that had a side effect, and the answer did not reach it. If
   // the call is restarted it comes as a new one, and shall find what was done. On the reactor's thread.
-  virtual void Unanswered(const JournalRecord& /*record*/, Target& /*caller*/, Reply /*reply*/) {}
-  // An engine before this one has left such a call, and its caller does not wait any more: the answer may
-  // have reached it or not.
-  virtual void Abandoned(const JournalRecord& /*record*/, Target& /*caller*/) {}
+  // `reached` is how far the call had come before it was answered.
+  virtual void Unanswered(const JournalRecord& /*record*/, Stage /*reached*/, Target& /*caller*/,
+                          Reply /*reply*/) {}
+  // An engine before this one has left a call whose caller does not wait any more, answered or not.
+  virtual void LeftBehind(const JournalRecord& /*record*/) {}
 };
 
 // What the layers above keep for one reactor: pools, caches. Made on the control thread before the reactor

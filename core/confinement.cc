@@ -225,6 +225,15 @@ constexpr int kEngine[] = {
     SCMP_SYS(getcpu),
 };
 
+// A worker: the caller's identity, root and paths, and the deeds.
+constexpr int kWorker[] = {
+    SCMP_SYS(recvfrom),  SCMP_SYS(sendto),    SCMP_SYS(timer_settime), SCMP_SYS(openat),
+    SCMP_SYS(openat2),   SCMP_SYS(fstat),     SCMP_SYS(newfstatat),    SCMP_SYS(statfs),
+    SCMP_SYS(fchdir),    SCMP_SYS(chroot),    SCMP_SYS(capset),        SCMP_SYS(setgroups),
+    SCMP_SYS(setresuid), SCMP_SYS(setresgid), SCMP_SYS(setfsuid),      SCMP_SYS(setfsgid),
+    SCMP_SYS(umask),     SCMP_SYS(mkdirat),   SCMP_SYS(timer_create),  SCMP_SYS(setsockopt),
+};
+
 // What only an intruder calls. Fatal.
 constexpr int kFatal[] = {
     SCMP_SYS(execve),
@@ -322,6 +331,11 @@ constexpr Condition kEngineConditions[] = {
 
 // SECCOMP_IOCTL_NOTIF_SET_FLAGS, Linux 6.6; newer than Debian 12's headers.
 constexpr uint64_t kSetListenerFlags = SECCOMP_IOW(4, uint64_t);
+
+constexpr Condition kWorkerConditions[] = {
+    {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_SEND)},
+    {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ID_VALID)},
+};
 
 constexpr Condition kKeeperConditions[] = {
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_RECV)},
@@ -456,6 +470,16 @@ absl::StatusOr<std::string> ConfineCgroupOpener() {
   filter.Allow(kSanitizers);
   if (!kSanitized) filter.AllowIf(kCgroupOpenerConditions);
   return Report(dropped.ok() ? absl::StatusOr<std::string>("no capabilities") : dropped, filter.Load());
+}
+
+absl::Status ConfineWorker() {
+  FilterMaker filter;
+  filter.Allow(kEveryProcess);
+  filter.Allow(kWorker);
+  filter.AllowIf(kMemory);
+  filter.Allow(kSanitizers);
+  filter.AllowIf(kWorkerConditions);
+  return filter.Load();
 }
 
 }  // namespace shunt

@@ -52,4 +52,8 @@ absl::StatusOr<std::string> ConfineKeeper();
 absl::StatusOr<std::string> ConfineCgroupOpener();
 inline constexpr int kCgroupOpenerFlags = O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
 
+// Confines a worker (core/worker.h) to what deeds do. It keeps its capabilities, which it has in the
+// container's user namespace.
+absl::Status ConfineWorker();
+
 }  // namespace shunt

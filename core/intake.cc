@@ -19,6 +19,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -45,6 +46,13 @@ constexpr size_t kReadBytes = size_t{64} << 10;
 
 // How long we leave new connections waiting when descriptors are short.
 constexpr milliseconds kShortageWait{100};
+
+// How many may come beside one message, as the kernel has it (SCM_MAX_FD): with room for that many, one that
+// is missing found no place in our table.
+constexpr size_t kMostDescriptors = 253;
+
+// So many engines may have begun with an object, and died, before it is not looked into any more.
+constexpr int kMostBeginnings = 3;
 // Strangers and the crowd may come in thousands: one line a second is enough about them.
 constexpr milliseconds kMentionInterval{1'000};
 
@@ -201,6 +209,24 @@ void TakeDescriptors(msghdr& message, std::vector<Fd>& fds) {
   }
 }
 
+// How many engines have begun with what is in the socket now. It has to be with the socket itself, and
+// unix sockets have no use for their priority.
+int Beginnings(int socket) {
+  int count = 0;
+  socklen_t size = sizeof(count);
+  return getsockopt(socket, SOL_SOCKET, SO_PRIORITY, &count, &size) == 0 ? count : 0;
+}
+
+void SetBeginnings(int socket, int count) {
+  setsockopt(socket, SOL_SOCKET, SO_PRIORITY, &count, sizeof(count));
+}
+
+// Where the next MSG_PEEK begins.
+void LookFrom(int socket, size_t offset) {
+  const int value = static_cast<int>(offset);
+  setsockopt(socket, SOL_SOCKET, SO_PEEK_OFF, &value, sizeof(value));
+}
+
 absl::Status Watch(int epoll, int fd) {
   epoll_event event{};
   event.events = EPOLLIN;
@@ -289,15 +315,42 @@ bool Intake::AcceptOne() {
     return true;
   }
   if (connections_.size() >= options_.connections) MakeRoom();
+  const auto connection = Add(last_name_ + 1, std::move(socket), *peer);
+  if (connection == connections_.end()) return true;
+  if (options_.hold) options_.hold(last_name_, connection->first);  // from here on it survives us
+  // Runtimes speak at once: most connections are over before the next one is looked at.
+  Read(connection);
+  return true;
+}
+
+Intake::Connections::iterator Intake::Add(uint64_t name, Fd socket, Peer peer) {
   const int fd = socket.get();
-  if (!Watch(epoll_.get(), fd).ok()) return true;
+  if (!Watch(epoll_.get(), fd).ok()) return connections_.end();
+  last_name_ = std::max(last_name_, name);
   Connection connection;
   connection.socket = std::move(socket);
-  connection.peer = *peer;
+  connection.name = name;
+  connection.peer = peer;
   connection.deadline = Clock::now() + options_.silence;
-  // Runtimes speak at once: most connections are over before the next one is looked at.
-  Read(connections_.emplace(fd, std::move(connection)).first);
-  return true;
+  return connections_.emplace(fd, std::move(connection)).first;
+}
+
+void Intake::Adopt(uint64_t name, Fd socket) {
+  const Result<Peer> peer = PeerOf(socket.get());
+  const auto connection =
+      peer && options_.peers.Check(*peer).ok() ? Add(name, std::move(socket), *peer) : connections_.end();
+  if (connection != connections_.end()) {
+    connection->second.adopted = true;
+  } else if (options_.drop) {
+    options_.drop(name);
+  }
+}
+
+// Explicitly: others may hold it, and the runtime is to see its end.
+void Intake::Forget(Connections::iterator connection) {
+  shutdown(connection->first, SHUT_RDWR);
+  if (options_.drop) options_.drop(connection->second.name);
+  connections_.erase(connection);
 }
 
 void Intake::PauseAccepting() {
@@ -313,7 +366,7 @@ void Intake::PauseAccepting() {
 // silent one, then one in the middle of an object; among equals the one that has been waiting longest.
 void Intake::MakeRoom() {
   const auto rank = [](const Connection& c) {
-    return std::tuple(c.scanner.begun(), c.objects == 0, c.deadline);
+    return std::tuple(c.scanner.begun() || !c.watched, c.objects == 0, c.deadline);
   };
   const auto least =
       std::min_element(connections_.begin(), connections_.end(),
@@ -326,43 +379,95 @@ void Intake::MakeRoom() {
                 absl::StrCat("silent, and closed because there were ", options_.connections, " connections")),
             connection.peer);
   }
-  connections_.erase(least);
+  Forget(least);
 }
 
 void Intake::Read(Connections::iterator connection) {
+  Connection& reading = connection->second;
   for (int i = 0; i < kReadsPerEvent; ++i) {
     // Looks before it takes, so as not to take beyond the end of the object: the kernel may glue the end of
     // one message to the beginning of the next, and the descriptors beside that would be taken for this
     // object's.
-    const int fd = connection->first;
-    const ssize_t seen = recv(fd, buffer_.data(), buffer_.size(), MSG_PEEK | MSG_DONTWAIT);
-    if (seen < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (seen <= 0 || !ReadSome(connection->second, static_cast<size_t>(seen))) {
-      Connection& ending = connection->second;
-      if (ending.scanner.begun() || !ending.fds.empty()) {
-        Refuse(ending, absl::InvalidArgumentError("container state: ends in the middle"));
-      }
-      connections_.erase(connection);
-      return;
+    LookFrom(connection->first, reading.unread);
+    const ssize_t seen = recv(connection->first, buffer_.data(), buffer_.size(), MSG_PEEK | MSG_DONTWAIT);
+    if (seen < 0 && (errno == EAGAIN || errno == EINTR)) break;
+    const Next next = seen > 0 ? ReadSome(reading, static_cast<size_t>(seen)) : Next::kClose;
+    if (next == Next::kGoOn) continue;
+    if (next == Next::kWait) return;
+    if (reading.scanner.begun() || !reading.fds.empty()) {
+      Refuse(reading, absl::InvalidArgumentError("container state: ends in the middle"));
     }
+    return Forget(connection);
   }
+  TakeOut(reading);  // the sender may be waiting for room to write the rest
 }
 
-bool Intake::ReadSome(Connection& connection, size_t seen) {
+// What was looked at leaves the socket, with the descriptors beside it, of which we have duplicates.
+void Intake::TakeOut(Connection& connection) {
+  std::array<char, 4096> ignored;
+  while (connection.unread > 0) {
+    const ssize_t got = recv(connection.socket.get(), ignored.data(),
+                             std::min(connection.unread, ignored.size()), MSG_DONTWAIT);
+    if (got <= 0) break;
+    connection.unread -= static_cast<size_t>(got);
+  }
+  connection.unread = 0;
+}
+
+// No place in our table for what came beside the next piece, which therefore stays where it is.
+Intake::Next Intake::AwaitRoom(Connection& connection) {
+  TakeOut(connection);
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection.socket.get(), nullptr);
+  connection.watched = false;
+  read_again_ = Clock::now() + kShortageWait;
+  Mention(
+      absl::ResourceExhaustedError(
+          "no descriptor is free for a container's listener, which has to wait: raise the limit (ulimit -n)"),
+      connection.peer);
+  return Next::kWait;
+}
+
+// Whatever it is that makes engines die of an object: this one shall live.
+bool Intake::HasKilled(const Connection& connection) {
+  const int beginnings = Beginnings(connection.socket.get());
+  if (beginnings >= kMostBeginnings) return true;
+  SetBeginnings(connection.socket.get(), beginnings + 1);
+  return false;
+}
+
+Intake::Next Intake::ReadSome(Connection& connection, size_t seen) {
+  const bool first = connection.bytes.empty();
   ObjectScanner ahead = connection.scanner;
   const size_t wanted = ahead.Feed({buffer_.data(), seen});
 
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptors * sizeof(int))> control;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMostDescriptors * sizeof(int))> control;
   iovec bytes{buffer_.data(), wanted};
   msghdr message{};
   message.msg_iov = &bytes;
   message.msg_iovlen = 1;
   message.msg_control = control.data();
   message.msg_controllen = control.size();
-  const ssize_t got = recvmsg(connection.socket.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  if (got <= 0) return got < 0 && errno == EAGAIN;
-  TakeDescriptors(message, connection.fds);
-  if ((message.msg_flags & MSG_CTRUNC) != 0) connection.lost_fds = true;
+  LookFrom(connection.socket.get(), connection.unread);
+  const ssize_t got = recvmsg(connection.socket.get(), &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got <= 0) return got < 0 && errno == EAGAIN ? Next::kGoOn : Next::kClose;
+  std::vector<Fd> fds;
+  TakeDescriptors(message, fds);
+  if ((message.msg_flags & MSG_CTRUNC) != 0) {
+    const bool room = Fd(fcntl(connection.socket.get(), F_DUPFD_CLOEXEC, 0)).valid();
+    if (!room || !fds.empty()) {
+      fds.clear();
+      return AwaitRoom(connection);
+    }
+    connection.lost_fds = true;  // something else than room keeps them from us
+  }
+  std::move(fds.begin(), fds.end(), std::back_inserter(connection.fds));
+  connection.unread += static_cast<size_t>(got);
+  if (first && HasKilled(connection)) {
+    Refuse(connection,
+           absl::InternalError(absl::StrCat("container state: not looked at again, since ", kMostBeginnings,
+                                            " engines have ended while they did")));
+    return Next::kClose;
+  }
 
   // Less than wanted may have come: the kernel stops behind a message that has descriptors beside it.
   const bool had_begun = connection.scanner.begun();
@@ -372,20 +477,20 @@ bool Intake::ReadSome(Connection& connection, size_t seen) {
 
   if (connection.scanner.failed()) {
     Refuse(connection, absl::InvalidArgumentError("container state: does not begin with {"));
-    return false;
+    return Next::kClose;
   }
   if (connection.bytes.size() > options_.object_bytes) {
     Refuse(connection, absl::InvalidArgumentError(
                            absl::StrCat("container state: longer than ", options_.object_bytes, " bytes")));
-    return false;
+    return Next::kClose;
   }
   if (connection.fds.size() > kDescriptors) {
     Refuse(connection, absl::InvalidArgumentError(
                            absl::StrCat("container state: more than ", kDescriptors, " descriptors")));
-    return false;
+    return Next::kClose;
   }
   if (connection.scanner.done()) Complete(connection);
-  return true;
+  return Next::kGoOn;
 }
 
 void Intake::Complete(Connection& connection) {
@@ -395,8 +500,7 @@ void Intake::Complete(Connection& connection) {
   if (!state.ok()) return Refuse(connection, state.status());
   if (connection.lost_fds) {
     return Refuse(connection, absl::ResourceExhaustedError(absl::StrCat(
-                                  "container state: descriptors were lost, because more than ", kDescriptors,
-                                  " came or we had no room for more (ulimit -n)")));
+                                  "container state: the system keeps the descriptors beside it from us")));
   }
   if (state->listener_index >= connection.fds.size()) {
     return Refuse(connection, absl::InvalidArgumentError(absl::StrCat(
@@ -411,11 +515,8 @@ void Intake::Complete(Connection& connection) {
   Handover handover;
   handover.listeners.push_back(std::move(connection.fds[state->listener_index]));
   handover.state = *std::move(state);
-  handover.peer = connection.peer;
   connection.fds.clear();
-  connection.bytes = {};
-  connection.scanner = {};
-  receive_(std::move(handover));
+  HandOn(connection, std::move(handover));
 }
 
 // Hands on what can be saved of an object, and forgets the object.
@@ -423,11 +524,19 @@ void Intake::Refuse(Connection& connection, absl::Status why) {
   Handover handover;
   handover.status = std::move(why);
   handover.listeners = KeepListeners(std::exchange(connection.fds, {}));
+  HandOn(connection, std::move(handover));
+}
+
+// The receiver first: should we die in it, the object is still in the socket.
+void Intake::HandOn(Connection& connection, Handover handover) {
   handover.peer = connection.peer;
+  handover.again = std::exchange(connection.adopted, false);
+  receive_(std::move(handover));
+  TakeOut(connection);
+  SetBeginnings(connection.socket.get(), 0);
   connection.lost_fds = false;
   connection.bytes = {};
   connection.scanner = {};
-  receive_(std::move(handover));
 }
 
 // Tells about a connection that brought nothing, unless such a word has just been said.
@@ -452,11 +561,18 @@ void Intake::CloseOverdue() {
   const Clock::time_point now = Clock::now();
   for (auto it = connections_.begin(); it != connections_.end();) {
     const auto connection = it++;
-    if (connection->second.deadline > now) continue;
+    Connection& one = connection->second;
+    if (!one.watched) {  // it is not its fault
+      if (now < read_again_) continue;
+      one.watched = Watch(epoll_.get(), connection->first).ok();
+      if (!one.watched) read_again_ = now + kShortageWait;
+      one.deadline = std::max(one.deadline, now + options_.patience);
+    }
+    if (one.deadline > now) continue;
     if (connection->second.scanner.begun() || !connection->second.fds.empty()) {
       Refuse(connection->second, absl::DeadlineExceededError("container state: not complete in time"));
     }
-    connections_.erase(connection);
+    Forget(connection);
   }
   if (!accepting_ && now >= accept_again_) accepting_ = Watch(epoll_.get(), socket_.fd()).ok();
 }
@@ -465,7 +581,8 @@ void Intake::ArmTimer() {
   std::optional<Clock::time_point> next;
   if (!accepting_) next = accept_again_;
   for (const auto& [fd, connection] : connections_) {
-    if (!next || connection.deadline < *next) next = connection.deadline;
+    const Clock::time_point then = connection.watched ? connection.deadline : read_again_;
+    if (!next || then < *next) next = then;
   }
   itimerspec when{};  // all zero: never
   if (next) {

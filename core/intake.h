@@ -13,6 +13,13 @@
 //   - A listener whose object is unusable is still handed on: dropping it can hang the container for ever,
 //     because `runc init` holds a copy of its own and therefore never learns that nobody answers.
 //
+// For the same reason an object that is all there stays in its socket, with its descriptors, until the
+// receiver has returned: it is looked at by MSG_PEEK, which duplicates descriptors. Whoever keeps the
+// connections (IntakeOptions::hold) and gives them to the next engine (Adopt) loses nothing when this one
+// dies in between; the next one finds the object again, and marks it as `again`. Where descriptors are short,
+// it waits there as well. An object that comes in several pieces is taken out piece by piece, since its
+// sender may be waiting for room; it is lost if an engine dies before its end.
+//
 // All calls are for one control thread, and none blocks. The peers are those whom the rule lets in
 // (core/peer.h); what others have sent is closed unread. All the same every connection is bounded in bytes,
 // in descriptors and in time, and so is their number.
@@ -84,6 +91,8 @@ struct Handover {
   // Exactly one if `status` is OK; else every true listener that came: answer them all.
   std::vector<Fd> listeners;
   Peer peer;
+  // Of a connection that was adopted: who had it may have taken the listeners over already.
+  bool again = false;
 };
 
 struct IntakeOptions {
@@ -93,6 +102,9 @@ struct IntakeOptions {
   size_t object_bytes = size_t{1} << 20;
   std::chrono::milliseconds silence{60'000};  // how long a connection may be idle between objects
   std::chrono::milliseconds patience{5'000};  // how long an object may take from its first byte to its last
+  // Keep a connection under a name, and keep it no more. May be empty: connections end with us.
+  std::function<void(uint64_t name, int fd)> hold;
+  std::function<void(uint64_t name)> drop;
 };
 
 class Intake {
@@ -122,6 +134,9 @@ class Intake {
   int event_fd() const { return epoll_.get(); }
   void HandleEvents();
 
+  // A connection that an engine before this one has held. One whose peer may not talk any more is closed.
+  void Adopt(uint64_t name, Fd socket);
+
   // Replaces the rule for connections to come.
   absl::Status Allow(PeerRule peers);
 
@@ -132,7 +147,11 @@ class Intake {
 
   struct Connection {
     Fd socket;
+    uint64_t name = 0;
     Peer peer;
+    bool adopted = false;  // and no object of it has been completed since
+    bool watched = true;   // false: there was no room for its descriptors
+    size_t unread = 0;     // of `bytes`, which are still in the socket
     ObjectScanner scanner;
     std::string bytes;      // of the object that is arriving
     std::vector<Fd> fds;    // beside those bytes
@@ -148,12 +167,18 @@ class Intake {
   bool AcceptOne();
   void PauseAccepting();
   void MakeRoom();
+  Connections::iterator Add(uint64_t name, Fd socket, Peer peer);
+  void Forget(Connections::iterator connection);
   void Read(Connections::iterator connection);
-  // `seen` bytes wait in the socket, and are in buffer_ already. False: the connection has said its last
-  // word.
-  bool ReadSome(Connection& connection, size_t seen);
+  enum class Next : unsigned char { kGoOn, kWait, kClose };
+  // `seen` bytes more wait in the socket, and are in buffer_ already.
+  Next ReadSome(Connection& connection, size_t seen);
+  Next AwaitRoom(Connection& connection);
+  static void TakeOut(Connection& connection);
+  static bool HasKilled(const Connection& connection);
   void Complete(Connection& connection);
   void Refuse(Connection& connection, absl::Status why);
+  void HandOn(Connection& connection, Handover handover);
   void Mention(absl::Status what, Peer peer);
   void CloseOverdue();
   void ArmTimer();
@@ -168,6 +193,8 @@ class Intake {
   Connections connections_;
   bool accepting_ = true;
   Clock::time_point accept_again_;
+  Clock::time_point read_again_;  // what is not watched
+  uint64_t last_name_ = 0;
   size_t unmentioned_ = 0;  // turned away since the last word about such
   Clock::time_point mentioned_;
 };

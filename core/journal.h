@@ -39,6 +39,7 @@ namespace shunt {
 enum class Stage : uint32_t {
   kReceived,     // there are none yet
   kBoundInside,  // the container's own socket, `number`, may have been bound to `address`
+  kWithWorker,   // it lies on the desk `number` of the container's memory, which tells more (core/desk.h)
   kInstalling,   // another file may be under `number`: if so, its inode is not `inode` any more
   kStarting,     // it is there and nobody holds the old one; it may be connecting to `address`
   kAnswering,    // all is done, only the answer may not have arrived: `reply`
@@ -60,7 +61,7 @@ struct alignas(64) JournalRecord {
 
   // 0: the record is free.
   uint64_t id() const { return received.id(); }
-  bool HasSideEffect() const { return stage.load(std::memory_order_relaxed) >= Stage::kInstalling; }
+  bool HasSideEffect() const { return stage.load(std::memory_order_relaxed) >= Stage::kWithWorker; }
 
   // Before the step that `now` names is taken.
   void Enter(Stage now) { stage.store(now, std::memory_order_release); }

@@ -125,6 +125,7 @@ Result<void> Listener::Send(uint64_t id, Reply reply) const {
       buffer.resp.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
       break;
     case Reply::Kind::kSent:
+    case Reply::Kind::kGone:
     case Reply::Kind::kLater:
     case Reply::Kind::kAgain:
       SHUNT_CHECK(false);

@@ -273,8 +273,7 @@ void Reactor::Resume(ServedListener& served) {
 
 void Reactor::ResumeOne(ServedListener& served, JournalRecord& left) {
   if (!served.listener.StillValid(left.id())) {
-    if (left.HasSideEffect())
-      served.guest->Abandoned(left, targets_.Find(served.owner, left.received.Read().tid));
+    served.guest->LeftBehind(left);
     left.Clear();
     counters_.Add(Counter::gone);
     return;
@@ -338,13 +337,15 @@ void Reactor::Help(ServedListener& served) {
 // The one exit of every call.
 void Reactor::Answer(const ServedListener& served, JournalRecord& record, Reply reply) {
   if (reply.kind() == Reply::Kind::kContinue) counters_.Add(Counter::continued);
-  bool answered = true;
-  if (reply.kind() != Reply::Kind::kSent) {
+  bool answered = reply.kind() != Reply::Kind::kGone;
+  if (answered && reply.kind() != Reply::Kind::kSent) {
+    const Stage reached = record.stage.load(std::memory_order_relaxed);
     const bool had_side_effect = record.HasSideEffect();
     record.NoteReply(reply);
     answered = served.listener.Send(record.id(), reply).has_value();
     if (!answered && had_side_effect) {
-      served.guest->Unanswered(record, targets_.Find(served.owner, record.received.Read().tid), reply);
+      served.guest->Unanswered(record, reached, targets_.Find(served.owner, record.received.Read().tid),
+                               reply);
     }
   }
   counters_.Add(answered ? Counter::answered : Counter::gone);
@@ -501,6 +502,10 @@ void PollFd::await_suspend(std::coroutine_handle<> waiter) {
     call_.reactor.ring_->PollOnce(fd_, events_, tag);
   }
   if (call_.seat.ended) call_.reactor.ring_->Cancel(tag, Pack(nullptr, Tag::kIgnored));
+}
+
+void PollFd::Stop() {
+  call_.reactor.ring_->Cancel(Pack(&operation_, Tag::kOperation), Pack(nullptr, Tag::kIgnored));
 }
 
 void Pause::await_suspend(std::coroutine_handle<> waiter) {

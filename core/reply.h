@@ -16,6 +16,7 @@ class [[nodiscard]] Reply {
     kFail,      // the call fails with errno value()
     kContinue,  // the kernel runs the call as if it had not been trapped
     kSent,      // answered already, together with a descriptor (Listener::InstallAndAnswer)
+    kGone,      // the caller had left when a worker wanted to answer
     kLater,     // a task of the reactor's holds the call now and answers it
     kAgain,     // the target got no CPU in time and nothing has happened: the handler is to be called again
   };
@@ -27,6 +28,7 @@ class [[nodiscard]] Reply {
   // kernel reads it again. Right only where the kernel alone, with the target's own privilege, decides.
   static constexpr Reply Continue() { return {Kind::kContinue, 0}; }
   static constexpr Reply Sent() { return {Kind::kSent, 0}; }
+  static constexpr Reply Gone() { return {Kind::kGone, 0}; }
   static constexpr Reply Later() { return {Kind::kLater, 0}; }
   static constexpr Reply Again() { return {Kind::kAgain, 0}; }
 

@@ -94,6 +94,7 @@ Result<Fd> Target::TakeFd(int number) {
     if (taken.valid()) return taken;
     if (errno != ESRCH) return FailErrno();
     pidfd_.reset();  // an earlier owner of this tid: open the present one's
+    note_ = {};
   }
   return Fail(ESRCH);
 }

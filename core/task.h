@@ -79,6 +79,8 @@ class PollFd {
   bool await_ready() const noexcept { return false; }
   void await_suspend(std::coroutine_handle<> waiter);
   int32_t await_resume() const noexcept { return operation_.result; }
+  // While it waits: ends that soon, with -ECANCELED.
+  void Stop();
 
  private:
   Call& call_;

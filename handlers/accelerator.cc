@@ -2,12 +2,15 @@
 #include "handlers/accelerator.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <linux/nsfs.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -22,6 +25,7 @@
 #include "handlers/introduction.h"
 #include "handlers/network_views.h"
 #include "handlers/verdict.h"
+#include "handlers/workers.h"
 #include "net/netns.h"
 
 namespace shunt {
@@ -97,7 +101,7 @@ struct ViewUpdate {
   Message message;
 };
 
-class RealAccelerator final : public Accelerator, public Introducer {
+class RealAccelerator final : public Accelerator, public Introducer, public WorkerSource {
  public:
   explicit RealAccelerator(AcceleratorOptions options)
       : options_(std::move(options)), next_key_(options_.first_key) {}
@@ -109,6 +113,7 @@ class RealAccelerator final : public Accelerator, public Introducer {
 
   absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;
   absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held, std::function<void()> ended) override;
+  bool Serves(int listener) const override;
   absl::Status TakeOver(uint64_t name, Fd journal) override;
   void Begin() override;
   void Halt() override { engine_->Halt(); }
@@ -123,6 +128,9 @@ class RealAccelerator final : public Accelerator, public Introducer {
 
   absl::Status Introduce(Container& container, pid_t tid, Introduction& out) override;
   void Activate(Container& container) override;
+  void StartWorker(Fd link) override {
+    if (options_.custodian != nullptr) options_.custodian->StartWorker(std::move(link));
+  }
 
  private:
   absl::Status Watch(int fd, uint64_t what);
@@ -221,6 +229,7 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
   container->first_process = served->spec.first_process;
   container->Obey(served->spec.policy);
   container->introducer = this;
+  container->worker_source = this;
   container->key = key;
   const std::span<PortMemory> ports = container->memory.ports();
   for (size_t i = 0; i < served->spec.publish.size(); ++i)
@@ -235,10 +244,14 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
 
 void RealAccelerator::Hold(uint64_t key, const Served& served) const {
   if (options_.custodian == nullptr || served.listener_fd < 0) return;
-  // Behind the first two: what there is. IsSocket() tells them apart.
-  std::vector<int> fds = {served.listener_fd, served.memory->fd()};
-  if (served.container->lever.valid()) fds.push_back(served.container->lever.get());
-  if (served.route_monitor.valid()) fds.push_back(served.route_monitor.get());
+  // Behind the first two: what there is. IsSocket() tells them apart. A container without memory is served,
+  // but nothing else is held of it.
+  std::vector<int> fds = {served.listener_fd};
+  if (served.memory->fd() >= 0) {
+    fds.push_back(served.memory->fd());
+    if (served.container->lever.valid()) fds.push_back(served.container->lever.get());
+    if (served.route_monitor.valid()) fds.push_back(served.route_monitor.get());
+  }
   options_.custodian->HoldContainer(key, fds);
 }
 
@@ -253,11 +266,11 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
                                                    std::function<void()> ended) {
   absl::StatusOr<Listener> listener = Listener::Adopt(std::move(listener_fd));
   if (!listener.ok()) return listener.status();
-  absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
-  if (!memory.ok()) return memory.status();
+  ContainerMemory memory = ContainerMemory::CreateAnyhow(spec);
+  const bool outlives_us = memory.fd() >= 0;
   const uint64_t key = next_key_++;
   std::unique_ptr<Container> container =
-      NewContainer(key, std::move(spec), *std::move(memory), std::move(ended));
+      NewContainer(key, std::move(spec), std::move(memory), std::move(ended));
   Served& served = *served_[key];
   served.listener_fd = listener->fd();
   if (absl::StatusOr<Fd> lever = TakeLever(served.spec, cgroups_.get()); lever.ok()) {
@@ -269,7 +282,11 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
 
   // If the container cannot be accelerated its calls are still answered: they take the ordinary path.
   std::string ordinary;
-  if (served.spec.pid != 0) {
+  if (!outlives_us) {
+    ordinary = "no descriptor is free for its memory; raise the limit (ulimit -n)";
+    container->introducer = nullptr;
+    container->facts.introduced = ContainerMemory::Introduced::kOrdinary;
+  } else if (served.spec.pid != 0) {
     Introduction introduction;
     if (absl::Status status = Introduce(*container, served.spec.pid, introduction); status.ok()) {
       introduction.MoveInto(*container);
@@ -298,8 +315,7 @@ absl::StatusOr<std::string> RealAccelerator::Adopt(uint64_t key, std::vector<Fd>
     // A memory of another layout than ours: what its sockets are we can still see.
     ordinary = std::string(spec.status().message());
     spec = ContainerSpec{.name = absl::StrFormat("number %d", key)};
-    memory = ContainerMemory::Create(*spec);
-    if (!memory.ok()) return memory.status();
+    memory = ContainerMemory::CreateAnyhow(*spec);
     memory->facts().has_twins = true;
     memory->facts().introduced = ContainerMemory::Introduced::kOrdinary;
   }
@@ -328,6 +344,14 @@ absl::StatusOr<std::string> RealAccelerator::Adopt(uint64_t key, std::vector<Fd>
   return ordinary;
 }
 
+bool RealAccelerator::Serves(int listener) const {
+  const pid_t self = getpid();
+  return std::any_of(served_.begin(), served_.end(), [&](const auto& entry) {
+    const int ours = entry.second->listener_fd;
+    return ours >= 0 && syscall(SYS_kcmp, self, self, KCMP_FILE, ours, listener) == 0;
+  });
+}
+
 absl::Status RealAccelerator::TakeOver(uint64_t name, Fd journal) {
   absl::StatusOr<std::unique_ptr<Journal>> left = Journal::Open(std::move(journal));
   if (!left.ok()) return left.status();
@@ -353,6 +377,8 @@ absl::Status RealAccelerator::Introduce(Container& container, pid_t tid, Introdu
   const auto found = served_.find(container.key);
   if (found == served_.end()) return absl::NotFoundError("the container has ended");
   Served& served = *found->second;
+  // Its first caller may be in a network of its own by now, which was not to lead anywhere.
+  if (options_.lasting_pids && served.spec.pid != 0) tid = served.spec.pid;
   absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(tid, kHomeSockets);
   if (!visit.ok()) return visit.status();
   if (visit->cookie == host_netns_) {

@@ -38,6 +38,8 @@ class Custodian {
   virtual void DropContainer(uint64_t key) = 0;
   virtual void HoldJournal(int fd) = 0;  // of this engine
   virtual void DropJournal(uint64_t name) = 0;
+  // Has a worker (core/worker.h) begin at the other end of `link`.
+  virtual void StartWorker(Fd link) = 0;
 };
 
 struct AcceleratorOptions {
@@ -49,6 +51,9 @@ struct AcceleratorOptions {
   std::function<void(std::string_view)> warn;  // control thread: what an operator should know, one line
   Custodian* custodian = nullptr;              // null: containers do not outlive this process
   uint64_t first_key = 2;                      // larger than every name of a container that was ever held
+  // The pid of a container, where it is told, is that of a task that stays in its network as long as there is
+  // a container. Else that task may leave, and its number become another's.
+  bool lasting_pids = false;
   // For tests, on each reactor's thread: it is about to stop allocating; it has served its last call.
   std::function<void()> on_reactor_start, on_reactor_stop;
 };
@@ -79,14 +84,16 @@ class Accelerator {
 
   // Serves `listener` until the last task under its filter has ended; then everything about it is forgotten
   // and `ended` is called on the control thread, from HandleEvents(). Returns why its connections stay on the
-  // ordinary path for now, or "". Fails only with what is no seccomp listener: a listener that nobody answers
-  // would hang its container.
+  // ordinary path for now, or "": also where descriptors or memory are short. Fails only with what is no
+  // seccomp listener: a listener that nobody answers would hang its container.
   virtual absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
 
   // Prepares to serve what an engine before this one has held under `key`; again for the same key: forget
   // what was prepared. Its calls go on waiting until Begin(). Returns as Serve() does.
   virtual absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held,
                                             std::function<void()> ended) = 0;
+  // True if this very listener is served, or will be from Begin() on. Asks the kernel, for each of ours.
+  virtual bool Serves(int listener) const = 0;
   // Before Begin(): the journal of an engine before this one, which was held under `name` and is dropped when
   // all of its calls are answered. Fails with what is no journal of our layout.
   virtual absl::Status TakeOver(uint64_t name, Fd journal) = 0;

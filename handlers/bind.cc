@@ -111,7 +111,7 @@ Task TakeSwapBack(Call call, int number, Twin twin, PublishedPort& port, net::So
   call.alone = false;
   (void)ClaimTwin(call, twin);
   net::HolderSearch search(call.notification.tid, old_socket);
-  const bool searched = co_await OnSide(BenchOf(call), search);
+  const bool searched = co_await OnSide(call, search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
     co_return Reply::Return(0);
   call.record.Enter(Stage::kStarting);
@@ -141,7 +141,7 @@ Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port
 Task SwapWatched(Call call, int number, Fd old_socket, Twin twin, PublishedPort& port,
                  net::SockAddr bound_as) {
   WatcherSearch search(call, number, old_socket.get(), twin.fd.get());
-  const bool searched = co_await OnSide(BenchOf(call), search);
+  const bool searched = co_await OnSide(call, search);
   if (!searched || !search.Done(call)) {
     call.counters.Add(Counter::kept_error);
     co_return Reply::Return(0);

@@ -161,7 +161,7 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::Soc
   call.alone = false;
   (void)ClaimTwin(call, twin);
   net::HolderSearch search(call.notification.tid, old_socket);
-  const bool searched = co_await OnSide(BenchOf(call), search);
+  const bool searched = co_await OnSide(call, search);
   if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
     co_return Reply::Continue();
   call.record.Enter(Stage::kStarting);
@@ -189,7 +189,7 @@ Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::S
 // The same for a socket that an epoll may watch: the twin is added to it first.
 Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, net::SockAddr peer) {
   WatcherSearch search(call, number, old_socket.fd.get(), twin.fd.get());
-  if (!co_await OnSide(BenchOf(call), search)) co_return Reply::Continue();
+  if (!co_await OnSide(call, search)) co_return Reply::Continue();
   if (!search.Done(call)) {
     call.counters.Add(Counter::kept_error);
     co_return Reply::Continue();

@@ -85,7 +85,11 @@ int Container::ErrorOf(uint32_t arch, int nr) const {
 }
 
 // What is under the descriptor now is what the restarted call will find.
-void Container::Unanswered(const JournalRecord& record, Target& caller, Reply reply) {
+void Container::Unanswered(const JournalRecord& record, Stage reached, Target& caller, Reply reply) {
+  if (reached == Stage::kWithWorker) {
+    facts.lost_replies.Note(caller.tid(), FingerprintOf(record.received.Read()), reply);
+    return;
+  }
   if (record.number == kNoFile) {
     facts.lost_replies.Note(caller.tid(), record.inode, reply);
     return;
@@ -94,14 +98,25 @@ void Container::Unanswered(const JournalRecord& record, Target& caller, Reply re
   if (now && now->ino != record.inode) facts.lost_replies.Note(caller.tid(), now->ino, reply);
 }
 
-void Container::Abandoned(const JournalRecord& record, Target& caller) {
-  if (record.number == kNoFile) Unanswered(record, caller, record.reply);
+// A call that was about no file was refused or is over, whether its caller knows or not. A worker may have
+// answered, or may have done it for a caller that a signal had taken out.
+void Container::LeftBehind(const JournalRecord& record) {
+  if (record.stage.load(std::memory_order_relaxed) != Stage::kWithWorker) {
+    if (record.HasSideEffect() && record.number == kNoFile)
+      facts.lost_replies.Note(record.received.Read().tid, record.inode, record.reply);
+    return;
+  }
+  const Desk& desk = memory.desks()[static_cast<size_t>(record.number) % memory.desks().size()];
+  const Notification call = record.received.Read();
+  if (desk.state.load(std::memory_order_acquire) < DeskState::kBegun || desk.request.call != call.id) return;
+  if (desk.state.load() == DeskState::kBegun || (desk.result.value >= 0 && desk.result.send_error != 0))
+    facts.lost_replies.Note(call.tid, FingerprintOf(call), Reply::Return(0));
 }
 
 void SocketBench::OnWake() {
   uint64_t ignored;
   [[maybe_unused]] const ssize_t got = read(side->completion_fd(), &ignored, sizeof(ignored));
-  while (net::SideJob* job = side->TakeFinished()) static_cast<OnSide*>(job)->Resume();
+  while (net::SideJob* job = side->TakeFinished()) static_cast<OnSide*>(job)->Finish();
 }
 
 }  // namespace shunt

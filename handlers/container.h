@@ -26,6 +26,7 @@
 #include "handlers/policy.h"
 #include "handlers/socket_claim.h"
 #include "handlers/timed_call.h"
+#include "handlers/workers.h"
 #include "net/host_network.h"
 #include "net/listener_census.h"
 #include "net/netns.h"
@@ -67,13 +68,27 @@ struct PublishedPort {
   PortMemory* memory = nullptr;    // null if it is taken
 };
 
+class OnSide;
+
+// What a container wants of a side thread (handlers/side_call.h): one job is there, the others wait. Of one
+// reactor's thread.
+struct SideLane {
+  bool occupied = false;
+  OnSide* first = nullptr;
+  OnSide* last = nullptr;
+};
+
 class Container final : public Guest {
  public:
   Container(std::string its_name, ContainerMemory its_memory)
-      : name(std::move(its_name)), memory(std::move(its_memory)), facts(memory.facts()) {}
+      : name(std::move(its_name)),
+        memory(std::move(its_memory)),
+        facts(memory.facts()),
+        workers{Workers(memory.desks().first(Workers::kMost)), Workers(memory.desks().last(Workers::kMost))} {
+  }
 
-  void Unanswered(const JournalRecord& record, Target& caller, Reply reply) override;
-  void Abandoned(const JournalRecord& record, Target& caller) override;
+  void Unanswered(const JournalRecord& record, Stage reached, Target& caller, Reply reply) override;
+  void LeftBehind(const JournalRecord& record) override;
   const Dispatch* dispatch() const override { return dispatch_.get(); }
 
   // Before it is served.
@@ -107,10 +122,13 @@ class Container final : public Guest {
 
   // From here on its reactors'.
   std::atomic<IntroductionState> introduction = IntroductionState::kWanted;
+  std::array<SideLane, 2> lanes;  // as with views
   TimedCalls timed_calls;
   ClaimTable claims;
   std::vector<PublishedPort> published;
   // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
+  std::array<Workers, 2> workers;  // one for each of its reactors
+  WorkerSource* worker_source = nullptr;
   std::mutex home_mutex;
   net::SpareSockets home4, home6;
 

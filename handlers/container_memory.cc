@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/check.h"
 #include "core/result.h"
 #include "handlers/policy_json.h"
 
@@ -22,7 +23,7 @@ namespace {
 using Json = nlohmann::json;
 
 // Changes with the layout of the file: see Journal.
-constexpr uint64_t kMagic = 0x34'65'6d'65'6d'68'73;  // "shmeme4"
+constexpr uint64_t kMagic = 0x35'65'6d'65'6d'68'73;  // "shmeme5"
 
 std::string ToText(const ContainerSpec& spec) {
   const auto texts = [](const auto& list) {
@@ -128,18 +129,39 @@ void PortMemory::Remember(uint64_t cookie, const net::SockAddr& as) {
   bound[family].store(true, std::memory_order_release);
 }
 
+namespace {
+
+size_t BytesFor(const ContainerSpec& spec, std::string_view text) {
+  return sizeof(ContainerMemory::Facts) + spec.publish.size() * sizeof(PortMemory) + text.size();
+}
+
+}  // namespace
+
 absl::StatusOr<ContainerMemory> ContainerMemory::Create(const ContainerSpec& spec) {
   const std::string text = ToText(spec);
-  const size_t ports = spec.publish.size();
-  const size_t bytes = sizeof(Facts) + ports * sizeof(PortMemory) + text.size();
+  const size_t bytes = BytesFor(spec, text);
   Fd file(memfd_create("shunt-container", MFD_CLOEXEC));
   if (!file.valid() || ftruncate(file.get(), static_cast<off_t>(bytes)) != 0)
     return ToStatus({errno}, "make a container's memory");
   void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (memory == MAP_FAILED) return ToStatus({errno}, "map a container's memory");
+  return Make(std::move(file), memory, bytes, spec, text);
+}
+
+ContainerMemory ContainerMemory::CreateAnyhow(const ContainerSpec& spec) {
+  if (absl::StatusOr<ContainerMemory> made = Create(spec); made.ok()) return *std::move(made);
+  const std::string text = ToText(spec);
+  const size_t bytes = BytesFor(spec, text);
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  SHUNT_CHECK(memory != MAP_FAILED);
+  return Make(Fd(), memory, bytes, spec, text);
+}
+
+ContainerMemory ContainerMemory::Make(Fd file, void* memory, size_t bytes, const ContainerSpec& spec,
+                                      std::string_view text) {
   ContainerMemory made(std::move(file), memory, bytes);
   new (memory) Facts;
-  made.facts().ports = ports;
+  made.facts().ports = spec.publish.size();
   for (PortMemory& port : made.ports()) new (&port) PortMemory;
   std::memcpy(static_cast<char*>(memory) + made.TextOffset(), text.data(), text.size());
   made.facts().magic = kMagic;

@@ -17,12 +17,14 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "core/fd.h"
 #include "core/limits.h"
 #include "core/reply.h"
 #include "handlers/accelerator.h"
+#include "handlers/workers.h"
 #include "net/option_marks.h"
 #include "net/sock_addr.h"
 
@@ -145,10 +147,16 @@ class ContainerMemory {
     std::atomic<Introduced> introduced = Introduced::kNotYet;
     std::atomic<uint32_t> current = 0;
     std::array<ContainerNetwork, 2> networks;
+    // Work for its workers: for each of its two reactors as many as it may have. Pages that nobody uses take
+    // no memory.
+    std::array<Desk, 2 * Workers::kMost> desks;
   };
 
   // For a container that nobody serves yet.
   static absl::StatusOr<ContainerMemory> Create(const ContainerSpec& spec);
+  // The same, or where no descriptor is free, one without (fd() is -1), which ends with this process. Without
+  // memory at all nobody can be served: we crash, for the keeper to find a way.
+  static ContainerMemory CreateAnyhow(const ContainerSpec& spec);
   // What an engine before this one has used, and has let go of.
   static absl::StatusOr<ContainerMemory> Open(Fd file);
 
@@ -160,6 +168,12 @@ class ContainerMemory {
   Facts& facts() const { return *static_cast<Facts*>(memory_); }
   // In the order of ContainerSpec::publish.
   std::span<PortMemory> ports() const;
+  std::span<Desk> desks() const { return facts().desks; }
+  // Where it lies in the file.
+  uint64_t OffsetOf(const Desk& desk) const {
+    return static_cast<uint64_t>(reinterpret_cast<const std::byte*>(&desk) -
+                                 static_cast<std::byte*>(memory_));
+  }
   // As it was given to Create(). The error says what is wrong with it.
   absl::StatusOr<ContainerSpec> Spec() const;
   const ContainerNetwork& network() const { return facts().networks[facts().current % 2]; }
@@ -170,6 +184,8 @@ class ContainerMemory {
  private:
   ContainerMemory(Fd file, void* memory, size_t bytes)
       : file_(std::move(file)), memory_(memory), bytes_(bytes) {}
+  static ContainerMemory Make(Fd file, void* memory, size_t bytes, const ContainerSpec& spec,
+                              std::string_view text);
   size_t TextOffset() const;
 
   Fd file_;

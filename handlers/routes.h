@@ -36,8 +36,10 @@ enum class RouteCondition : uint8_t {
   X(sendmmsg, SendMmsg, kFastOpenInArg3)     \
   X(setsockopt, SetSockOpt, kTrappedOption)  \
   X(getsockname, GetSockName, kIfRenumbered) \
+  X(socketcall, SocketCall, kSocketCall)     \
+  X(mkdir, Mkdir, kIfAsked)                  \
+  X(mkdirat, MkdirAt, kIfAsked)              \
   X(execve, Exec, kIfAsked)                  \
-  X(execveat, ExecAt, kIfAsked)              \
-  X(socketcall, SocketCall, kSocketCall)
+  X(execveat, ExecAt, kIfAsked)
 
 }  // namespace shunt

@@ -2,7 +2,10 @@
 // OnSide: a task waits for its reactor's side thread.
 //
 //   FindJob job(...);
-//   if (!co_await OnSide(bench, job)) ...;  // false: too many jobs under way, nothing was done
+//   if (!co_await OnSide(call, job)) ...;  // false: too many jobs under way, nothing was done
+//
+// A container has one job at a time with a side thread; what else it wants waits in its lane. So a job waits
+// for one of each other container at most, however many calls those make at once.
 
 #pragma once
 
@@ -16,25 +19,25 @@ namespace shunt {
 // What SocketBench::OnWake resumes. Lives in the task's frame.
 class OnSide final : public net::SideJob {
  public:
-  OnSide(SocketBench& bench, net::SideJob& job) : bench_(bench), job_(job) {}
+  OnSide(const Call& call, net::SideJob& job)
+      : side_(*BenchOf(call).side), lane_(ContainerOf(call).lanes[call.place]), job_(job) {}
 
   void Run(net::SideTable& table) override { job_.Run(table); }
-  void Resume() { waiter_.resume(); }
+  // The job is finished: it is the next one's turn in the lane, and the task's to go on.
+  void Finish();
 
   bool await_ready() const noexcept { return false; }
   // False resumes at once.
-  bool await_suspend(std::coroutine_handle<> waiter) {
-    waiter_ = waiter;
-    submitted_ = bench_.side->Submit(this);
-    return submitted_;
-  }
-  bool await_resume() const noexcept { return submitted_; }
+  bool await_suspend(std::coroutine_handle<> waiter);
+  bool await_resume() const noexcept { return accepted_; }
 
  private:
-  SocketBench& bench_;
+  net::SideThread& side_;
+  SideLane& lane_;
   net::SideJob& job_;
   std::coroutine_handle<> waiter_;
-  bool submitted_ = false;
+  OnSide* behind_ = nullptr;  // the next one that waits in the lane
+  bool accepted_ = false;
 };
 
 }  // namespace shunt

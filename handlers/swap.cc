@@ -211,7 +211,7 @@ bool KnownUnwatched(const Call& call, int number, int socket_fd) {
   if (!ReadNote(call, epolls)) return false;
   if (epolls.count == 0) return true;
   const Result<net::EpollSet> watchers = net::FindWatchers(call.notification.tid, number, socket_fd, epolls);
-  return watchers && watchers->count == 0;
+  return watchers && watchers->count == 0 && !watchers->stale;
 }
 
 WatcherSearch::WatcherSearch(const Call& call, int number, int socket_fd, int twin_fd)

@@ -117,7 +117,7 @@ bool KnownUnwatched(const Call& call, int number, int socket_fd);
 // Looks for the epolls of the target that watch the socket and adds the twin to them, on the side thread. For
 // use in a task:
 //   WatcherSearch search(call, number, socket_fd, twin_fd);
-//   if (!co_await OnSide(bench, search) || !search.Done(call)) co_return Reply::Continue();
+//   if (!co_await OnSide(call, search) || !search.Done(call)) co_return Reply::Continue();
 class WatcherSearch final : public net::SideJob {
  public:
   // The descriptors stay open until the job is finished.

@@ -33,7 +33,8 @@ constexpr uint32_t kMaxSameNumber = 16;
 
 enum class Watch { kThisFile, kOtherFile, kNoMore, kNoEpoll };
 
-// What stands at place `offset` among the entries for `number` in the target's descriptor `epoll`.
+// What stands at place `offset` among the entries for `number` in the target's descriptor `epoll`. `self` is
+// the thread of ours in whose descriptor table `old_fd` is: a process id means its leader's.
 Result<Watch> AskEpoll(pid_t self, pid_t tid, int number, int old_fd, int epoll, uint32_t offset) {
   kcmp_epoll_slot slot{};
   slot.efd = static_cast<uint32_t>(epoll);
@@ -113,7 +114,7 @@ Result<EpollSet> FindEpolls(pid_t tid) {
   std::snprintf(path.data(), path.size(), "/proc/%d/fdinfo", tid);
   const Fd directory(open(path.data(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory.valid()) return FailErrno();
-  const pid_t self = getpid();
+  const pid_t self = gettid();  // the directory's number is the calling thread's, be it the side thread
   EpollSet found;
   int looked_at = 0;
   int error = 0;
@@ -140,13 +141,14 @@ Result<EpollSet> FindEpolls(pid_t tid) {
 }
 
 Result<EpollSet> FindWatchers(pid_t tid, int number, int old_fd, const EpollSet& epolls) {
-  const pid_t self = getpid();
+  const pid_t self = getpid();  // `old_fd` is the engine's, also where the side thread asks
   EpollSet watchers;
   for (const int epoll : epolls) {
     for (uint32_t offset = 0;; ++offset) {
       const Result<Watch> watch = AskEpoll(self, tid, number, old_fd, epoll, offset);
       if (!watch) return tl::unexpected(watch.error());
       if (*watch == Watch::kThisFile) watchers.fds[watchers.count++] = epoll;
+      if (*watch == Watch::kNoEpoll) watchers.stale = true;
       if (*watch != Watch::kOtherFile) break;
       if (offset == kMaxSameNumber) return Fail(E2BIG);
     }

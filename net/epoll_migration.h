@@ -20,7 +20,8 @@
 //   - a thread that waits in epoll_wait meanwhile may see EPOLLHUP of the unconnected twin once more.
 //     Natively it has seen that of its own socket already, when it registered it;
 //   - an epoll that only another process has open, and a registration under another number (through a dup
-//     that has been closed since).
+//     that has been closed since);
+//   - an epoll that another process has sent to one that looked for its epolls before.
 // A oneshot entry that has fired and was not armed again cannot be re-created (the kernel always adds ERR and
 // HUP): ENOTSUP, the socket belongs on the ordinary path.
 
@@ -42,6 +43,7 @@ struct EpollSet {
   static constexpr size_t kCapacity = 32;
   std::array<int, kCapacity> fds{};
   size_t count = 0;
+  bool stale = false;  // FindWatchers: the set that it was given named what is no epoll any more
 
   const int* begin() const { return fds.data(); }
   const int* end() const { return fds.data() + count; }
@@ -54,7 +56,8 @@ struct EpollSet {
 Result<EpollSet> FindEpolls(pid_t tid);
 
 // Those of `epolls` that watch the file of `old_fd` (our copy of the target's `number`) under this number. An
-// entry of `epolls` that has been closed or is no epoll any more is passed over. Any thread; no heap.
+// entry of `epolls` that has been closed or is no epoll any more is passed over, and the result is stale: the
+// epoll may have another number by now. Any thread; no heap.
 Result<EpollSet> FindWatchers(pid_t tid, int number, int old_fd, const EpollSet& epolls);
 
 // Adds the twin to `watchers` as the old file stands in them. All descriptors are the engine's and stay open

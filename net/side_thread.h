@@ -20,6 +20,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/fd.h"
+#include "core/limits.h"
 #include "core/result.h"
 
 namespace shunt::net {
@@ -61,9 +62,9 @@ class SideJob {
 
 class SideThread {
  public:
-  // Jobs that may be under way at once. A job occupies its place from Submit() to TakeFinished(). Every
-  // connect under migration holds one: as many as a reactor serves slow calls.
-  static constexpr size_t kCapacity = 64;
+  // Jobs that may be under way at once. A job occupies its place from Submit() to TakeFinished(). Every call
+  // that waits has one at most.
+  static constexpr size_t kCapacity = limits::kTaskSlots;
 
   static absl::StatusOr<std::unique_ptr<SideThread>> Start();
   // Finishes what was submitted, then ends the thread.

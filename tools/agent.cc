@@ -41,27 +41,24 @@ constexpr int kWrongUsage = 2;
 
 // ---- what is made before the first engine
 
-// Where the socket is if nobody says otherwise. Its folder is made too: it is ours.
+// Of the agent's default socket: it is ours.
+absl::Status MakeFolderOf(const std::string& socket) {
+  const std::string folder = socket.substr(0, socket.rfind('/'));
+  if (mkdir(folder.c_str(), geteuid() == 0 ? 0755 : 0700) == 0 || errno == EEXIST) return absl::OkStatus();
+  return ToStatus(Errno{errno},
+                  absl::StrCat("make the folder ", folder, " (or choose another with --socket PATH)"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> DefaultAgentSocket() {
-  std::string parent = "/run";
-  mode_t mode = 0755;
-  if (geteuid() != 0) {
-    const char* runtime_dir = std::getenv("XDG_RUNTIME_DIR");
-    if (runtime_dir == nullptr || *runtime_dir == '\0') {
-      return absl::InvalidArgumentError(
-          "XDG_RUNTIME_DIR is not set: say where the socket is to be, with --socket PATH");
-    }
-    parent = runtime_dir;
-    mode = 0700;
+  if (geteuid() == 0) return "/run/shunt/agent.sock";
+  const char* runtime_dir = std::getenv("XDG_RUNTIME_DIR");
+  if (runtime_dir == nullptr || *runtime_dir == '\0') {
+    return absl::InvalidArgumentError(
+        "XDG_RUNTIME_DIR is not set: say where the socket is to be, with --socket PATH");
   }
-  const std::string folder = parent + "/shunt";
-  if (mkdir(folder.c_str(), mode) != 0 && errno != EEXIST) {
-    return ToStatus(Errno{errno},
-                    absl::StrCat("make the folder ", folder, " (or choose another with --socket PATH)"));
-  }
-  return folder + "/agent.sock";
+  return absl::StrCat(runtime_dir, "/shunt/agent.sock");
 }
 
 namespace {
@@ -179,7 +176,7 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
   }
   const auto copy_of = [](const Fd& fd) { return Fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)); };
   for (const Adopted::One& one : adopted.holdings) {
-    if (one.name.tag == HoldingTag::kIntake && stored.socket == settings.socket) {
+    if (one.name == HoldingName{HoldingTag::kIntake, 0} && stored.socket == settings.socket) {
       intake_ = SocketFile::Adopt(copy_of(one.fds[0]), settings.socket, stored.socket_node);
       holds_intake_ = true;
     }
@@ -317,6 +314,7 @@ int RunAgent(AgentOptions options) {
   if (options.socket.empty()) {
     absl::StatusOr<std::string> socket = DefaultAgentSocket();
     if (!socket.ok()) return Fail(kWrongUsage, socket.status());
+    if (absl::Status made = MakeFolderOf(*socket); !made.ok()) return Fail(kWrongUsage, made);
     options.socket = *std::move(socket);
   }
   settings.socket = options.socket;

@@ -29,7 +29,7 @@ struct AgentOptions {
   bool verbose = false;
 };
 
-// $XDG_RUNTIME_DIR/shunt/agent.sock, or /run/shunt/agent.sock for root. Its folder is made too: it is ours.
+// $XDG_RUNTIME_DIR/shunt/agent.sock, or /run/shunt/agent.sock for root. An agent makes its folder.
 absl::StatusOr<std::string> DefaultAgentSocket();
 // Where `shunt ctl` reaches the agent on that socket.
 std::string ControlSocketOf(const std::string& agent_socket);

@@ -107,7 +107,18 @@ absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
   }
   log::SetLevel(LevelFor(options_, config_));
 
-  IntakeOptions options{.path = settings_.socket, .peers = PeersFor(config_)};
+  IntakeOptions options{
+      .path = settings_.socket,
+      .peers = PeersFor(config_),
+      .hold =
+          [this](uint64_t name, int fd) {
+            hold_({HoldingTag::kIntake, name}, fd);
+          },
+      .drop =
+          [this](uint64_t name) {
+            drop_({HoldingTag::kIntake, name});
+          },
+  };
   auto intake = Intake::Start(
       std::move(options), SocketFile::Adopt(std::move(socket[0]), settings_.socket, settings_.socket_node),
       [this](Handover handover) { Receive(std::move(handover)); });
@@ -158,6 +169,11 @@ absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held)
 }
 
 void AgentRole::Receive(Handover handover) {
+  if (handover.again && !handover.listeners.empty()) {
+    // The engine before us has died after it had them held, and before it said so to the runtime.
+    std::erase_if(handover.listeners, [this](const Fd& one) { return accelerator_->Serves(one.get()); });
+    if (handover.listeners.empty()) return;
+  }
   if (handover.status.ok()) {
     Serve(handover);
   } else {
@@ -256,7 +272,8 @@ void AgentRole::Reload() {
   }
   config_ = *std::move(config);
   settings_.configuration = *std::move(text);
-  if (const absl::StatusOr<Fd> file = settings_.ToFile(); file.ok()) hold_settings_(file->get());
+  if (const absl::StatusOr<Fd> file = settings_.ToFile(); file.ok())
+    hold_({HoldingTag::kSettings, 0}, file->get());
   log::SetLevel(LevelFor(options_, config_));
   log::Info("read the configuration {}; it holds for containers to come", options_.config);
 }

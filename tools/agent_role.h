@@ -43,15 +43,17 @@ struct AgentSettings {
 class AgentRole final : public EngineRole {
  public:
   // `ask_upgrade` passes on that somebody wants the program that is installed now to take over; the answer
-  // comes as Upgraded(). `hold_settings` keeps new ones for the engines after this one.
+  // comes as Upgraded(). `hold` keeps something for the engines after this one, until `drop`.
   AgentRole(AgentRoleOptions options, std::function<void()> ask_upgrade,
-            std::function<void(int fd)> hold_settings)
+            std::function<void(HoldingName, int fd)> hold, std::function<void(HoldingName)> drop)
       : options_(std::move(options)),
         ask_upgrade_(std::move(ask_upgrade)),
-        hold_settings_(std::move(hold_settings)) {}
+        hold_(std::move(hold)),
+        drop_(std::move(drop)) {}
 
   absl::Status Prepare(Accelerator& accelerator, Given& given) override;
   absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) override;
+  void AdoptConnection(uint64_t name, Fd connection) override { intake_->Adopt(name, std::move(connection)); }
   int event_fd() const override { return events_.get(); }
   void HandleEvents() override;
   void Reload() override;
@@ -69,7 +71,8 @@ class AgentRole final : public EngineRole {
 
   const AgentRoleOptions options_;
   const std::function<void()> ask_upgrade_;
-  const std::function<void(int fd)> hold_settings_;
+  const std::function<void(HoldingName, int fd)> hold_;
+  const std::function<void(HoldingName)> drop_;
   AgentSettings settings_;
   AgentConfig config_;
   PortRegistry ports_;

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "tools/packet_socket.h"
+#include "core/packet_socket.h"
 
 namespace shunt {
 namespace {

@@ -49,6 +49,8 @@ class EngineLink {
   }
   void Stopped() { Send(MakePacket(KeeperMessage::kStopped)); }
   void Pong(uint64_t sequence) { Send(MakePacket(KeeperMessage::kPong, {}, sequence)); }
+  // The descriptor stays the caller's.
+  void Worker(int fd) { (void)Push(MakePacket(KeeperMessage::kWorker), {{fd}}); }
   void Upgrade() { Send(MakePacket(KeeperMessage::kUpgrade)); }
   void Failed(std::string_view text) { Send(MakePacket(KeeperMessage::kFailed, {}, 0, text)); }
 

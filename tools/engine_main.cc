@@ -65,6 +65,7 @@ class EngineMain final : private Custodian {
   void DropContainer(uint64_t key) override { link_.Drop({HoldingTag::kContainer, key}); }
   void HoldJournal(int fd) override;
   void DropJournal(uint64_t name) override { link_.Drop({HoldingTag::kJournal, name}); }
+  void StartWorker(Fd link) override { link_.Worker(link.get()); }
 
   void OnPacket(EngineLink::Arrival arrival);
   void OnGive(HoldingName name, std::vector<Fd> fds);
@@ -162,11 +163,13 @@ void EngineMain::OnPacket(EngineLink::Arrival arrival) {
 
 void EngineMain::OnGive(HoldingName name, std::vector<Fd> fds) {
   if (name.tag == HoldingTag::kJournal) journal_name_ = std::max(journal_name_, name.id + 1);
+  if (state_ == State::kHalted) return;
+  const bool connection = name.tag == HoldingTag::kIntake && name.id != 0;
+  if (state_ != State::kCollecting && connection) return role_->AdoptConnection(name.id, std::move(fds[0]));
   if (state_ == State::kCollecting || name.tag != HoldingTag::kContainer) {
     given_[name] = std::move(fds);
     return;
   }
-  if (state_ == State::kHalted) return;
   Adopt(name.id, std::move(fds));
   if (state_ == State::kServing) accelerator_->Begin();
 }
@@ -185,9 +188,8 @@ void EngineMain::Prepare() {
   if (arguments_.role == "agent") {
     role_ = std::make_unique<AgentRole>(
         arguments_.agent, [this] { link_.Upgrade(); },
-        [this](int fd) {
-          (void)link_.Hold({HoldingTag::kSettings, 0}, {{fd}});
-        });
+        [this](HoldingName name, int fd) { (void)link_.Hold(name, {{fd}}); },
+        [this](HoldingName name) { link_.Drop(name); });
   } else {
     role_ = std::make_unique<RunRole>();
   }
@@ -197,6 +199,7 @@ void EngineMain::Prepare() {
       .opens_cgroups = arguments_.role == "agent",
       .warn = [](std::string_view line) { log::Warning("{}", line); },
       .custodian = this,
+      .lasting_pids = arguments_.role != "agent",  // else it is the container's first process
   };
   for (const auto& [name, fds] : given_) {
     if (name.tag == HoldingTag::kContainer) options.first_key = std::max(options.first_key, name.id + 1);
@@ -208,6 +211,7 @@ void EngineMain::Prepare() {
   state_ = State::kPrepared;
   for (auto& [name, fds] : given_) {
     if (name.tag == HoldingTag::kContainer) Adopt(name.id, std::move(fds));
+    if (name.tag == HoldingTag::kIntake && name.id != 0) role_->AdoptConnection(name.id, std::move(fds[0]));
   }
   std::erase_if(given_, [](const auto& entry) { return entry.first.tag != HoldingTag::kJournal; });
   link_.Prepared();

@@ -18,7 +18,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "tools/packet_socket.h"
+#include "core/packet_socket.h"
 #include "tools/stored_holdings.h"
 
 namespace shunt {
@@ -330,6 +330,10 @@ void Keeper::OnPacket(EngineProcess& engine, const KeeperPacket& packet, std::ve
       break;
     case KeeperMessage::kUpgrade:
       if (allowed) OnUpgradeWanted(engine);
+      break;
+    case KeeperMessage::kWorker:
+      if (allowed && !fds.empty())
+        (void)starter_.Send({.kind = StarterRequest::Kind::kWorker}, {{fds[0].get()}});
       break;
     case KeeperMessage::kFailed:
       if (allowed) engine.failure = std::string(packet.text_view());

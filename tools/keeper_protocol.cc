@@ -20,12 +20,13 @@ bool NamesHolding(KeeperMessage message) {
 }
 
 bool CarriesDescriptors(KeeperMessage message) {
-  return message == KeeperMessage::kHold || message == KeeperMessage::kGive;
+  return message == KeeperMessage::kHold || message == KeeperMessage::kGive ||
+         message == KeeperMessage::kWorker;
 }
 
 bool IsMessage(uint32_t message) {
   return (message >= static_cast<uint32_t>(KeeperMessage::kHold) &&
-          message <= static_cast<uint32_t>(KeeperMessage::kFailed)) ||
+          message <= static_cast<uint32_t>(KeeperMessage::kWorker)) ||
          (message >= static_cast<uint32_t>(KeeperMessage::kGive) &&
           message <= static_cast<uint32_t>(KeeperMessage::kUpgradeFailed));
 }
@@ -48,6 +49,7 @@ bool IsWellFormed(const KeeperPacket& packet, size_t descriptors) {
   const auto message = static_cast<KeeperMessage>(packet.message);
   if (packet.tag > kHighestHoldingTag) return false;
   if (NamesHolding(message) && packet.tag == 0) return false;
+  if (message == KeeperMessage::kWorker) return descriptors == 1;
   if (CarriesDescriptors(message)) return descriptors >= 1 && descriptors <= kHoldingDescriptors;
   return descriptors == 0;
 }

@@ -24,7 +24,7 @@ namespace shunt {
 
 enum class HoldingTag : uint32_t {
   kSettings = 1,
-  kIntake = 2,   // the socket on which runtimes hand listeners over
+  kIntake = 2,   // 0: the socket on which runtimes hand listeners over; else a connection to it
   kControl = 3,  // the control socket
   kJournal = 4,
   kContainer = 5,
@@ -52,6 +52,7 @@ enum class KeeperMessage : uint32_t {
   kPong,     // value: that of the kPing
   kUpgrade,  // please start the program that is installed now
   kFailed,   // text. From the engine: why it is about to end. From the keeper: why it does not hold `name`
+  kWorker,   // 1 descriptor: have a worker begin there
 
   // From the keeper.
   kGive = 64,  // name, 1 to 4 descriptors

@@ -4,7 +4,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -83,6 +85,21 @@ std::vector<char*> ArgumentPointers(const std::vector<std::string>& argv) {
   _exit(127);
 }
 
+// slirp4netns leaves the mounts that it finds by detaching them all. Unless it is in a user namespace of its
+// own, and for root it is not, what lies below a shared mount is thereby unmounted for everybody: /dev/pts,
+// the control groups, /run/netns. So it starts in a namespace that tells ours nothing. Who may not make one
+// (EPERM) cannot do that harm either.
+void KeepMountsApart(int complaint_fd) {
+  if (unshare(CLONE_NEWNS) == 0) {
+    if (mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0) return;
+  } else if (errno == EPERM) {
+    return;
+  }
+  constexpr char kWhy[] = "its mounts cannot be kept apart from the host's";
+  (void)!write(complaint_fd, kWhy, sizeof(kWhy) - 1);
+  _exit(1);
+}
+
 // The process between us and the program; `leash_fd` and `owner_fd` (a pidfd) tell it when we have had enough
 // or are gone.
 [[noreturn]] void HoldLeash(char* const* argv, int ready_fd, int complaint_fd, int leash_fd, int owner_fd) {
@@ -91,6 +108,7 @@ std::vector<char*> ArgumentPointers(const std::vector<std::string>& argv) {
   if (program < 0) _exit(1);
   if (program == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // holds at least until it joins a user namespace
+    KeepMountsApart(complaint_fd);
     ExecTool(argv, ready_fd, complaint_fd);
   }
   const int program_fd = PidfdOpen(program);

@@ -29,6 +29,8 @@ absl::Status RunToEnd(const std::vector<std::string>& argv);
 // and pasta do, and pasta keeps its network namespace alive, so that it would never notice. So a small
 // process of ours, in a session of its own where no signal reaches it by accident, holds the leash: it waits
 // for our end or the program's.
+//
+// What the program mounts or unmounts happens to itself alone.
 class LeashedProgram {
  public:
   // Starts `argv`. The program finds the descriptor `ready_fd` as its descriptor 3, and neither input nor

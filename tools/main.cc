@@ -13,6 +13,7 @@
 #include "tools/lock_server.h"
 #include "tools/profile.h"
 #include "tools/run.h"
+#include "tools/worker_main.h"
 
 namespace {
 
@@ -46,6 +47,7 @@ int main(int argc, char** argv) {
   shunt::AddProfileCommand(app, exit_status);
   shunt::AddLockServerCommand(app, exit_status);
   shunt::AddEngineCommand(app, exit_status);
+  shunt::AddWorkerCommand(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <span>
 
-#include "tools/packet_socket.h"
+#include "core/packet_socket.h"
 
 namespace shunt {
 

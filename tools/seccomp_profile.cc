@@ -231,18 +231,23 @@ absl::Status ReadEntry(const json& entry, const ProfileSubject& subject, const s
   return absl::OkStatus();
 }
 
+absl::Status CheckArchitectures(const std::vector<std::string>& architectures, const char* key,
+                                const ProfileSubject& subject) {
+  for (const std::string& arch : architectures) {
+    if (arch.rfind("SCMP_ARCH_", 0) == 0) continue;
+    return Wrong(
+        key, absl::StrCat("\"", arch, "\" is no architecture; right would be one like ", subject.scmp_arch));
+  }
+  return absl::OkStatus();
+}
+
 // `architectures` as it is, or what archMap says about the native one.
 absl::Status ReadArchitectures(const json& document, const ProfileSubject& subject, Profile& profile) {
   absl::StatusOr<std::vector<std::string>> architectures = ReadStrings(document, "architectures", "");
   if (!architectures.ok()) return architectures.status();
   profile.architectures = *std::move(architectures);
-  for (const std::string& arch : profile.architectures) {
-    if (arch.rfind("SCMP_ARCH_", 0) != 0) {
-      return Wrong(
-          "architectures",
-          absl::StrCat("\"", arch, "\" is no architecture; right would be one like ", subject.scmp_arch));
-    }
-  }
+  if (absl::Status status = CheckArchitectures(profile.architectures, "architectures", subject); !status.ok())
+    return status;
   const json* map = Find(document, "archMap");
   if (map == nullptr || map->empty()) return absl::OkStatus();
   if (!profile.architectures.empty()) return Wrong("archMap", "cannot stand beside architectures");
@@ -254,6 +259,8 @@ absl::Status ReadArchitectures(const json& document, const ProfileSubject& subje
     const absl::StatusOr<std::vector<std::string>> subs = ReadStrings(entry, "subArchitectures", "archMap.");
     if (!arch.ok()) return arch.status();
     if (!subs.ok()) return subs.status();
+    if (absl::Status status = CheckArchitectures(*subs, "archMap.subArchitectures", subject); !status.ok())
+      return status;
     if (*arch != subject.scmp_arch) continue;
     profile.architectures.push_back(*arch);
     profile.architectures.insert(profile.architectures.end(), subs->begin(), subs->end());

@@ -20,7 +20,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "tools/packet_socket.h"
+#include "core/packet_socket.h"
 
 namespace shunt {
 namespace {
@@ -38,6 +38,8 @@ struct StarterProcess {
   std::string path;  // where the program lay when the starter was made
   std::vector<std::string> words;
   std::vector<char*> argv;  // the words, for exec
+  std::vector<std::string> worker_words;
+  std::vector<char*> worker_argv;
 };
 
 template <typename T>
@@ -49,7 +51,7 @@ Fd MoveUp(Fd fd) {
   return Fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, kLowestOwnFd));
 }
 
-[[noreturn]] void ExecEngine(int program_fd, int link_fd, char* const* argv, pid_t starter) {
+[[noreturn]] void Exec(int program_fd, int link_fd, char* const* argv, pid_t starter) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != starter) _exit(kCannotExecute);
   dup2(link_fd, kLinkFd);  // without close-on-exec; it is another number, see MoveUp()
@@ -77,7 +79,7 @@ Result<Started> StartEngine(StarterProcess& self, int program_fd) {
   const pid_t starter = getpid();
   const pid_t pid = fork();
   if (pid < 0) return FailErrno();
-  if (pid == 0) ExecEngine(program_fd, engine_end.get(), self.argv.data(), starter);
+  if (pid == 0) Exec(program_fd, engine_end.get(), self.argv.data(), starter);
   // It cannot have been reaped: only this thread does that.
   Started started{.link = std::move(pair->first),
                   .pidfd = Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))),
@@ -98,6 +100,14 @@ Result<Started> Handle(StarterProcess& self, StarterRequest::Kind kind) {
   return StartEngine(self, self.candidate.get());
 }
 
+// Whoever wants it notices by its link if this fails.
+void StartWorker(const StarterProcess& self, Fd link) {
+  const Fd worker_end = MoveUp(std::move(link));
+  if (!worker_end.valid()) return;
+  const pid_t starter = getpid();
+  if (fork() == 0) Exec(self.current.get(), worker_end.get(), self.worker_argv.data(), starter);
+}
+
 // To the keeper, which always reads; if it does not, it is stopped, and waiting is right.
 void Report(const StarterProcess& self, const StarterReport& report, std::span<const int> fds) {
   for (;;) {
@@ -108,8 +118,11 @@ void Report(const StarterProcess& self, const StarterReport& report, std::span<c
   }
 }
 
-void Serve(StarterProcess& self, const StarterRequest& request) {
+void Serve(StarterProcess& self, const StarterRequest& request, std::vector<Fd> fds) {
   switch (request.kind) {
+    case StarterRequest::Kind::kWorker:
+      if (fds.size() == 1) StartWorker(self, std::move(fds[0]));
+      return;
     case StarterRequest::Kind::kKeepNew:
       if (self.candidate.valid()) self.current = std::move(self.candidate);
       return;
@@ -126,8 +139,8 @@ void Serve(StarterProcess& self, const StarterRequest& request) {
   }
   report.kind = StarterReport::Kind::kStarted;
   report.pid = started->pid;
-  const std::array<int, 2> fds = {started->link.get(), started->pidfd.get()};
-  Report(self, report, fds);
+  const std::array<int, 2> ends = {started->link.get(), started->pidfd.get()};
+  Report(self, report, ends);
 }
 
 void ReapEngines(const StarterProcess& self) {
@@ -175,10 +188,10 @@ void CloseAllBut(int one_fd, int other_fd) {
     }
     if (sources[0].revents == 0) continue;
     StarterRequest request{};
-    const Result<PacketArrival> arrival =
-        ReceivePacket(self.link.get(), std::as_writable_bytes(std::span(&request, 1)), 0);
+    Result<PacketArrival> arrival =
+        ReceivePacket(self.link.get(), std::as_writable_bytes(std::span(&request, 1)), 1);
     if (arrival.has_value()) {
-      Serve(self, request);
+      Serve(self, request, std::move(arrival->fds));
     } else if (arrival.error().code != EAGAIN) {
       _exit(0);  // the keeper has gone, and engines go with us
     }
@@ -212,6 +225,9 @@ absl::StatusOr<Starter> Starter::Fork(const StarterOptions& options) {
   self.words.insert(self.words.end(), options.arguments.begin(), options.arguments.end());
   for (std::string& word : self.words) self.argv.push_back(word.data());
   self.argv.push_back(nullptr);
+  self.worker_words = {"shunt", "worker", "--link", std::to_string(kLinkFd)};
+  for (std::string& word : self.worker_words) self.worker_argv.push_back(word.data());
+  self.worker_argv.push_back(nullptr);
 
   const pid_t keeper = getpid();
   const pid_t pid = fork();
@@ -226,8 +242,8 @@ Starter::~Starter() {
   waitpid(pid_, nullptr, 0);
 }
 
-Result<void> Starter::Send(StarterRequest request) const {
-  return SendPacket(link_.get(), Bytes(request), {});
+Result<void> Starter::Send(StarterRequest request, std::span<const int> fds) const {
+  return SendPacket(link_.get(), Bytes(request), fds);
 }
 
 Result<Starter::Arrival> Starter::Receive() const {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starter: the small process that makes engines for the keeper, so that the keeper needs no right to fork or
-// to execute anything.
+// Starter: the small process that makes engines and workers for the keeper, so that the keeper needs no right
+// to fork or to execute anything.
 //
 // It is forked before the keeper confines itself, in a session of its own, and does one thing: on a request
 // it makes a packet socket pair, forks, and executes the program as `PROGRAM engine --link 3 ARGUMENTS...`;
 // it answers with the keeper's end and a pidfd. What is executed is fixed when it is made: the very file, by
 // a descriptor, or for an upgrade whatever lies at that file's path by then. Nothing that comes over a link
-// names a program.
+// names a program. In the same way it makes workers (core/worker.h) as `PROGRAM worker --link 3`, whose other
+// end an engine has.
 //
 // Nobody outlives the keeper: the starter gets SIGKILL when the keeper ends, engines when the starter does,
 // and an engine's link closes at the same time. An engine starts with no descriptors but 0, 1, 2 and its
@@ -18,6 +19,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,6 +34,7 @@ struct StarterRequest {
     kStart = 1,  // from the file that is current
     kStartNew,   // from what lies at the path now
     kKeepNew,    // the file of the last kStartNew is the current one from now on; no report
+    kWorker,     // from the current file, at the descriptor that comes along; no report
   };
   Kind kind{};
   uint32_t sequence = 0;  // comes back in the report
@@ -41,7 +44,7 @@ struct StarterReport {
   enum class Kind : uint32_t {
     kStarted = 1,  // `pid`; with the link and the pidfd
     kFailed,       // `detail`: the errno
-    kEnded,        // `pid`, `detail`: its wait status. Unasked, of every engine
+    kEnded,        // `pid`, `detail`: its wait status. Unasked, of every engine and worker
   };
   Kind kind{};
   uint32_t sequence = 0;
@@ -68,7 +71,8 @@ class Starter {
   // Readable when there is a report, or when the starter has ended.
   int fd() const { return link_.get(); }
 
-  Result<void> Send(StarterRequest request) const;
+  // With the descriptor of a kWorker.
+  Result<void> Send(StarterRequest request, std::span<const int> fds = {}) const;
 
   struct Arrival {
     StarterReport report;

@@ -19,7 +19,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "tools/packet_socket.h"
+#include "core/packet_socket.h"
 
 namespace shunt {
 namespace {

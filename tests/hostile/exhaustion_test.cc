@@ -5,6 +5,7 @@
 // tests/endure/stall_test.cc has more of these: all task slots, stopped threads, files whose server never
 // answers, thousands of descriptors, an engine without descriptors.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sched.h>
@@ -156,6 +157,42 @@ int WatchesWithThousandsOfEpolls() {
   }
 }
 
+// Has sixty-four sockets at a time moved that an epoll watches, each of which takes a look at thousands of
+// descriptors.
+int WatchesAmongThousandsOfDescriptors() {
+  UseEveryDescriptor();
+  const Fd null(open("/dev/null", O_RDONLY | O_CLOEXEC)), epoll(epoll_create1(0));
+  std::vector<Fd> descriptors;
+  for (int i = 0; i < 3500; ++i) descriptors.emplace_back(dup(null.get()));
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 64; ++i) {
+    threads.emplace_back([&epoll] {
+      for (;;) {
+        const Fd fd = Tcp(AF_INET, SOCK_NONBLOCK);
+        epoll_event event{.events = EPOLLOUT};
+        epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event);
+        Connect(fd.get(), To(kHost, kRefusedPort));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return 0;
+}
+
+constexpr uint64_t kWatchedConnects = 100;
+
+int WatchedWork() {
+  const Fd epoll(epoll_create1(0));
+  for (uint64_t i = 0; i < kWatchedConnects; ++i) {
+    Fd fd = Tcp();
+    epoll_event event{.events = EPOLLIN};
+    epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd.get(), &event);
+    if (const int error = Connect(fd.get(), To(kHost, kPort)); error != 0) return error;
+    Reset(std::move(fd));
+  }
+  return 0;
+}
+
 // Passes an address that lies in memory which nobody will ever bring.
 int PassesMemoryThatNobodyServes() {
   const StuckFile stuck("/mnt");
@@ -243,6 +280,26 @@ TEST_F(Exhaustion, ThousandsOfEpolls) {
   WorkBeside(
       WatchesWithThousandsOfEpolls, [](Fleet& fleet) { return fleet.Counted(Counter::received) > 105; },
       /*reactors=*/1);
+}
+
+// The side thread has one job of each container at a time, however many wait: while a container moves one
+// socket, another one that has 64 under way gets one or two moved.
+TEST_F(Exhaustion, SlowCallsInPlentyTakeTurnsWithTheOtherContainers) {
+  AcceptingPeer peer;
+  ASSERT_TRUE(peer.ok());
+  Fleet fleet({.bodies = {WatchedWork, WatchesAmongThousandsOfDescriptors}, .accelerator = {.reactors = 1}});
+  ASSERT_EQ(fleet.Start(), "");
+  const pid_t hostile = fleet.Launch(1);
+  ASSERT_GT(hostile, 0) << fleet.error();
+  ServeUntil(fleet, [](Fleet& its) { return its.Counted(Counter::epolls_migrated) > 64; });
+  const uint64_t before = fleet.Counted(Counter::epolls_migrated);
+  const pid_t working = fleet.Launch(0);
+  ASSERT_GT(working, 0) << fleet.error();
+  ASSERT_EQ(fleet.Join(working, kWorkTimeoutMs), 0) << fleet.error() << Counted(fleet);
+  // Some more, for the time in which the work is not in a connect.
+  EXPECT_LT(fleet.Counted(Counter::epolls_migrated) - before, 10 * kWatchedConnects);
+  kill(hostile, SIGKILL);
+  EXPECT_EQ(fleet.Join(hostile, kWorkTimeoutMs), Fleet::kKilled);
 }
 
 // A weakness that docs/security.md names: the reactor waits as long as the server of that memory likes. But

@@ -8,17 +8,23 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/support/seccomp_child.h"
@@ -401,6 +407,54 @@ TEST_F(EpollMigrationTest, MoreEpollsThanWeCountAreAnError) {
   EXPECT_GE(fewer->count, 4U);
 }
 
+// The side thread's numbers are not the engine's: what it opens has a low number, of which the engine may
+// have nothing.
+TEST_F(EpollMigrationTest, TheSideThreadFindsEpollsWhateverNumbersTheEngineHas) {
+  class Search final : public SideJob {
+   public:
+    void Run(SideTable&) override { found = FindEpolls(getpid()); }
+    Result<EpollSet> found = Fail(EAGAIN);
+  };
+  const Fd epoll(fcntl(Fd(epoll_create1(EPOLL_CLOEXEC)).get(), F_DUPFD_CLOEXEC, 100));
+  ASSERT_TRUE(epoll.valid());
+  constexpr int kLow = 3;  // more than the side thread opens
+  std::array<Fd, kLow> kept;
+  for (int number = 0; number < kLow; ++number) {
+    kept[static_cast<size_t>(number)].reset(fcntl(number, F_DUPFD_CLOEXEC, 100));
+    close(number);
+  }
+  Search search;
+  const bool submitted = side_->Submit(&search);
+  pollfd readable{side_->completion_fd(), POLLIN, 0};
+  const int ready = poll(&readable, 1, 10000);
+  for (int number = 0; number < kLow; ++number) {
+    if (kept[static_cast<size_t>(number)].valid()) dup2(kept[static_cast<size_t>(number)].get(), number);
+  }
+  ASSERT_TRUE(submitted && ready == 1 && side_->TakeFinished() == &search);
+  ASSERT_TRUE(search.found.has_value()) << std::strerror(search.found.error().code);
+  EXPECT_NE(std::find(search.found->begin(), search.found->end(), epoll.get()), search.found->end());
+}
+
+TEST_F(EpollMigrationTest, AThreadWithATableOfItsOwnHasItsOwnEpolls) {
+  std::promise<std::pair<pid_t, int>> made;
+  std::promise<void> looked;
+  std::thread thread([&made, end = looked.get_future()]() mutable {
+    const bool apart = unshare(CLONE_FILES) == 0;
+    const int low = apart ? epoll_create1(EPOLL_CLOEXEC) : -1;
+    made.set_value({gettid(), fcntl(low, F_DUPFD_CLOEXEC, 200)});  // what the leader has none of
+    end.wait();
+  });
+  const auto [tid, number] = made.get_future().get();
+  const auto theirs = FindEpolls(tid);
+  const auto ours = FindEpolls(getpid());
+  looked.set_value();
+  thread.join();
+  ASSERT_GE(number, 200);
+  ASSERT_TRUE(theirs.has_value() && ours.has_value());
+  EXPECT_NE(std::find(theirs->begin(), theirs->end(), number), theirs->end());
+  EXPECT_EQ(std::find(ours->begin(), ours->end(), number), ours->end());
+}
+
 TEST_F(EpollMigrationTest, ATargetThatLeftIsAnErrorAndNotACrash) {
   const pid_t gone = fork();
   if (gone == 0) _exit(0);
@@ -422,6 +476,7 @@ TEST_F(EpollMigrationTest, ClosedOrReusedEpollNumbersArePassedOver) {
   const auto watchers = FindWatchers(getpid(), server_.get(), server_.get(), stale);
   ASSERT_TRUE(watchers.has_value());
   EXPECT_EQ(watchers->count, 0U);
+  EXPECT_TRUE(watchers->stale);
 }
 
 }  // namespace

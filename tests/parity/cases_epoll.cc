@@ -278,6 +278,22 @@ PARITY_CASE(epoll, through_a_dup, kOrdinary) {
   Talk("talk", copy);
 }
 
+// What an earlier connect has taught about the program's epolls does not hold any more.
+PARITY_CASE(epoll, epoll_moved_between_connects, kPlain) {
+  Registered r;
+  Step("add", Add(r.epoll, r.fd, EPOLLOUT));
+  ConnectAndWait(r.fd, PeerAt("hold"));
+  Wait("wait", r.epoll);
+  const int moved = dup2(r.epoll, 100);
+  Step("close", close(r.epoll));
+  close(r.fd);
+  const int fd = Tcp(AF_INET, SOCK_NONBLOCK);
+  Step("add", Add(moved, fd, EPOLLOUT));
+  ConnectAndWait(fd, PeerAt("hold"));
+  Wait("wait", moved);
+  Step("del", Remove(moved, fd));
+}
+
 PARITY_CASE(epoll, many_sockets, kPlain) {
   const int epoll = epoll_create1(0);
   int fds[50];

@@ -8,6 +8,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import unittest
@@ -66,6 +67,15 @@ class Usage(unittest.TestCase):
         self.refused("--rootfs", "--rootfs", "/")
         self.refused("--user", "--user", "root")
         self.refused("--affinity", "--affinity", "sticky")
+
+    def test_asking_an_agent_that_is_not_there_makes_nothing(self):
+        with tempfile.TemporaryDirectory() as directory:
+            before = os.path.exists("/run/shunt")
+            result = subprocess.run([SHUNT, "ctl", "status"], env=dict(os.environ, XDG_RUNTIME_DIR=directory),
+                                    capture_output=True, text=True, timeout=DEADLINE)
+            self.assertEqual((result.returncode, result.stdout), (2, ""))
+            self.assertIn("No such file or directory", result.stderr)
+            self.assertEqual((os.listdir(directory), os.path.exists("/run/shunt")), ([], before))
 
     def test_a_missing_command_is_named(self):
         for arguments in ([], ["-v"], ["--"]):
@@ -252,6 +262,17 @@ class Namespaces(unittest.TestCase):
         code = ("import socket; s=socket.socket(); s.bind(('127.0.0.1', 0)); s.listen();"
                 "c=socket.create_connection(s.getsockname()); print('ok')")
         self.assertEqual(run("--", PYTHON, "-c", code).stdout, "ok\n")
+
+    def test_a_network_that_the_command_makes_stays_cut_off_even_if_its_call_is_the_first(self):
+        host = os.environ.get("ARENA_HOST")
+        if not ACCELERATED or not host:
+            self.skipTest("needs an engine, and a network from tests/support/arena")
+        with socket.create_server((host, 0)) as server:
+            code = ("import errno, socket; error = socket.socket().connect_ex(('%s', %d));"
+                    "print(errno.errorcode.get(error, 'connected'))" % server.getsockname())
+            command = f'unshare --user --map-root-user --net {PYTHON} -c "$0"; exec {PYTHON} -c "$0"'
+            result = run("--", "sh", "-c", command, code)
+            self.assertEqual(result.stdout.split(), ["ENETUNREACH", "connected"], result.stderr)
 
     def test_control_groups_are_still_to_be_seen(self):
         if not os.listdir("/sys/fs/cgroup"):

@@ -11,11 +11,12 @@ import shutil
 import socket
 import socketserver
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
 
-from shunt_run import SHUNT, PYTHON, DEADLINE, IS_ROOT, run, start, main
+from shunt_run import SHUNT, PYTHON, DEADLINE, IS_ROOT, command_line, run, start, main
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -200,6 +201,25 @@ class Network(unittest.TestCase):
                 self.assertEqual(result.returncode, 1)
                 self.assertIn(str(port), result.stderr)
                 self.assertIn("taken", result.stderr)
+
+    def test_leaves_the_mounts_of_the_host_alone(self):
+        if not IS_ROOT:
+            self.skipTest("needs root to mount something")
+        # Shared mounts, as systemd makes them, and one below another. They are this test's own.
+        script = """
+            mount -t tmpfs none "$1" && mkdir "$1/below" && mount -t tmpfs none "$1/below" || exit 3
+            shift
+            before=$(cat /proc/mounts)
+            "$@" || exit 4
+            after=$(cat /proc/mounts)
+            test "$before" = "$after"
+        """
+        for net in self.programs():
+            with tempfile.TemporaryDirectory() as directory:
+                host = ["unshare", "--mount", "--propagation", "shared", "sh", "-c", script, "sh", directory]
+                result = subprocess.run(host + command_line(net, ["--", "true"]), capture_output=True, text=True,
+                                        timeout=DEADLINE)
+                self.assertEqual((result.returncode, result.stderr), (0, ""), net)
 
     def test_without_tun_the_command_runs_without_a_network_and_one_line_names_the_remedy(self):
         self.programs()

@@ -40,6 +40,7 @@ class Custody final : public Custodian {
   }
   void HoldJournal(int fd) override { journal = Kernel::Get().engine_table->Get(fd); }
   void DropJournal(uint64_t name) override { journals.erase(name); }
+  void StartWorker(Fd) override {}  // no worker ever comes: the simulated containers want none
   void EngineDies() {
     if (journal != nullptr) journals[++last_journal] = std::exchange(journal, nullptr);
   }

@@ -72,9 +72,12 @@ long GetFd(int pidfd_number, int number) {
   return Give(std::move(file));
 }
 
-// The one who asks names its file by its process, not by its thread.
-long CompareEpoll(pid_t tid, int file_number, const kcmp_epoll_slot& slot) {
-  const FileRef file = Kernel::Get().engine_table->Get(file_number);
+// The one who asks names its file by a thread: by its process's leader, or by itself.
+long CompareEpoll(pid_t self, pid_t tid, int file_number, const kcmp_epoll_slot& slot) {
+  const FdTable& table = self == kEnginePid ? *Kernel::Get().engine_table : *Fiber::Current()->table;
+  if (self != kEnginePid && self != Fiber::Current()->tid)
+    World::Get().Wrong("kcmp on behalf of thread %d", self);
+  const FileRef file = table.Get(file_number);
   if (file == nullptr) return Refuse(EBADF);
   const std::shared_ptr<Task> task = Kernel::Get().FindTask(tid);
   if (task == nullptr) return Refuse(ESRCH);
@@ -145,7 +148,7 @@ long __wrap_syscall(long number, long a, long b, long c, long d, long e) {
     case SYS_kcmp:
       if (const int error = world.Fault({EPERM, ENOMEM}); error != 0) return Refuse(error);
       if (c != KCMP_EPOLL_TFD) world.Wrong("kcmp type %ld", c);
-      return CompareEpoll(static_cast<pid_t>(b), static_cast<int>(d),
+      return CompareEpoll(static_cast<pid_t>(a), static_cast<pid_t>(b), static_cast<int>(d),
                           *reinterpret_cast<const kcmp_epoll_slot*>(e));
     case SYS_bpf:
       if (!Kernel::Get().may_load_programs) return Refuse(EPERM);

@@ -87,13 +87,14 @@ int WaitFor(pid_t child) {
 int GuestContainer::Run(const std::function<int()>& body) {
   std::vector<Trap> traps = Traps({.renumbered = true});
   traps.insert(traps.end(), options_.traps.begin(), options_.traps.end());
+  for (const std::string& syscall : options_.also_trapped) traps.push_back({syscall, {}});
   const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
   SHUNT_CHECK(program.ok());
   std::array<int, 2> down, up;
   SHUNT_CHECK(pipe2(down.data(), O_CLOEXEC) == 0 && pipe2(up.data(), O_CLOEXEC) == 0);
   const uid_t uid = geteuid();
   const gid_t gid = getegid();
-  const pid_t child = ForkInto(CLONE_NEWUSER | CLONE_NEWNET);
+  const pid_t child = ForkInto(CLONE_NEWUSER | CLONE_NEWNET | options_.more_namespaces);
   if (child == 0) Child(*program, options_.wait_killable, uid, gid, down[0], up[1], body);
   const Fd from_child(up[0]), to_child(down[1]);
   ::close(down[0]);

@@ -13,9 +13,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/filter.h"
 #include "handlers/accelerator.h"
+#include "tests/support/worker_starter.h"
 
 namespace shunt {
 
@@ -30,12 +32,16 @@ struct GuestOptions {
   std::function<void(pid_t)> meanwhile;
   // Asked as often: true, once, and the engine ends as it is, and another one takes over.
   std::function<bool()> engine_dies;
+  std::vector<std::string> also_trapped;  // system calls, beside those of the socket handlers
+  int more_namespaces = 0;                // CLONE_NEW...
   AcceleratorOptions accelerator{};
 };
 
 class GuestContainer {
  public:
-  explicit GuestContainer(GuestOptions options = {}) : options_(std::move(options)) {}
+  explicit GuestContainer(GuestOptions options = {}) : options_(std::move(options)) {
+    if (options_.accelerator.custodian == nullptr) options_.accelerator.custodian = &worker_starter_;
+  }
 
   // Runs `body` in a fresh container and serves it until it has ended. Returns body's result (0 to 255), or
   // 1000 + the signal that killed it, or -1 with error() set.
@@ -50,6 +56,7 @@ class GuestContainer {
 
  private:
   GuestOptions options_;
+  WorkerStarter worker_starter_;
   std::string error_;
   std::string locks_;
   std::string warnings_;

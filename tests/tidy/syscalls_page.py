@@ -24,6 +24,7 @@ PAGE = "docs/syscalls.md"
 # What the names of RouteCondition mean to a reader. A new one must be given its words here.
 CONDITIONS = {
     "kAlways": "every call",
+    "kIfAsked": "only where the profile asks for it",
     "kIfRenumbered": "only in containers that publish a port under another number or on a host address",
     "kFastOpenInArg2": "only with `MSG_FASTOPEN` among its flags",
     "kFastOpenInArg3": "only with `MSG_FASTOPEN` among its flags",

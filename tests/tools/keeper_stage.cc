@@ -20,8 +20,8 @@
 #include <sstream>
 
 #include "core/check.h"
+#include "core/packet_socket.h"
 #include "tests/tools/engine_script.h"
-#include "tools/packet_socket.h"
 
 namespace shunt {
 namespace {

@@ -368,6 +368,9 @@ TEST(Profile, NamesThePlaceOfAMistakeAndWhatWouldBeRight) {
   EXPECT_THAT(ErrorOf(R"({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"],
                           "archMap": [{"architecture": "SCMP_ARCH_X86_64"}]})"),
               HasSubstr("archMap: cannot stand beside architectures"));
+  EXPECT_THAT(ErrorOf(R"({"defaultAction": "SCMP_ACT_ALLOW", "archMap": [
+                          {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["i386"]}]})"),
+              HasSubstr("archMap.subArchitectures: \"i386\" is no architecture"));
 }
 
 // The subcommand as main() runs it.

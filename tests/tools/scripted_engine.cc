@@ -18,9 +18,9 @@
 #include <sstream>
 #include <string>
 
+#include "core/packet_socket.h"
 #include "tests/tools/engine_script.h"
 #include "tools/engine_link.h"
-#include "tools/packet_socket.h"
 
 namespace shunt {
 namespace {

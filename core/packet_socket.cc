@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/packet_socket.h"
+#include "core/packet_socket.h"
 
 #include <sys/socket.h>
 

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a call costs that is done on a container's behalf, or refused: mkdir on a tmpfs.
+//
+//   deeds --arm native|inside|refused|bare [--count N] [--threads N] [--affinity pin|float]
+//
+// native   a container under the same filter, which does not trap mkdir
+// inside   an engine of this process's traps it, a worker makes the directory under another name
+// refused  the engine refuses it
+// bare     no engine: a loop of poll, RECV and SEND in this process refuses it, as soon as can be
+// Prints one JSON object, times in nanoseconds. Exit status 0; 1 and one line if it could not be measured.
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "bench/samples.h"
+#include "tests/support/guest_container.h"
+#include "tests/support/seccomp_child.h"
+
+namespace shunt::bench {
+namespace {
+
+constexpr size_t kMostSamples = 200'000;
+constexpr int kRefusal = EBADMSG;
+
+struct Options {
+  std::string arm = "native";
+  size_t count = 20'000;
+  size_t threads = 1;
+  bool pin = true;
+};
+
+// What the container's process tells.
+struct Shared {
+  int64_t elapsed_ns;
+  uint32_t nanoseconds[kMostSamples];
+};
+
+// One thread's part: directories of its own, 64 at a time, so that the tmpfs stays as it is.
+bool MakeDirectories(const Options& options, size_t thread, bool refused, Shared& shared, int64_t& busy_ns) {
+  constexpr size_t kBatch = 64;
+  const std::string home = "/tmp/t" + std::to_string(thread);
+  const size_t count = options.count / options.threads;
+  uint32_t* const samples = shared.nanoseconds + thread * count;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < kBatch; ++i) names.push_back(home + "-" + std::to_string(i));
+  for (size_t i = 0; i < count; ++i) {
+    const std::string& name = names[i % kBatch];
+    const int64_t begin = Now();
+    const int result = mkdir(name.c_str(), 0700);
+    const int64_t end = Now();
+    if (refused ? result == 0 || errno != kRefusal : result != 0) return false;
+    samples[i] = static_cast<uint32_t>(end - begin);
+    busy_ns += end - begin;
+    if (refused || i % kBatch != kBatch - 1) continue;
+    for (const std::string& made : names) rmdir((made + (options.arm == "inside" ? "-x" : "")).c_str());
+  }
+  return true;
+}
+
+int InContainer(const Options& options, Shared& shared) {
+  if (options.arm != "bare" && (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+                                mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) != 0))
+    return 1;
+  const bool refused = options.arm == "refused" || options.arm == "bare";
+  std::vector<std::thread> threads;
+  std::vector<int64_t> busy(options.threads);
+  std::vector<char> fine(options.threads);
+  const int64_t begin = Now();
+  for (size_t i = 0; i < options.threads; ++i)
+    threads.emplace_back([&, i] { fine[i] = MakeDirectories(options, i, refused, shared, busy[i]); });
+  for (std::thread& thread : threads) thread.join();
+  shared.elapsed_ns = options.threads == 1 ? busy[0] : Now() - begin;
+  for (const char one : fine) {
+    if (one == 0) return 2;
+  }
+  return 0;
+}
+
+int RunBare(const Options& options, Shared& shared) {
+  cpu_set_t first;
+  CPU_ZERO(&first);
+  CPU_SET(0, &first);
+  testing_support::SeccompChild child({SYS_mkdir}, [&] { return InContainer(options, shared); });
+  if (!child.ok()) return -1;
+  if (options.pin) sched_setaffinity(0, sizeof(first), &first);
+  ioctl(child.listener(), _IOW('!', 4, uint64_t), 1);  // synchronous wake-ups, where the kernel has them
+  seccomp_notif call;
+  for (;;) {
+    pollfd readable{child.listener(), POLLIN, 0};
+    if (poll(&readable, 1, 10'000) != 1 || (readable.revents & POLLIN) == 0) break;
+    std::memset(&call, 0, sizeof(call));
+    if (ioctl(child.listener(), SECCOMP_IOCTL_NOTIF_RECV, &call) == 0) child.Answer(call, 0, kRefusal);
+  }
+  return child.Wait();
+}
+
+int RunEngine(const Options& options, Shared& shared) {
+  GuestOptions guest;
+  guest.more_namespaces = CLONE_NEWNS;
+  guest.accelerator.affinity = options.pin ? Affinity::kPin : Affinity::kFloat;
+  if (options.arm != "native") guest.also_trapped = {"mkdir"};
+  if (options.arm == "inside") guest.policy.mkdir_suffix = "-x";
+  if (options.arm == "refused") guest.policy.errors = {{"mkdir", kRefusal}};
+  GuestContainer container(std::move(guest));
+  const int result = container.Run([&] { return InContainer(options, shared); });
+  if (result != 0)
+    std::fprintf(stderr, "deeds: the container ended with %d %s\n", result, container.error().c_str());
+  return result;
+}
+
+int Run(const Options& options) {
+  void* const memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED || options.count > kMostSamples || options.threads == 0) return 1;
+  auto& shared = *static_cast<Shared*>(memory);
+  if ((options.arm == "bare" ? RunBare(options, shared) : RunEngine(options, shared)) != 0) return 1;
+  Samples samples(options.count);
+  const size_t made = options.count / options.threads * options.threads;
+  for (size_t i = 0; i < made; ++i) samples.Add(shared.nanoseconds[i]);
+  std::printf("{%s, \"per_second\": %.0f}\n", samples.JsonFields().c_str(),
+              static_cast<double>(made) * 1e9 / static_cast<double>(shared.elapsed_ns));
+  return 0;
+}
+
+}  // namespace
+}  // namespace shunt::bench
+
+int main(int argc, char** argv) {
+  shunt::bench::Options options;
+  const option names[] = {{"arm", required_argument, nullptr, 'a'},
+                          {"count", required_argument, nullptr, 'c'},
+                          {"threads", required_argument, nullptr, 't'},
+                          {"affinity", required_argument, nullptr, 'f'},
+                          {}};
+  for (int one; (one = getopt_long(argc, argv, "", names, nullptr)) != -1;) {
+    if (one == 'a') options.arm = optarg;
+    if (one == 'c') options.count = std::strtoul(optarg, nullptr, 10);
+    if (one == 't') options.threads = std::strtoul(optarg, nullptr, 10);
+    if (one == 'f') options.pin = std::string_view(optarg) == "pin";
+    if (one == '?') return 2;
+  }
+  return shunt::bench::Run(options);
+}

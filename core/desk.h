@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Desk: where a reactor lays work for a worker (core/worker.h), in the container's memory.
+//
+// One desk has at most one worker at a time, and a worker has one desk. The reactor fills in `request`, sets
+// kGiven and knocks; the worker does what is asked inside the container and answers the notification itself.
+// It knocks back only if somebody waits for that (`hurry`), or if nobody has looked for a while: a program
+// that makes one call after the other brings the reactor here anyway. Either may die at any moment: what
+// stands here tells the survivor how far things have come. So each state is set before what it names may be
+// visible to anybody else, as in the journal.
+//
+// A worker holds a record lock (fcntl(2)) on the byte of the memory's file that its desk begins at. Thus
+// whoever has the file can see whether a worker is still there, also that of an engine before this one.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace shunt {
+
+enum class DeskState : uint32_t {
+  kFree,
+  kGiven,  // there is work, and nothing has been done
+  kBegun,  // the side effect may have happened
+  kDone,   // `result` holds; the answer may or may not have been sent
+  kSent,   // it was sent, or could not be: result.send_error
+};
+
+// What is to be done, in values: nothing here is looked up in the caller's memory again.
+struct WorkRequest {
+  uint64_t call = 0;         // the notification's id
+  pid_t tid = 0;             // the caller, as we see it
+  uint32_t deed = 0;         // which of the handlers' deeds (handlers/deeds.h)
+  uint64_t fingerprint = 0;  // of the call's registers
+  // The work was begun before and its worker died, or a signal kept the answer from the caller: what would be
+  // the work of this very call counts as such if it is found done.
+  bool may_be_done = false;
+  int32_t directory = 0;  // for a relative path: a descriptor of the caller's, or AT_FDCWD
+  std::array<uint64_t, 4> values{};
+  // Up to four strings of the caller's, one behind the other, each with its NUL.
+  static constexpr size_t kStrings = 4;
+  std::array<uint32_t, kStrings> offsets{};
+  std::array<char, kStrings * PATH_MAX> text;
+
+  const char* string(size_t index) const { return text.data() + offsets[index]; }
+};
+
+struct WorkResult {
+  int64_t value = 0;  // what the call returns; negative: the errno
+  // Not done: the caller is in other namespaces than the worker, namely in these (inodes).
+  bool elsewhere = false;
+  uint64_t user_namespace = 0;
+  uint64_t mount_namespace = 0;
+  int32_t send_error = 0;  // of the answer; ENOENT: the caller had left
+};
+
+// On pages of its own, so that a worker maps its desk and nothing else of the container's memory.
+struct alignas(4096) Desk {
+  std::atomic<DeskState> state = DeskState::kFree;
+  std::atomic<pid_t> tid = 0;       // of the call that is on it, while it is not free
+  std::atomic<pid_t> given_by = 0;  // the engine whose call it is
+  std::atomic<bool> hurry = false;  // the reactor waits for a knock
+  WorkRequest request;
+  WorkResult result;
+};
+
+}  // namespace shunt

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+// The order here: what a deed sees, one piece of work, the way into the namespaces, the process.
+
+#include "core/worker.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/nsfs.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <ctime>
+#include <string_view>
+#include <vector>
+
+#include "core/confinement.h"
+#include "core/packet_socket.h"
+
+namespace shunt {
+namespace {
+
+// "PID/what" in a /proc.
+class CallerPath {
+ public:
+  CallerPath(pid_t pid, std::string_view what) {
+    char* at = std::to_chars(text_.data(), text_.data() + 16, pid).ptr;
+    *at++ = '/';
+    what = what.substr(0, text_.size() - 32);
+    at = std::copy(what.begin(), what.end(), at);
+    *at = '\0';
+  }
+  const char* c_str() const { return text_.data(); }
+
+ private:
+  std::array<char, 64> text_;
+};
+
+// The next component of `path`, which is advanced behind it; empty at the end.
+std::string_view TakeComponent(std::string_view& path) {
+  path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
+  const std::string_view component = path.substr(0, path.find('/'));
+  path.remove_prefix(component.size());
+  return component;
+}
+
+bool IsNumber(std::string_view text) {
+  return !text.empty() && text.size() < 11 && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+uint64_t NamespaceOf(int proc, pid_t pid, const char* which) {
+  struct stat info {};
+  return fstatat(proc, CallerPath(pid, which).c_str(), &info, 0) == 0 ? info.st_ino : 0;
+}
+
+// How long a read of the link waits.
+void SetPatience(int link, std::chrono::milliseconds patience) {
+  const timeval limit{.tv_sec = patience.count() / 1000, .tv_usec = patience.count() % 1000 * 1000};
+  setsockopt(link, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
+uint64_t InodeOf(int fd) {
+  struct stat info {};
+  return fstat(fd, &info) == 0 ? info.st_ino : 0;
+}
+
+}  // namespace
+
+// ---- what a deed sees
+
+int Inside::Place::directory() const {
+  return owned.valid() ? owned.get() : AT_FDCWD;
+}
+
+Result<Fd> Inside::OpenOfCaller(pid_t pid, const char* what, int flags) const {
+  Fd fd(openat(proc_, CallerPath(pid, what).c_str(), flags | O_CLOEXEC));
+  if (!fd.valid()) return FailErrno();
+  return fd;
+}
+
+// Who has changed its user shows its links to nobody with the same rights, only to more.
+Result<Fd> Inside::OpenWithOwnRights(pid_t pid, const char* what) {
+  if (Result<void> own = guise_.TakeOff(); !own) return tl::unexpected(own.error());
+  Result<Fd> opened = OpenOfCaller(pid, what, O_PATH | O_DIRECTORY);
+  if (Result<void> again = guise_.PutOnAgain(); !again) return tl::unexpected(again.error());
+  return opened;
+}
+
+// What the caller is, at this moment.
+Result<void> Inside::LookUp(Identity& identity) {
+  static std::array<char, 16384> text;
+  const Result<Fd> status = OpenOfCaller(request_.tid, "status", O_RDONLY);
+  if (!status) return tl::unexpected(status.error());
+  size_t size = 0;
+  for (ssize_t got = 1; got > 0 && size < text.size(); size += static_cast<size_t>(got)) {
+    got = read(status->get(), text.data() + size, text.size() - size);
+    if (got < 0) return FailErrno();
+  }
+  const std::string_view all(text.data(), size);
+  const Result<PidNumbers> pids = ParsePidNumbers(all);
+  if (!pids) return tl::unexpected(pids.error());
+  pids_ = *pids;
+  return ParseIdentity(all, identity);
+}
+
+Result<void> Inside::EnterRoot() {
+  const Result<Fd> root = OpenOfCaller(request_.tid, "root", O_PATH | O_DIRECTORY);
+  if (!root) return tl::unexpected(root.error());
+  if (fchdir(root->get()) != 0 || chroot(".") != 0) return FailErrno();
+  return {};
+}
+
+// The directory at which `path` begins, which is advanced to what has to be walked from there. Not valid: it
+// is absolute.
+Result<Fd> Inside::Start(const char*& path, std::span<char> rewritten) {
+  if (path[0] != '/') {
+    if (request_.directory == AT_FDCWD) return OpenWithOwnRights(request_.tid, "cwd");
+    std::array<char, 16> what{"fd/"};
+    if (request_.directory < 0) return Fail(EBADF);
+    *std::to_chars(what.data() + 3, what.data() + what.size() - 1, request_.directory).ptr = '\0';
+    Result<Fd> directory = OpenWithOwnRights(request_.tid, what.data());
+    if (!directory && directory.error() == Errno{ENOENT}) return Fail(EBADF);
+    return directory;
+  }
+  std::string_view rest(path);
+  const std::string_view mount = TakeComponent(rest);
+  const std::string_view self = TakeComponent(rest);
+  struct statfs filesystem {};
+  if (mount != "proc" || (self != "self" && self != "thread-self") || statfs("/proc", &filesystem) != 0 ||
+      filesystem.f_type != PROC_SUPER_MAGIC)
+    return Fd();
+  const bool thread = self == "thread-self";
+  const std::string_view behind_self = rest;
+  const std::string_view link = TakeComponent(rest);
+  const std::string_view number = link == "fd" ? TakeComponent(rest) : std::string_view();
+  if (link == "cwd" || link == "root" || IsNumber(number)) {
+    std::array<char, 16> what{};
+    char* const end = std::copy(link.begin(), link.end(), what.data());
+    if (link == "fd") *std::copy(number.begin(), number.end(), end + 1) = '\0', *end = '/';
+    path = rest.data() + std::min(rest.find_first_not_of('/'), rest.size());
+    return OpenWithOwnRights(thread ? request_.tid : pids_.process, what.data());
+  }
+  // Anything else of /proc/self: the same under the caller's number.
+  std::array<char, 64> numbers{};
+  char* at = std::to_chars(numbers.data(), numbers.data() + 16, pids_.inner_process).ptr;
+  if (thread) {
+    at = std::copy_n("/task/", 6, at);
+    at = std::to_chars(at, numbers.data() + numbers.size() - 1, pids_.inner_thread).ptr;
+  }
+  const std::string_view head("/proc/");
+  const std::string_view middle(numbers.data(), static_cast<size_t>(at - numbers.data()));
+  if (head.size() + middle.size() + behind_self.size() >= rewritten.size()) return Fail(ENAMETOOLONG);
+  char* end = std::ranges::copy(head, rewritten.data()).out;
+  end = std::ranges::copy(middle, end).out;
+  *std::ranges::copy(behind_self, end).out = '\0';
+  path = rewritten.data();
+  return Fd();
+}
+
+Result<Inside::Place> Inside::Find(const char* path) {
+  const std::string_view all(path);
+  if (all.empty()) return Fail(ENOENT);
+  const size_t end = all.find_last_not_of('/');
+  if (end == std::string_view::npos) return Place{.owned = Fd(), .last = "/"};
+  const size_t slash = all.find_last_of('/', end);
+  const size_t begin = slash == std::string_view::npos ? 0 : slash + 1;
+  std::array<char, PATH_MAX> parent, rewritten;
+  *std::copy_n(path, begin, parent.data()) = '\0';
+  const char* walk = begin == 0 ? path : parent.data();  // says whether it is absolute
+  Result<Fd> start = Start(walk, rewritten);
+  if (!start) return tl::unexpected(start.error());
+  if (begin == 0 || walk[0] == '\0') return Place{.owned = *std::move(start), .last = path + begin};
+  open_how how{.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .mode = 0, .resolve = RESOLVE_NO_MAGICLINKS};
+  const int from = start->valid() ? start->get() : AT_FDCWD;
+  Fd directory(static_cast<int>(syscall(SYS_openat2, from, walk, &how, sizeof(how))));
+  if (!directory.valid()) return FailErrno();
+  return Place{.owned = std::move(directory), .last = path + begin};
+}
+
+bool Inside::Begin() {
+  if (!listener_.StillValid(request_.call)) return false;
+  desk_.state.store(DeskState::kBegun, std::memory_order_release);
+  return true;
+}
+
+// ---- one piece of work
+
+class Worker {
+ public:
+  Worker(Fd link, Fd proc, Listener listener, Guise guise, Desk& desk, uint64_t user, uint64_t mount)
+      : link_(std::move(link)),
+        proc_(std::move(proc)),
+        listener_(std::move(listener)),
+        guise_(guise),
+        desk_(desk),
+        user_(user),
+        mount_(mount) {}
+
+  [[noreturn]] void Serve(std::span<const Deed> deeds);
+
+ private:
+  void WaitForKnock();
+  void Knock() const;
+  void Work(std::span<const Deed> deeds);
+  int64_t Do(std::span<const Deed> deeds);
+
+  Fd link_, proc_;
+  Listener listener_;
+  Guise guise_;
+  Desk& desk_;
+  const uint64_t user_, mount_;
+  Identity caller_;
+};
+
+int64_t Worker::Do(std::span<const Deed> deeds) {
+  const WorkRequest& request = desk_.request;
+  if (request.deed >= deeds.size()) return -ENOSYS;
+  Inside inside(proc_.get(), listener_, guise_, desk_);
+  if (Result<void> own = guise_.TakeOff(); !own) return -own.error().code;
+  desk_.result.user_namespace = NamespaceOf(proc_.get(), request.tid, "ns/user");
+  desk_.result.mount_namespace = NamespaceOf(proc_.get(), request.tid, "ns/mnt");
+  desk_.result.elsewhere = desk_.result.user_namespace != user_ || desk_.result.mount_namespace != mount_;
+  if (desk_.result.elsewhere) return -EPERM;
+  // Whatever this says has been said of the caller if it still waits when the deed begins: its number was not
+  // given away meanwhile.
+  if (Result<void> seen = inside.LookUp(caller_); !seen) return -EPERM;
+  if (Result<void> root = inside.EnterRoot(); !root) return -EPERM;
+  if (Result<void> worn = guise_.PutOn(caller_); !worn) return -EPERM;
+  return deeds[request.deed](inside);
+}
+
+void Worker::Work(std::span<const Deed> deeds) {
+  WorkResult& result = desk_.result;
+  result = {};
+  const int64_t value = Do(deeds);
+  result.value = value;
+  desk_.state.store(DeskState::kDone, std::memory_order_release);
+  if (result.elsewhere) return;
+  const Reply reply = value < 0 ? Reply::Fail(static_cast<int>(-value)) : Reply::Return(value);
+  const Result<void> sent = listener_.Send(desk_.request.call, reply);
+  result.send_error = sent ? 0 : sent.error().code;
+  desk_.state.store(DeskState::kSent);
+}
+
+void Worker::Serve(std::span<const Deed> deeds) {
+  sigevent by_force{};
+  by_force.sigev_notify = SIGEV_SIGNAL;
+  by_force.sigev_signo = SIGKILL;
+  timer_t timer{};
+  if (timer_create(CLOCK_MONOTONIC, &by_force, &timer) != 0) _exit(1);
+  itimerspec longest{};
+  longest.it_value.tv_sec = kLongestDeed.count();
+  for (;;) {
+    WaitForKnock();
+    timer_settime(timer, 0, &longest, nullptr);
+    Work(deeds);
+    if (desk_.hurry.exchange(false) || desk_.result.elsewhere) Knock();
+  }
+}
+
+void Worker::Knock() const {
+  const char knock = 1;
+  send(link_.get(), &knock, 1, MSG_NOSIGNAL);
+}
+
+// With two time limits, of which the shorter one is in force in a row of calls, without a word about it.
+void Worker::WaitForKnock() {
+  char knock;
+  ssize_t got = recv(link_.get(), &knock, 1, 0);
+  if (got < 0 && errno == EAGAIN) {
+    if (desk_.state.load() == DeskState::kSent) Knock();
+    SetPatience(link_.get(), kIdleWorker);
+    got = recv(link_.get(), &knock, 1, 0);
+    SetPatience(link_.get(), kUnseenAnswer);
+  }
+  if (got <= 0) _exit(0);  // the engine is gone, or we have been idle for long
+}
+
+// ---- the way into the namespaces
+
+namespace {
+
+// From the outermost below ours to the container's own.
+Result<std::vector<Fd>> ChainOfUserNamespaces(Fd innermost, uint64_t ours) {
+  std::vector<Fd> chain;
+  while (InodeOf(innermost.get()) != ours) {
+    Fd parent(ioctl(innermost.get(), NS_GET_PARENT));
+    const int error = errno;
+    chain.insert(chain.begin(), std::move(innermost));
+    if (!parent.valid()) return Fail(error);
+    innermost = std::move(parent);
+  }
+  return chain;
+}
+
+// A mount namespace can be joined by whoever is privileged where it was made; somewhere on the way in we are.
+Result<void> Join(Fd user, Fd mount) {
+  struct stat ours {};
+  if (stat("/proc/self/ns/user", &ours) != 0) return FailErrno();
+  Result<std::vector<Fd>> chain = ChainOfUserNamespaces(std::move(user), ours.st_ino);
+  if (!chain) return tl::unexpected(chain.error());
+  struct stat own_mount {};
+  bool there = stat("/proc/self/ns/mnt", &own_mount) == 0 && own_mount.st_ino == InodeOf(mount.get());
+  there = there || setns(mount.get(), CLONE_NEWNS) == 0;
+  for (const Fd& one : *chain) {
+    if (setns(one.get(), CLONE_NEWUSER) != 0) return FailErrno();
+    there = there || setns(mount.get(), CLONE_NEWNS) == 0;
+  }
+  return there ? Result<void>() : FailErrno();
+}
+
+// The groups that a rootless container's programs have from its user have no number in its user namespace:
+// they can be taken on outside of it only. Where that is forbidden, we were started by that user.
+void TakeGroupsOf(int proc, pid_t caller) {
+  std::array<char, 16384> text;
+  const Fd status(openat(proc, CallerPath(caller, "status").c_str(), O_RDONLY | O_CLOEXEC));
+  const ssize_t size = read(status.get(), text.data(), text.size());
+  static Identity identity;
+  if (size <= 0 || !ParseIdentity({text.data(), static_cast<size_t>(size)}, identity)) return;
+  syscall(SYS_setgroups, identity.group_count, identity.groups.data());
+}
+
+void StayOn(int cpu) {
+  if (cpu < 0) return;
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  CPU_SET(static_cast<size_t>(cpu), &cpus);
+  sched_setaffinity(0, sizeof(cpus), &cpus);  // best effort, as the reactor's own
+}
+
+// Its pages of the container's memory, and the lock that says that we are there.
+Result<Desk*> SitDown(int memory, uint64_t offset) {
+  struct flock seat {};
+  seat.l_type = F_WRLCK;
+  seat.l_whence = SEEK_SET;
+  seat.l_start = static_cast<off_t>(offset);
+  seat.l_len = 1;
+  if (fcntl(memory, F_SETLK, &seat) != 0) return Fail(EBUSY);
+  void* const pages =
+      mmap(nullptr, sizeof(Desk), PROT_READ | PROT_WRITE, MAP_SHARED, memory, static_cast<off_t>(offset));
+  if (pages == MAP_FAILED) return FailErrno();
+  return static_cast<Desk*>(pages);
+}
+
+struct Told {
+  WorkerSetup setup;
+  std::vector<Fd> fds;
+};
+
+Result<Told> WaitForSetup(int link) {
+  Told told;
+  pollfd readable{link, POLLIN, 0};
+  if (poll(&readable, 1, 10'000) != 1) return Fail(ETIMEDOUT);
+  Result<PacketArrival> arrival =
+      ReceivePacket(link, std::as_writable_bytes(std::span(&told.setup, 1)), WorkerSetup::kDescriptors);
+  if (!arrival) return tl::unexpected(arrival.error());
+  if (told.setup.magic != WorkerSetup::kMagic || arrival->fds.size() != WorkerSetup::kDescriptors ||
+      told.setup.desk_offset % alignof(Desk) != 0)
+    return Fail(EPROTO);
+  told.fds = std::move(arrival->fds);
+  return told;
+}
+
+[[noreturn]] void Leave(int link, Errno why) {
+  const WorkerHello hello{.error = why.code, .pid = getpid()};
+  (void)SendPacket(link, std::as_bytes(std::span(&hello, 1)), {});
+  _exit(1);
+}
+
+// From here on the link's reads wait, but not for ever.
+Result<void> MakePatient(int link) {
+  SetPatience(link, kUnseenAnswer);
+  if (fcntl(link, F_SETFL, fcntl(link, F_GETFL) & ~O_NONBLOCK) != 0) return FailErrno();
+  return {};
+}
+
+}  // namespace
+
+// ---- the process
+
+void RunWorker(Fd link, std::span<const Deed> deeds) {
+  prctl(PR_SET_DUMPABLE, 0);
+  Result<Told> told = WaitForSetup(link.get());
+  if (!told) Leave(link.get(), told.error());
+  auto& [setup, fds] = *told;
+  Fd user = std::move(fds[0]), mount = std::move(fds[1]);
+  Fd memory = std::move(fds[3]);  // stays open: to close it would give the lock up
+  absl::StatusOr<Listener> listener = Listener::Adopt(std::move(fds[2]));
+  Fd proc(open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!listener.ok() || !proc.valid()) Leave(link.get(), {EINVAL});
+  const Result<Desk*> desk = SitDown(memory.get(), setup.desk_offset);
+  if (!desk) Leave(link.get(), desk.error());
+  StayOn(setup.cpu);
+  TakeGroupsOf(proc.get(), setup.caller);
+  WorkerHello hello{
+      .pid = getpid(), .user_namespace = InodeOf(user.get()), .mount_namespace = InodeOf(mount.get())};
+  if (Result<void> in = Join(std::move(user), std::move(mount)); !in) Leave(link.get(), in.error());
+  Result<Guise> guise = Guise::Take();
+  if (!guise) Leave(link.get(), guise.error());
+  if (Result<void> patient = MakePatient(link.get()); !patient) Leave(link.get(), patient.error());
+  if (absl::Status confined = ConfineWorker(); !confined.ok()) Leave(link.get(), {EPERM});
+  (void)SendPacket(link.get(), std::as_bytes(std::span(&hello, 1)), {});
+  Worker(std::move(link), std::move(proc), *std::move(listener), *guise, **desk, hello.user_namespace,
+         hello.mount_namespace)
+      .Serve(deeds);
+}
+
+}  // namespace shunt

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Worker: a process that acts inside a container on behalf of the calls of its programs.
+//
+// A thread cannot join a user namespace, and a thread that puts the capabilities of a container's root on
+// outside of the container's user namespace could reach what no container may. So whoever acts inside is a
+// process of its own, which has joined the caller's user and mount namespace for good, and uses capabilities
+// nowhere else. It is executed anew (tools/starter.h): nothing of an engine's memory is in it.
+//
+// One worker serves one desk (core/desk.h). For each piece of work it looks the caller up (identity, root,
+// working directory), makes sure that the caller is in its own namespaces and still waits, does the deed with
+// the caller's rights, and answers the notification itself: that is the shortest way for the caller, and
+// holds even if the engine dies meanwhile. Then it waits for more. It ends when the engine that
+// has started it does, when it has had nothing to do for a while, or when a deed takes longer than
+// kLongestDeed.
+//
+// One thread. After its start it allocates nothing.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+
+#include "core/desk.h"
+#include "core/fd.h"
+#include "core/identity.h"
+#include "core/listener.h"
+#include "core/result.h"
+
+namespace shunt {
+
+// A filesystem that somebody in the container serves may let us wait for ever; the call then fails with EIO.
+inline constexpr std::chrono::seconds kLongestDeed{60};
+inline constexpr std::chrono::seconds kIdleWorker{30};
+// After an answer that nobody has looked at for so long it knocks.
+inline constexpr std::chrono::milliseconds kUnseenAnswer{20};
+
+// What a new worker is told, with these descriptors beside it: the container's user namespace, its mount
+// namespace, its listener, its memory.
+struct WorkerSetup {
+  static constexpr uint64_t kMagic = 0x31'6b'72'6f'77'68'73;  // "shwork1"; changes with any layout in here
+  static constexpr size_t kDescriptors = 4;
+  uint64_t magic = kMagic;
+  uint64_t desk_offset = 0;  // in the memory's file
+  int32_t cpu = -1;          // -1: free to move
+  int32_t caller = 0;        // a thread of the container
+};
+
+// What it says when it is in, or why it is not (`error`, then it ends). Later it sends single bytes: knocks.
+struct WorkerHello {
+  int32_t error = 0;
+  int32_t pid = 0;
+  uint64_t user_namespace = 0;  // inodes
+  uint64_t mount_namespace = 0;
+};
+
+class Inside;
+// A deed: acts on inside.request() and returns what the call returns; negative: the errno.
+using Deed = int64_t (*)(Inside& inside);
+
+// The process: the rest of its life. `link` is a packet socket (core/packet_socket.h), where the setup comes.
+[[noreturn]] void RunWorker(Fd link, std::span<const Deed> deeds);
+
+// What a deed sees of the container: everything with the caller's rights.
+class Inside {
+ public:
+  const WorkRequest& request() const { return request_; }
+
+  // Where the last component of a path lies or shall lie.
+  struct Place {
+    Fd owned;               // a directory (O_PATH); if not valid it is AT_FDCWD and `last` is absolute
+    const char* last = "";  // with the slashes behind it
+
+    int directory() const;
+  };
+  // What the caller could not reach by that path is an error, with the errno that the kernel would have given
+  // it. Magic links (/proc/PID/cwd) are not followed: ELOOP, as what they show depends on who looks. But
+  // /proc/self/cwd, root and fd/N are the caller's.
+  Result<Place> Find(const char* path);
+
+  // The last moment before the deed's side effect. False: the caller has left, and nothing shall happen.
+  bool Begin();
+
+ private:
+  friend class Worker;
+  Inside(int proc, const Listener& listener, Guise& guise, Desk& desk)
+      : request_(desk.request), proc_(proc), listener_(listener), guise_(guise), desk_(desk) {}
+
+  Result<void> LookUp(Identity& identity);
+  Result<void> EnterRoot();
+  Result<Fd> OpenOfCaller(pid_t pid, const char* what, int flags) const;
+  Result<Fd> OpenWithOwnRights(pid_t pid, const char* what);
+  Result<Fd> Start(const char*& path, std::span<char> rewritten);
+
+  const WorkRequest& request_;
+  int proc_;  // the /proc in which we see the caller
+  const Listener& listener_;
+  Guise& guise_;
+  Desk& desk_;
+  PidNumbers pids_;
+};
+
+}  // namespace shunt

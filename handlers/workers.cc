@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/workers.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "core/packet_socket.h"
+#include "core/reactor.h"
+#include "handlers/container.h"
+
+namespace shunt {
+namespace {
+
+constexpr int64_t kMillisecond = 1'000'000;
+constexpr int64_t kStartTime = 10'000 * kMillisecond;
+// How often a call is given to another worker because the last one has died, or was in other namespaces.
+constexpr int kAttempts = 4;
+// How often a desk is looked at whose worker is on its way out.
+constexpr int kLooks = 1000;
+
+int64_t NowSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec;
+}
+
+// A worker is there, be it of this engine or of one before it: it holds the lock (core/desk.h).
+bool IsManned(const ContainerMemory& memory, const Desk& desk) {
+  struct flock seat {};
+  seat.l_type = F_WRLCK;
+  seat.l_whence = SEEK_SET;
+  seat.l_start = static_cast<off_t>(memory.OffsetOf(desk));
+  seat.l_len = 1;
+  return fcntl(memory.fd(), F_GETLK, &seat) != 0 || seat.l_type != F_UNLCK;
+}
+
+// An earlier call of this thread is on a desk that is not this reactor's. What an engine before us has left
+// there counts until its worker is through with it.
+bool IsBusyElsewhere(const Call& call) {
+  const ContainerMemory& memory = ContainerOf(call).memory;
+  for (size_t i = 0; i < memory.desks().size(); ++i) {
+    const Desk& desk = memory.desks()[i];
+    const DeskState state = desk.state.load(std::memory_order_acquire);
+    if (state == DeskState::kFree || desk.tid.load(std::memory_order_relaxed) != call.notification.tid)
+      continue;
+    const bool of_this_engine = desk.given_by == getpid();
+    if (of_this_engine && i / Workers::kMost == call.place) continue;
+    if (of_this_engine || (state < DeskState::kDone && IsManned(memory, desk))) return true;
+  }
+  return false;
+}
+
+void Clear(Desk& desk) {
+  desk.tid.store(0, std::memory_order_relaxed);
+  desk.hurry.store(false, std::memory_order_relaxed);
+  desk.state.store(DeskState::kFree, std::memory_order_release);
+}
+
+// Opens the caller's namespaces and has a worker started that joins them.
+struct StartJob final : ControlJob {
+  StartJob(Call& its_call, Workers::Bench& its_bench) : call(its_call), bench(its_bench) {}
+
+  void Run() override {
+    const Container& container = ContainerOf(call);
+    if (IsManned(container.memory, *bench.desk)) {
+      error = EBUSY;
+      return;
+    }
+    Clear(*bench.desk);
+    error = Start(container);
+  }
+
+  int Start(const Container& container) {
+    const auto open_namespace = [this](const char* which) {
+      return Fd(open(absl::StrFormat("/proc/%d/ns/%s", call.notification.tid, which).c_str(),
+                     O_RDONLY | O_CLOEXEC));
+    };
+    const Fd user = open_namespace("user"), mount = open_namespace("mnt");
+    if (!user.valid() || !mount.valid()) return errno == ENOENT ? ESRCH : errno;
+    if (!call.StillValid()) return ESRCH;
+    Result<std::pair<Fd, Fd>> pair = MakePacketSockets();
+    if (!pair) return pair.error().code;
+    const WorkerSetup setup{.desk_offset = container.memory.OffsetOf(*bench.desk),
+                            .cpu = call.reactor.cpu(),
+                            .caller = call.notification.tid};
+    const std::array<int, WorkerSetup::kDescriptors> fds = {user.get(), mount.get(), call.listener.fd(),
+                                                            container.memory.fd()};
+    const Result<void> sent = SendPacket(pair->first.get(), std::as_bytes(std::span(&setup, 1)), fds);
+    if (!sent) return sent.error().code;
+    container.worker_source->StartWorker(std::move(pair->second));
+    bench.link = std::move(pair->first);
+    return 0;
+  }
+
+  Call& call;
+  Workers::Bench& bench;
+  int error = 0;
+};
+
+// The worker says whether it is in. Not 0: why it is not.
+int Greet(Workers::Bench& bench) {
+  WorkerHello hello;
+  const Result<PacketArrival> arrival =
+      ReceivePacket(bench.link.get(), std::as_writable_bytes(std::span(&hello, 1)), 0);
+  if (!arrival) return arrival.error().code;
+  bench.user_namespace = hello.user_namespace;
+  bench.mount_namespace = hello.mount_namespace;
+  return hello.error;
+}
+
+bool Knock(const Workers::Bench& bench) {
+  const char knock = 1;
+  return send(bench.link.get(), &knock, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+}
+
+// The worker has knocked. False: it has ended.
+bool HasKnocked(const Workers::Bench& bench) {
+  char knock;
+  return recv(bench.link.get(), &knock, 1, MSG_DONTWAIT) == 1;
+}
+
+Reply ToReply(const WorkResult& result) {
+  return result.value < 0 ? Reply::Fail(static_cast<int>(-result.value)) : Reply::Return(result.value);
+}
+
+// What the worker has sent, or could not send.
+Reply Sent(Call& call, const WorkResult& result) {
+  if (result.send_error == 0) return Reply::Sent();
+  if (result.value >= 0)
+    ContainerOf(call).facts.lost_replies.Note(call.notification.tid, FingerprintOf(call.notification),
+                                              ToReply(result));
+  return Reply::Gone();
+}
+
+// What an engine before this one has begun: its worker may still be at it. Nothing: it has to be done
+// (again).
+struct LeftWork {
+  std::optional<Reply> reply;
+  bool may_be_done = false;
+};
+
+LeftWork Look(const Desk& desk) {
+  switch (desk.state.load(std::memory_order_acquire)) {
+    case DeskState::kDone:
+    case DeskState::kSent:
+      if (desk.result.elsewhere) return {};
+      return {.reply = ToReply(desk.result)};
+    case DeskState::kBegun:
+      return {.reply = {}, .may_be_done = true};
+    case DeskState::kFree:
+    case DeskState::kGiven:
+      break;
+  }
+  return {};
+}
+
+Task Perform(Call call, DeedName deed, Prepare prepare) {
+  Container& container = ContainerOf(call);
+  Workers& workers = container.workers[call.place];
+  const pid_t tid = call.notification.tid;
+  bool may_be_done = false;
+
+  if (call.record.stage.load(std::memory_order_relaxed) == Stage::kWithWorker) {
+    const size_t number = static_cast<size_t>(call.record.number) % (2 * Workers::kMost);
+    Workers::Bench& claimed = container.workers[number / Workers::kMost].bench(number % Workers::kMost);
+    claimed.claimed = true;
+    const Desk& left = *claimed.desk;
+    while (left.state.load() < DeskState::kDone && IsManned(container.memory, left) && !call.seat.ended)
+      co_await Pause(call, kMillisecond);
+    const LeftWork work = left.request.call == call.notification.id ? Look(left) : LeftWork();
+    claimed.claimed = false;
+    if (work.reply) co_return *work.reply;
+    may_be_done = work.may_be_done;
+  } else {
+    // On one of our desks the knock is about to come; on another reactor's nobody tells us.
+    workers.Reap();
+    while (workers.IsBusyFor(tid, FingerprintOf(call.notification)) && !call.seat.ended)
+      co_await workers.Changed();
+    while (IsBusyElsewhere(call) && !call.seat.ended) co_await Pause(call, kMillisecond / 4);
+    const std::optional<Reply> lost =
+        container.facts.lost_replies.Take(tid, FingerprintOf(call.notification));
+    may_be_done = lost && lost->kind() == Reply::Kind::kReturn;
+  }
+
+  uint64_t user = 0, mount = 0;
+  int looks = 0;
+  for (int attempt = 0; attempt < kAttempts && !call.seat.ended;) {
+    Workers::Bench* bench = workers.TakeIdle(user, mount);
+    if (bench == nullptr) {
+      bench = workers.TakePlace();
+      if (bench == nullptr) {
+        co_await workers.Changed();
+        continue;
+      }
+      StartJob job(call, *bench);
+      co_await OnControl(call, job);
+      if (job.error == 0) {
+        if (co_await PollFd(call, bench->link.get(), POLLIN, kStartTime) < 0) job.error = ETIMEDOUT;
+        if (job.error == 0) job.error = Greet(*bench);
+      }
+      if (job.error != 0) {
+        Workers::Dismiss(*bench);
+        workers.GiveBack(*bench, Workers::Bench::State::kEmpty);
+        if (job.error != EBUSY || ++looks == kLooks) co_return Reply::Fail(EPERM);
+        co_await Pause(call, kMillisecond);
+        continue;
+      }
+    }
+
+    Desk& desk = *bench->desk;
+    WorkRequest& request = desk.request;
+    request.call = call.notification.id;
+    request.tid = tid;
+    request.deed = static_cast<uint32_t>(deed);
+    request.fingerprint = FingerprintOf(call.notification);
+    request.may_be_done = may_be_done;
+    std::optional<Reply> reply = prepare(call, request);
+    if (!reply && !call.StillValid()) reply = Reply::Gone();
+    if (reply) {
+      workers.GiveBack(*bench, Workers::Bench::State::kIdle);
+      co_return *reply;
+    }
+    desk.tid.store(tid, std::memory_order_relaxed);
+    desk.given_by.store(getpid(), std::memory_order_relaxed);
+    desk.state.store(DeskState::kGiven, std::memory_order_release);
+    call.record.number = static_cast<int32_t>(bench->desk - container.memory.desks().data());
+    call.record.Enter(Stage::kWithWorker);
+    const int64_t given = NowSeconds();
+    Workers::Outcome outcome{.knock = PollFd(call, bench->link.get(), POLLIN, 0)};
+    bench->outcome = &outcome;
+    bool alive = Knock(*bench);
+    while (alive && !outcome.seen) {
+      const int32_t polled = co_await outcome.knock;
+      if (outcome.seen) break;
+      alive = polled > 0 && HasKnocked(*bench);
+      if (desk.state.load() >= DeskState::kDone) break;
+    }
+    if (outcome.seen) co_return Sent(call, outcome.result);  // the bench is not ours any more
+
+    bench->outcome = nullptr;
+    const DeskState state = desk.state.load(std::memory_order_acquire);
+    const WorkResult result = desk.result;
+    may_be_done = may_be_done || state == DeskState::kBegun;
+    if (state >= DeskState::kDone && !result.elsewhere)
+      reply = state == DeskState::kSent ? Sent(call, result) : ToReply(result);
+    // Before the desk is free: another engine may have to know.
+    if (reply && state == DeskState::kDone) call.record.NoteReply(*reply);
+    if (!alive) Workers::Dismiss(*bench);
+    if (!call.seat.ended) Clear(desk);
+    workers.GiveBack(*bench, alive ? Workers::Bench::State::kIdle : Workers::Bench::State::kEmpty);
+    if (reply) co_return *reply;
+    // It has taken the whole time that there is for a deed, and would again.
+    if (!alive && NowSeconds() - given >= kLongestDeed.count()) co_return Reply::Fail(EIO);
+    call.record.Enter(Stage::kReceived);
+    user = result.elsewhere ? result.user_namespace : user;
+    mount = result.elsewhere ? result.mount_namespace : mount;
+    ++attempt;
+  }
+  co_return call.seat.ended ? Reply::Gone() : Reply::Fail(EIO);
+}
+
+}  // namespace
+
+Workers::Workers(std::span<Desk> desks) {
+  for (size_t i = 0; i < benches_.size(); ++i) benches_[i].desk = &desks[i];
+}
+
+Workers::Bench* Workers::TakeIdle(uint64_t user_namespace, uint64_t mount_namespace) {
+  Bench* latest = nullptr;
+  for (Bench& bench : benches_) {
+    if (bench.state != Bench::State::kIdle) continue;
+    if (user_namespace != 0 &&
+        (bench.user_namespace != user_namespace || bench.mount_namespace != mount_namespace))
+      continue;
+    if (latest == nullptr || bench.used > latest->used) latest = &bench;
+  }
+  if (latest != nullptr) latest->state = Bench::State::kBusy;
+  return latest;
+}
+
+Workers::Bench* Workers::TakePlace() {
+  Bench* best = nullptr;
+  const auto is_better = [](const Bench& bench, const Bench& than) {
+    const bool empty = bench.state == Bench::State::kEmpty;
+    const bool than_empty = than.state == Bench::State::kEmpty;
+    return empty != than_empty ? empty : bench.used < than.used;
+  };
+  for (Bench& bench : benches_) {
+    if (bench.state != Bench::State::kEmpty && bench.state != Bench::State::kIdle) continue;
+    if (bench.claimed) continue;
+    if (best == nullptr || is_better(bench, *best)) best = &bench;
+  }
+  if (best == nullptr) return nullptr;
+  Dismiss(*best);
+  best->state = Bench::State::kStarting;
+  return best;
+}
+
+// Between the answer and the note that it was sent another call of the thread may come; that is the same call
+// once more only if its registers are the same.
+bool Workers::IsBusyFor(pid_t tid, uint64_t fingerprint) const {
+  return std::ranges::any_of(benches_, [&](const Bench& bench) {
+    if (bench.outcome == nullptr || bench.desk->tid.load(std::memory_order_relaxed) != tid) return false;
+    return bench.desk->state.load() < DeskState::kDone || bench.desk->request.fingerprint == fingerprint;
+  });
+}
+
+void Workers::Reap() {
+  for (Bench& bench : benches_) {
+    if (bench.outcome == nullptr || bench.desk->state.load() != DeskState::kSent) continue;
+    Outcome& outcome = *std::exchange(bench.outcome, nullptr);
+    outcome.seen = true;
+    outcome.result = bench.desk->result;
+    outcome.knock.Stop();
+    Clear(*bench.desk);
+    GiveBack(bench, Bench::State::kIdle);
+  }
+}
+
+bool Workers::Hurry() {
+  for (Bench& bench : benches_) {
+    if (bench.outcome != nullptr) bench.desk->hurry.store(true);
+  }
+  const uint64_t before = clock_;
+  Reap();
+  return clock_ != before;
+}
+
+void Workers::GiveBack(Bench& bench, Bench::State state) {
+  bench.state = state;
+  bench.used = ++clock_;
+  // All of them, for they wait for different things; who waits again is in line behind those who do not.
+  Change* change = std::exchange(first_, nullptr);
+  last_ = &first_;
+  while (change != nullptr) std::exchange(change, change->next)->waiter.resume();
+}
+
+Reply DoInside(Call& call, DeedName deed, Prepare prepare) {
+  return Start(Perform(call, deed, prepare), /*if_no_slot=*/Reply::Fail(ENOMEM));
+}
+
+// Up to the end of a page at first: what lies behind the string may be out of the caller's reach.
+Result<size_t> ReadPath(const Call& call, uint64_t address, std::span<char> into) {
+  constexpr size_t kPage = 4096;
+  into = into.first(std::min<size_t>(into.size(), PATH_MAX));
+  size_t size = 0;
+  while (size < into.size()) {
+    const size_t to_page_end = kPage - (address + size) % kPage;
+    const std::span<char> piece = into.subspan(size, std::min(to_page_end, into.size() - size));
+    const Result<size_t> got = call.target().ReadMemory(address + size, std::as_writable_bytes(piece));
+    if (!got || *got == 0) return Fail(EFAULT);
+    if (const void* end = std::memchr(piece.data(), 0, *got); end != nullptr)
+      return static_cast<size_t>(static_cast<const char*>(end) - into.data());
+    if (*got < piece.size()) return Fail(EFAULT);
+    size += *got;
+  }
+  return Fail(ENAMETOOLONG);
+}
+
+// FNV-1a. The highest bit tells it from the inode numbers that LostReplies is also used with.
+uint64_t FingerprintOf(const Notification& notification) {
+  uint64_t hash = 0xcbf29ce484222325;
+  const auto add = [&hash](uint64_t value) {
+    for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ (value >> shift & 0xff)) * 0x100000001b3;
+  };
+  add(uint64_t{notification.arch} << 32 | static_cast<uint32_t>(notification.nr));
+  for (const uint64_t argument : notification.args) add(argument);
+  return hash | uint64_t{1} << 63;
+}
+
+}  // namespace shunt

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Workers: the processes that act inside one container, as one of its reactors sees them, and the task that
+// has a call done by one of them.
+//
+// A worker is started when a call wants one and none is idle in the caller's namespaces; it goes by itself
+// when it has been idle for a while. Each reactor has its own few, on its own CPU, and as many calls of the
+// container are done at once. A thread's next call waits until its earlier one is done with, so that one that
+// a signal has interrupted is not done twice.
+
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "core/call.h"
+#include "core/desk.h"
+#include "core/fd.h"
+#include "core/task.h"
+#include "core/worker.h"
+#include "handlers/deeds.h"
+
+namespace shunt {
+
+// Who has processes started. Control thread.
+class WorkerSource {
+ public:
+  virtual ~WorkerSource() = default;
+  // Has a worker begin at the other end of `link`. Says nothing about whether that works.
+  virtual void StartWorker(Fd link) = 0;
+};
+
+class Workers {
+ public:
+  // At once, for each reactor.
+  static constexpr size_t kMost = 4;
+
+  // What has become of a piece of work. Lives in its task's frame.
+  struct Outcome {
+    PollFd knock;
+    bool seen = false;  // it is over, and the rest holds; the bench is somebody else's again
+    WorkResult result{};
+  };
+
+  // One worker, or the place for one.
+  struct Bench {
+    enum class State : uint8_t { kEmpty, kStarting, kIdle, kBusy };
+    State state = State::kEmpty;
+    Desk* desk = nullptr;
+    Fd link;
+    uint64_t user_namespace = 0, mount_namespace = 0;
+    uint64_t used = 0;  // the larger, the later
+    // What lies on the desk is a call of an engine before this one, which a task here sees to.
+    std::atomic<bool> claimed = false;
+    Outcome* outcome = nullptr;  // kBusy: where the task waits for it
+  };
+
+  // `desks` are kMost, in the container's memory, where the engine before this one may have left something.
+  explicit Workers(std::span<Desk> desks);
+
+  Bench& bench(size_t index) { return benches_[index]; }
+
+  // An idle one in these namespaces (in any, if they are 0), busy from now on. nullptr: there is none.
+  Bench* TakeIdle(uint64_t user_namespace, uint64_t mount_namespace);
+  // A place for a new one; an idle one elsewhere is sent away for it. nullptr: all are busy.
+  Bench* TakePlace();
+  // Gives back those whose worker has sent its answer, and tells their tasks.
+  void Reap();
+  // An earlier call of this thread is being done; or it may have been interrupted, and this may be the same
+  // one.
+  bool IsBusyFor(pid_t tid, uint64_t fingerprint) const;
+  void GiveBack(Bench& bench, Bench::State state);
+  // Ends it, or lets it end as soon as it can.
+  static void Dismiss(Bench& bench) { bench.link.reset(); }
+
+  // Waits until one was given back.
+  struct Change {
+    // Has the workers knock, of whom one may be finished by now.
+    bool await_ready() const noexcept { return workers.Hurry(); }
+    void await_suspend(std::coroutine_handle<> handle) {
+      waiter = handle;
+      *workers.last_ = this;
+      workers.last_ = &next;
+    }
+    void await_resume() const noexcept {}
+
+    Workers& workers;
+    std::coroutine_handle<> waiter;
+    Change* next = nullptr;
+  };
+  Change Changed() { return {.workers = *this, .waiter = {}}; }
+
+ private:
+  // True: something was given back meanwhile.
+  bool Hurry();
+
+  std::array<Bench, kMost> benches_;
+  uint64_t clock_ = 0;
+  Change* first_ = nullptr;  // waiting tasks, the oldest first
+  Change** last_ = &first_;
+};
+
+// Fills in what the deed has to know, from the caller's registers and memory: read once, and checked to be
+// the caller's by whoever calls this. A reply is the answer instead.
+using Prepare = std::optional<Reply> (*)(Call& call, WorkRequest& request);
+
+// Has `deed` done inside the container, on behalf of the call. The answer is the deed's.
+Reply DoInside(Call& call, DeedName deed, Prepare prepare);
+
+// Reads the caller's string at `address`, with its NUL, into `into`. Returns its length. EFAULT, and
+// ENAMETOOLONG if there is no NUL within PATH_MAX bytes, as the kernel says it of a path.
+Result<size_t> ReadPath(const Call& call, uint64_t address, std::span<char> into);
+
+// What tells a call that the kernel has restarted from another one of the same thread.
+uint64_t FingerprintOf(const Notification& notification);
+
+}  // namespace shunt

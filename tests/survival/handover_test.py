@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Engines are killed, or have no descriptors left, just while a runtime hands a container's listener over.
+
+    tests/support/arena -- tests/survival/handover_test.py SHUNT
+
+The container's first trapped call must be answered, whatever happens to the engine. It would wait for ever:
+it has a copy of its listener, as `runc init` has, so the listener never hangs up. SHUNT_SURVIVAL=full kills ten times
+as many.
+"""
+
+import array
+import ctypes
+import json
+import os
+import random
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PATIENCE = 20
+KILLS = 1000 if os.environ.get("SHUNT_SURVIVAL") == "full" else 100
+TRAPPED = 110  # getppid
+SKIP = 77
+
+
+def make_listener():
+    """Of a filter on this process that reports getppid and allows everything else."""
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+    rules = b"".join(struct.pack("HBBI", *rule) for rule in (
+        (0x20, 0, 0, 0),           # the system call's number
+        (0x15, 0, 1, TRAPPED),
+        (0x06, 0, 0, 0x7FC00000),  # USER_NOTIF
+        (0x06, 0, 0, 0x7FFF0000)))
+    code = ctypes.create_string_buffer(rules)
+    program = Program(4, ctypes.addressof(code))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    return libc.syscall(317, 1, 8, ctypes.byref(program))  # seccomp, SET_MODE_FILTER, NEW_LISTENER
+
+
+def container(path, name):
+    """Hands itself over and makes one trapped call."""
+    listener = make_listener()
+    if listener < 0:
+        os._exit(SKIP)
+    state = {"ociVersion": "1.0.2", "fds": ["seccompFd"], "pid": os.getpid(),
+             "state": {"ociVersion": "1.0.2", "id": name, "status": "creating", "pid": os.getpid(), "bundle": "/"}}
+    agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    agent.connect(path)
+    os.write(1, b"!")
+    agent.sendmsg([json.dumps(state).encode()],
+                  [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+    agent.close()
+    answered = os.getppid() > 0
+    os.write(1, b"." if answered else b"?")
+    sys.stdin.read(1)
+    os._exit(0 if answered else 1)
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
+
+
+class Handover(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.socket = os.path.join(folder.name, "agent.sock")
+        self.log = open(os.path.join(folder.name, "log"), "w+", encoding="utf-8", errors="replace")
+        self.addCleanup(self.log.close)
+        ready, ready_write = os.pipe()
+        self.agent = subprocess.Popen([SHUNT, "agent", "--socket", self.socket, "--ready-fd", str(ready_write)],
+                                      stderr=self.log, pass_fds=[ready_write])
+        os.close(ready_write)
+        self.addCleanup(self.agent.wait, PATIENCE)
+        self.addCleanup(self.agent.terminate)
+        with open(ready, "rb") as pipe:
+            self.assertEqual(pipe.read(), b"\x01")
+        self.killed = set()
+        self.random = random.Random(os.environ.get("SHUNT_SURVIVAL_SEED", "1"))
+
+    def text(self):
+        self.log.flush()
+        self.log.seek(0)
+        return self.log.read()[-3000:]
+
+    def engine(self):
+        end = time.monotonic() + PATIENCE
+        starter = children(self.agent.pid)[0]
+        while not (found := set(children(starter)) - self.killed):
+            self.assertLess(time.monotonic(), end, "there is no engine")
+        return found.pop()
+
+    def test_no_listener_is_lost_while_it_is_handed_over(self):
+        for number in range(KILLS):
+            pid = self.engine()
+            self.killed.add(pid)
+            engine = os.pidfd_open(pid)
+            with subprocess.Popen([sys.executable, __file__, "--container", self.socket, f"c{number}"],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as runtime:
+                runtime.stdout.read(1)  # it is connected
+                end = time.perf_counter() + self.random.uniform(0, 0.001)
+                while time.perf_counter() < end:
+                    pass
+                signal.pidfd_send_signal(engine, signal.SIGKILL)
+                os.close(engine)
+                try:
+                    status = runtime.wait(PATIENCE)
+                except subprocess.TimeoutExpired:
+                    runtime.kill()
+                    self.fail(f"container c{number} waits for ever: {self.text()}")
+                if status == SKIP:
+                    self.skipTest("the kernel gives no listener here")
+                self.assertEqual(status, 0, self.text())
+        self.log.seek(0)
+        log = self.log.read()
+        self.assertNotIn("cannot be served", log)
+        # Held by an engine that died before it had taken the message out: the next one must not serve it twice.
+        ends = [line.split()[3] for line in log.splitlines() if ": ended (" in line]
+        self.assertEqual(sorted(ends), sorted(set(ends)))
+        print(f"{KILLS} engines killed during a hand-over; no listener was lost", flush=True)
+
+    def test_no_listener_is_lost_for_want_of_descriptors(self):
+        engine = self.engine()
+        count = len(os.listdir(f"/proc/{engine}/fd"))
+        # A container takes two descriptors: with one of these rooms there is, at last, place for its listener alone.
+        logs = [self.fill_up(engine, count + room) for room in (10, 11)]
+        self.assertTrue(any("no descriptor is free for its memory" in log for log in logs), logs)
+        self.assertEqual(self.engine(), engine)
+        print("no listener was lost for want of a descriptor", flush=True)
+
+    def fill_up(self, engine, limit):
+        """Containers come until there is no descriptor for the last; it is served when the others have ended."""
+        resource.prlimit(engine, resource.RLIMIT_NOFILE, (limit, resource.prlimit(engine, resource.RLIMIT_NOFILE)[1]))
+        before = os.fstat(self.log.fileno()).st_size
+        log = lambda: os.pread(self.log.fileno(), 1 << 20, before).decode(errors="replace")
+        containers, short = [], "container's listener, which has to wait"
+        end = time.monotonic() + PATIENCE
+        while short not in log():
+            self.assertLess(time.monotonic(), end, log())
+            containers.append(subprocess.Popen(
+                [sys.executable, __file__, "--container", self.socket, f"c{len(containers)}"], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE))
+            for step in (containers[-1].wait, containers[-1].stdout.close, containers[-1].kill):
+                self.addCleanup(step)
+            self.assertEqual(containers[-1].stdout.read1(1), b"!")
+            while not select.select([containers[-1].stdout], [], [], 0.01)[0] and short not in log():
+                self.assertLess(time.monotonic(), end, log())
+        for one in containers:
+            self.assertTrue(select.select([one.stdout], [], [], PATIENCE)[0], log())
+            self.assertEqual(one.stdout.read1(1), b".")
+            one.stdin.close()
+            self.assertEqual(one.wait(PATIENCE), 0)
+        while log().count(": ended") < len(containers):
+            self.assertLess(time.monotonic(), end, log())
+        return log()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--container":
+        container(sys.argv[2], sys.argv[3])
+    SHUNT = sys.argv[1]
+    sys.exit(not unittest.main(argv=sys.argv[:1] + ["-v"] + sys.argv[2:], exit=False).result.wasSuccessful())
