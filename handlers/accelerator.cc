@@ -34,19 +34,6 @@ namespace {
 // Sockets of its own network that a container has in store for twins that go home.
 constexpr int kHomeSockets = 2;
 
-// True if the task's user namespace owns the host's network (or is above its owner), so that its root may
-// undo a device lock.
-bool OwnsHostNetwork(pid_t pid) {
-  const Fd host(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
-  const Fd owner(host.valid() ? ioctl(host.get(), NS_GET_USERNS) : -1);
-  struct stat of_owner {
-  }, of_task{};
-  // EPERM: the owner is above our own user namespace, and so above the container's, which we could look into.
-  if (!owner.valid() || fstat(owner.get(), &of_owner) != 0) return false;
-  if (stat(absl::StrFormat("/proc/%d/ns/user", pid).c_str(), &of_task) != 0) return true;
-  return of_owner.st_ino == of_task.st_ino && of_owner.st_dev == of_task.st_dev;
-}
-
 // Of what is held of a container: a route monitor is one, a lever is none.
 bool IsSocket(const Fd& fd) {
   struct stat status {};
@@ -598,20 +585,6 @@ std::vector<Accelerator::ContainerStatus> RealAccelerator::Containers() const {
 }
 
 }  // namespace
-
-absl::StatusOr<ContainerSpec> SpecOfHeld(std::span<const Fd> held) {
-  if (held.size() < 2) return absl::InvalidArgumentError("no memory is held of the container");
-  const absl::StatusOr<ContainerMemory> memory =
-      ContainerMemory::Open(Fd(fcntl(held[1].get(), F_DUPFD_CLOEXEC, 0)));
-  if (!memory.ok()) return memory.status();
-  return memory->Spec();
-}
-
-absl::StatusOr<Fd> MemoryFor(const ContainerSpec& spec) {
-  const absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
-  if (!memory.ok()) return memory.status();
-  return Fd(fcntl(memory->fd(), F_DUPFD_CLOEXEC, 0));
-}
 
 absl::StatusOr<std::unique_ptr<Accelerator>> Accelerator::Start(const AcceleratorOptions& options) {
   auto accelerator = std::make_unique<RealAccelerator>(options);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers/container_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -226,6 +227,20 @@ void ContainerMemory::BeginAnew() const {
   // An engine that died in the middle of epoll_create has not counted it.
   now.epolls_coming = 0;
   ++now.epolls_made;
+}
+
+absl::StatusOr<ContainerSpec> SpecOfHeld(std::span<const Fd> held) {
+  if (held.size() < 2) return absl::InvalidArgumentError("no memory is held of the container");
+  const absl::StatusOr<ContainerMemory> memory =
+      ContainerMemory::Open(Fd(fcntl(held[1].get(), F_DUPFD_CLOEXEC, 0)));
+  if (!memory.ok()) return memory.status();
+  return memory->Spec();
+}
+
+absl::StatusOr<Fd> MemoryFor(const ContainerSpec& spec) {
+  const absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
+  if (!memory.ok()) return memory.status();
+  return Fd(fcntl(memory->fd(), F_DUPFD_CLOEXEC, 0));
 }
 
 }  // namespace shunt

@@ -249,8 +249,8 @@ TEST_F(ConfinementTest, LeavesNoCapabilityThatIsNotNamedAndNoWayToMore) {
   EXPECT_EXIT(
       {
         Confine(Process::kEngine);
-        constexpr uint64_t kMost =
-            (uint64_t{1} << CAP_SYS_PTRACE) | (uint64_t{1} << CAP_SYS_ADMIN) | (uint64_t{1} << CAP_BPF);
+        constexpr uint64_t kMost = (uint64_t{1} << CAP_SYS_PTRACE) | (uint64_t{1} << CAP_SYS_ADMIN) |
+                                   (uint64_t{1} << CAP_BPF) | (uint64_t{1} << CAP_KILL);
         for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapAmb"}) {
           for (const std::string& value : StatusOfAllThreads(set)) {
             if ((std::stoull(value, nullptr, 16) & ~kMost) != 0) _exit(1);
