@@ -64,6 +64,8 @@ constexpr KeptCapability kKept[] = {
     {CAP_BPF, "bpf", true, false, false},
     // Published ports below the host's first unprivileged one (handlers/host_port.h).
     {CAP_NET_BIND_SERVICE, "net_bind_service", false, true, false},
+    // To kill a container that has users of its own (handlers/verdict.h).
+    {CAP_KILL, "kill", true, false, false},
 };
 
 constexpr uint64_t Bit(int capability) {
@@ -183,6 +185,7 @@ constexpr int kEngine[] = {
     // Targets. The epolls and dup3: registrations are tried out, and moved by the side thread.
     SCMP_SYS(process_vm_readv),
     SCMP_SYS(process_vm_writev),
+    SCMP_SYS(pidfd_send_signal),
     SCMP_SYS(pidfd_open),
     SCMP_SYS(pidfd_getfd),
     SCMP_SYS(kcmp),
@@ -344,6 +347,13 @@ constexpr Condition kKeeperConditions[] = {
     {SCMP_SYS(prlimit64), Equals(2, 0)},  // read, not set
 };
 
+constexpr int kCgroupOpener[] = {
+    SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(fstatfs), SCMP_SYS(close), SCMP_SYS(exit_group),
+};
+constexpr Condition kCgroupOpenerConditions[] = {
+    {SCMP_SYS(openat), Equals(2, kCgroupOpenerFlags)},
+};
+
 // What the sanitizers' runtimes call beside that: reports, their own memory, and a thread that stops all
 // others to look for leaks. Nothing in other builds.
 #ifdef SHUNT_SANITIZED
@@ -450,6 +460,16 @@ absl::StatusOr<std::string> ConfineKeeper() {
   filter.Allow(kSanitizers);
   filter.AllowIf(kKeeperConditions);
   return Report(capabilities, filter.Load());
+}
+
+absl::StatusOr<std::string> ConfineCgroupOpener() {
+  const absl::Status dropped = Keep(0);
+  FilterMaker filter;
+  filter.Allow(kCgroupOpener);
+  filter.AllowIf(kMemory);
+  filter.Allow(kSanitizers);
+  if (!kSanitized) filter.AllowIf(kCgroupOpenerConditions);
+  return Report(dropped.ok() ? absl::StatusOr<std::string>("no capabilities") : dropped, filter.Load());
 }
 
 absl::Status ConfineWorker() {

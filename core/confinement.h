@@ -17,6 +17,8 @@
 
 #pragma once
 
+#include <fcntl.h>
+
 #include <cstdint>
 #include <string>
 
@@ -44,6 +46,11 @@ absl::StatusOr<std::string> ConfineEngine();
 // or reaps other processes of its user: it keeps no capability, and the only requests of ioctl that it can
 // make are those of a seccomp listener. For a process with one thread; returns as ConfineEngine().
 absl::StatusOr<std::string> ConfineKeeper();
+
+// Confines the process that opens files of cgroups (core/cgroup.h), as ConfineKeeper(): it can open files
+// with kCgroupOpenerFlags only, and pass them on.
+absl::StatusOr<std::string> ConfineCgroupOpener();
+inline constexpr int kCgroupOpenerFlags = O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
 
 // Confines a worker (core/worker.h) to what deeds do. It keeps its capabilities, which it has in the
 // container's user namespace.

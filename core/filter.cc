@@ -48,6 +48,12 @@ constexpr std::pair<const char*, uint32_t> kI386SocketCalls[] = {
     {"getsockname", 367}, {"getpeername", 368}, {"sendto", 369},  {"sendmsg", 370},    {"recvfrom", 371},
     {"recvmsg", 372},     {"shutdown", 373}};
 
+// Calls that Debian 12's libseccomp does not know. Those of the last years have one number everywhere.
+constexpr std::pair<const char*, uint32_t> kNewerCalls[] = {{"fchmodat2", 452},     {"setxattrat", 463},
+                                                            {"getxattrat", 464},    {"listxattrat", 465},
+                                                            {"removexattrat", 466}, {"open_tree_attr", 467}};
+constexpr uint32_t kX32Bit = 0x40000000;
+
 std::optional<uint32_t> NumberOf(const std::string& syscall, const Abi& abi) {
   if (abi.scmp_arch == SCMP_ARCH_X86) {
     for (const auto& [name, number] : kI386SocketCalls) {
@@ -55,13 +61,18 @@ std::optional<uint32_t> NumberOf(const std::string& syscall, const Abi& abi) {
     }
   }
   const int number = seccomp_syscall_resolve_name_arch(abi.scmp_arch, syscall.c_str());
-  if (number < 0) return std::nullopt;
-  return static_cast<uint32_t>(number);
+  if (number >= 0) return static_cast<uint32_t>(number);
+  for (const auto& [name, common] : kNewerCalls) {
+    if (syscall == name) return common | (abi.scmp_arch == SCMP_ARCH_X32 ? kX32Bit : 0);
+  }
+  return std::nullopt;
 }
 
 // True for the name of a system call, even of one that this machine does not have (socketcall on arm64).
 bool IsSyscallName(const std::string& syscall) {
-  return seccomp_syscall_resolve_name_arch(kAbis[0].scmp_arch, syscall.c_str()) != __NR_SCMP_ERROR;
+  return seccomp_syscall_resolve_name_arch(kAbis[0].scmp_arch, syscall.c_str()) != __NR_SCMP_ERROR ||
+         std::any_of(std::begin(kNewerCalls), std::end(kNewerCalls),
+                     [&](const auto& newer) { return syscall == newer.first; });
 }
 
 using Conditions = std::vector<ArgCondition>;

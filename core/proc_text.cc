@@ -24,4 +24,13 @@ std::optional<uint64_t> NumberBehind(std::string_view text, std::string_view lab
   return number;
 }
 
+std::optional<uint64_t> StartTime(std::string_view stat) {
+  constexpr int kFieldsBetween = 20;  // the name is field 2, the start 22
+  size_t at = stat.rfind(')');
+  for (int i = 0; i < kFieldsBetween && at != std::string_view::npos; ++i) at = stat.find(' ', at + 1);
+  if (at == std::string_view::npos) return std::nullopt;
+  stat.remove_prefix(at + 1);
+  return NumberBehind(stat, "");
+}
+
 }  // namespace shunt

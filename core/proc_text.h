@@ -17,4 +17,8 @@ namespace shunt {
 // fits.
 std::optional<uint64_t> NumberBehind(std::string_view text, std::string_view label, int base = 10);
 
+// When a task began, out of its /proc/PID/stat: clock ticks since the machine did. Its name, which stands in
+// there, may hold blanks and brackets.
+std::optional<uint64_t> StartTime(std::string_view stat);
+
 }  // namespace shunt

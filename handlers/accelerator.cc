@@ -24,6 +24,7 @@
 #include "handlers/handlers.h"
 #include "handlers/introduction.h"
 #include "handlers/network_views.h"
+#include "handlers/verdict.h"
 #include "handlers/workers.h"
 #include "net/netns.h"
 
@@ -33,17 +34,10 @@ namespace {
 // Sockets of its own network that a container has in store for twins that go home.
 constexpr int kHomeSockets = 2;
 
-// True if the task's user namespace owns the host's network (or is above its owner), so that its root may
-// undo a device lock.
-bool OwnsHostNetwork(pid_t pid) {
-  const Fd host(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
-  const Fd owner(host.valid() ? ioctl(host.get(), NS_GET_USERNS) : -1);
-  struct stat of_owner {
-  }, of_task{};
-  // EPERM: the owner is above our own user namespace, and so above the container's, which we could look into.
-  if (!owner.valid() || fstat(owner.get(), &of_owner) != 0) return false;
-  if (stat(absl::StrFormat("/proc/%d/ns/user", pid).c_str(), &of_task) != 0) return true;
-  return of_owner.st_ino == of_task.st_ino && of_owner.st_dev == of_task.st_dev;
+// Of what is held of a container: a route monitor is one, a lever is none.
+bool IsSocket(const Fd& fd) {
+  struct stat status {};
+  return fstat(fd.get(), &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
 class RealAccelerator;
@@ -146,7 +140,8 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
 
   AcceleratorOptions options_;
   std::unique_ptr<Engine> engine_;
-  Fd events_;  // an epoll over everything that wakes the control thread
+  std::unique_ptr<CgroupOpener> cgroups_;  // null: none are opened
+  Fd events_;                              // an epoll over everything that wakes the control thread
   Fd host_monitor_;
   uint64_t host_netns_ = 0;
   std::unique_ptr<NetworkViews> views_;
@@ -178,6 +173,12 @@ absl::Status RealAccelerator::Init() {
   absl::StatusOr<std::unique_ptr<NetworkViews>> views = NetworkViews::Create(options_.lock_socket);
   if (!views.ok()) return views.status();
   views_ = *std::move(views);
+
+  if (options_.opens_cgroups) {
+    absl::StatusOr<std::unique_ptr<CgroupOpener>> cgroups = CgroupOpener::Start();
+    if (!cgroups.ok()) return cgroups.status();
+    cgroups_ = *std::move(cgroups);
+  }
 
   absl::Status bench_failure = absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(
@@ -212,6 +213,7 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
   served->ended = std::move(ended);
   auto container = std::make_unique<Container>(served->spec.name, std::move(memory));
   container->exact_traps = served->spec.exact_traps;
+  container->first_process = served->spec.first_process;
   container->Obey(served->spec.policy);
   container->introducer = this;
   container->worker_source = this;
@@ -229,9 +231,15 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
 
 void RealAccelerator::Hold(uint64_t key, const Served& served) const {
   if (options_.custodian == nullptr || served.listener_fd < 0) return;
-  std::array<int, 3> fds = {served.listener_fd, served.memory->fd(), served.route_monitor.get()};
-  const size_t count = fds[1] < 0 ? 1 : fds[2] < 0 ? 2 : 3;
-  options_.custodian->HoldContainer(key, std::span(fds).first(count));
+  // Behind the first two: what there is. IsSocket() tells them apart. A container without memory is served,
+  // but nothing else is held of it.
+  std::vector<int> fds = {served.listener_fd};
+  if (served.memory->fd() >= 0) {
+    fds.push_back(served.memory->fd());
+    if (served.container->lever.valid()) fds.push_back(served.container->lever.get());
+    if (served.route_monitor.valid()) fds.push_back(served.route_monitor.get());
+  }
+  options_.custodian->HoldContainer(key, fds);
 }
 
 void RealAccelerator::Start(uint64_t key, Listener listener, std::unique_ptr<Container> container) {
@@ -252,6 +260,11 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
       NewContainer(key, std::move(spec), std::move(memory), std::move(ended));
   Served& served = *served_[key];
   served.listener_fd = listener->fd();
+  if (absl::StatusOr<Fd> lever = TakeLever(served.spec, cgroups_.get()); lever.ok()) {
+    container->lever = *std::move(lever);
+  } else if (options_.warn) {
+    options_.warn(std::string(lever.status().message()));
+  }
   Hold(key, served);  // from here on it survives us
 
   // If the container cannot be accelerated its calls are still answered: they take the ordinary path.
@@ -299,11 +312,14 @@ absl::StatusOr<std::string> RealAccelerator::Adopt(uint64_t key, std::vector<Fd>
       NewContainer(key, *std::move(spec), *std::move(memory), std::move(ended));
   Served& served = *served_[key];
   served.listener_fd = listener->fd();
+  Fd route_monitor;
+  for (Fd& fd : std::span(held).subspan(std::min<size_t>(held.size(), 2)))
+    (IsSocket(fd) ? route_monitor : container->lever) = std::move(fd);
   if (container->facts.introduced == ContainerMemory::Introduced::kOrdinary) {
     container->introducer = nullptr;
-  } else if (container->facts.introduced == ContainerMemory::Introduced::kYes && held.size() > 2) {
+  } else if (container->facts.introduced == ContainerMemory::Introduced::kYes && route_monitor.valid()) {
     Introduction introduction;
-    if (absl::Status status = Introduced(served, std::move(held[2]), introduction); status.ok()) {
+    if (absl::Status status = Introduced(served, std::move(route_monitor), introduction); status.ok()) {
       introduction.MoveInto(*container);
       container->views.fill(served.view.get());
     } else {
@@ -569,20 +585,6 @@ std::vector<Accelerator::ContainerStatus> RealAccelerator::Containers() const {
 }
 
 }  // namespace
-
-absl::StatusOr<ContainerSpec> SpecOfHeld(std::span<const Fd> held) {
-  if (held.size() < 2) return absl::InvalidArgumentError("no memory is held of the container");
-  const absl::StatusOr<ContainerMemory> memory =
-      ContainerMemory::Open(Fd(fcntl(held[1].get(), F_DUPFD_CLOEXEC, 0)));
-  if (!memory.ok()) return memory.status();
-  return memory->Spec();
-}
-
-absl::StatusOr<Fd> MemoryFor(const ContainerSpec& spec) {
-  const absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
-  if (!memory.ok()) return memory.status();
-  return Fd(fcntl(memory->fd(), F_DUPFD_CLOEXEC, 0));
-}
 
 absl::StatusOr<std::unique_ptr<Accelerator>> Accelerator::Start(const AcceleratorOptions& options) {
   auto accelerator = std::make_unique<RealAccelerator>(options);

@@ -14,6 +14,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -44,9 +45,12 @@ class Custodian {
 struct AcceleratorOptions {
   int reactors = 0;  // 0: one for each CPU that we may run on
   Affinity affinity = Affinity::kPin;
-  std::string lock_socket;         // where the privileged helper hands out locks; empty: the default path
-  Custodian* custodian = nullptr;  // null: containers do not outlive this process
-  uint64_t first_key = 2;          // larger than every name of a container that was ever held
+  std::string lock_socket;  // where the privileged helper hands out locks; empty: the default path
+  // Containers may be frozen and killed through their cgroups: takes a process more (core/cgroup.h).
+  bool opens_cgroups = false;
+  std::function<void(std::string_view)> warn;  // control thread: what an operator should know, one line
+  Custodian* custodian = nullptr;              // null: containers do not outlive this process
+  uint64_t first_key = 2;                      // larger than every name of a container that was ever held
   // The pid of a container, where it is told, is that of a task that stays in its network as long as there is
   // a container. Else that task may leave, and its number become another's.
   bool lasting_pids = false;
@@ -62,6 +66,8 @@ struct ContainerSpec {
   std::vector<net::Publish> publish;  // ports that move to the host
   // Published ports whose host port is another container's: a bind is EADDRINUSE.
   std::vector<net::Publish> taken;
+  // The container's first process, of which `pid` may be a later companion (exec); 0: not known.
+  pid_t first_process = 0;
   Policy policy;          // what is to be done with its other calls
   net::SubnetSet ignore;  // networks that stay on the container's ordinary path
   // The filter is the one that handlers/traps.h describes, so what it does not report has not happened.

@@ -90,13 +90,22 @@ void Container::Unanswered(const JournalRecord& record, Stage reached, Target& c
     facts.lost_replies.Note(caller.tid(), FingerprintOf(record.received.Read()), reply);
     return;
   }
+  if (record.number == kNoFile) {
+    facts.lost_replies.Note(caller.tid(), record.inode, reply);
+    return;
+  }
   const Result<DescriptorInfo> now = caller.Describe(record.number);
   if (now && now->ino != record.inode) facts.lost_replies.Note(caller.tid(), now->ino, reply);
 }
 
-// The worker may have answered, or may have done it for a caller that a signal had taken out.
+// A call that was about no file was refused or is over, whether its caller knows or not. A worker may have
+// answered, or may have done it for a caller that a signal had taken out.
 void Container::LeftBehind(const JournalRecord& record) {
-  if (record.stage.load(std::memory_order_relaxed) != Stage::kWithWorker) return;
+  if (record.stage.load(std::memory_order_relaxed) != Stage::kWithWorker) {
+    if (record.HasSideEffect() && record.number == kNoFile)
+      facts.lost_replies.Note(record.received.Read().tid, record.inode, record.reply);
+    return;
+  }
   const Desk& desk = memory.desks()[static_cast<size_t>(record.number) % memory.desks().size()];
   const Notification call = record.received.Read();
   if (desk.state.load(std::memory_order_acquire) < DeskState::kBegun || desk.request.call != call.id) return;

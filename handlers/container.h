@@ -96,10 +96,19 @@ class Container final : public Guest {
   // For a call that fails by the policy.
   int ErrorOf(uint32_t arch, int nr) const;
 
+  // JournalRecord::number of a call whose side effect is on no file. The record's inode is then this name of
+  // the call, which no inode has.
+  static constexpr int kNoFile = -1;
+  static uint64_t NameOf(const Notification& call) {
+    return uint64_t{1} << 63 | uint64_t{call.arch & 0x7fffffff} << 32 | static_cast<uint32_t>(call.nr);
+  }
+
   const std::string name;
   const ContainerMemory memory;  // what outlives the engine
   ContainerMemory::Facts& facts;
   Policy policy;                     // does not change once it is served
+  Fd lever;                          // as TakeLever() gave it; does not change either
+  pid_t first_process = 0;           // 0: not known
   uint64_t key = 0;                  // its name among its accelerator's containers
   Introducer* introducer = nullptr;  // who brings netns and view, should they be missing at the first call
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated

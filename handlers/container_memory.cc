@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers/container_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,7 +24,7 @@ namespace {
 using Json = nlohmann::json;
 
 // Changes with the layout of the file: see Journal.
-constexpr uint64_t kMagic = 0x33'65'6d'65'6d'68'73;  // "shmeme3"
+constexpr uint64_t kMagic = 0x35'65'6d'65'6d'68'73;  // "shmeme5"
 
 std::string ToText(const ContainerSpec& spec) {
   const auto texts = [](const auto& list) {
@@ -34,6 +35,7 @@ std::string ToText(const ContainerSpec& spec) {
   return Json{{"name", spec.name},
               {"owner", spec.owner},
               {"pid", spec.pid},
+              {"first_process", spec.first_process},
               {"publish", texts(spec.publish)},
               {"taken", texts(spec.taken)},
               {"ignore", texts(spec.ignore)},
@@ -57,6 +59,7 @@ absl::StatusOr<ContainerSpec> FromText(absl::string_view text) try {
   spec.name = json.at("name").get<std::string>();
   spec.owner = json.at("owner").get<uid_t>();
   spec.pid = json.at("pid").get<pid_t>();
+  spec.first_process = json.at("first_process").get<pid_t>();
   spec.exact_traps = json.at("exact_traps").get<bool>();
   spec.policy = PolicyFromJson(json.at("policy"));
   if (absl::Status status = ReadPorts(json.at("publish"), spec.publish); !status.ok()) return status;
@@ -95,6 +98,27 @@ std::optional<Reply> LostReplies::Take(pid_t tid, uint64_t inode) {
   count_.store(left, std::memory_order_release);
   Unlock();
   return found;
+}
+
+int64_t Deadlines::Begin(const Caller& caller, int64_t then) {
+  Lock();
+  const auto found = std::find_if(places_.begin(), places_.end(),
+                                  [&](const Place& place) { return place.caller == caller; });
+  if (found != places_.end()) {
+    then = found->deadline;
+  } else {
+    places_[next_++ % kPlaces] = {.caller = caller, .deadline = then};
+  }
+  Unlock();
+  return then;
+}
+
+void Deadlines::End(const Caller& caller) {
+  Lock();
+  for (Place& place : places_) {
+    if (place.caller == caller) place = {};
+  }
+  Unlock();
 }
 
 void PortMemory::Remember(uint64_t cookie, const net::SockAddr& as) {
@@ -199,9 +223,24 @@ void ContainerMemory::SetNetwork(const ContainerNetwork& network) const {
 void ContainerMemory::BeginAnew() const {
   Facts& now = facts();
   now.lost_replies.Unlock();
+  now.deadlines.Unlock();
   // An engine that died in the middle of epoll_create has not counted it.
   now.epolls_coming = 0;
   ++now.epolls_made;
+}
+
+absl::StatusOr<ContainerSpec> SpecOfHeld(std::span<const Fd> held) {
+  if (held.size() < 2) return absl::InvalidArgumentError("no memory is held of the container");
+  const absl::StatusOr<ContainerMemory> memory =
+      ContainerMemory::Open(Fd(fcntl(held[1].get(), F_DUPFD_CLOEXEC, 0)));
+  if (!memory.ok()) return memory.status();
+  return memory->Spec();
+}
+
+absl::StatusOr<Fd> MemoryFor(const ContainerSpec& spec) {
+  const absl::StatusOr<ContainerMemory> memory = ContainerMemory::Create(spec);
+  if (!memory.ok()) return memory.status();
+  return Fd(fcntl(memory->fd(), F_DUPFD_CLOEXEC, 0));
 }
 
 }  // namespace shunt

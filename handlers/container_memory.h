@@ -21,6 +21,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/fd.h"
+#include "core/limits.h"
 #include "core/reply.h"
 #include "handlers/accelerator.h"
 #include "handlers/workers.h"
@@ -31,7 +32,7 @@ namespace shunt {
 
 // Answers that did not arrive because a signal took the caller out of the call. If the kernel restarts the
 // call it comes as a new one, for a descriptor whose file has been exchanged already; it gets the answer
-// then.
+// then. A call that is about no file has a name in an inode's place (Container::NameOf).
 class LostReplies {
  public:
   // `inode` is of the file that is under the call's descriptor now.
@@ -43,7 +44,7 @@ class LostReplies {
   // Under a lock because two reactors may be here; rarely, and nobody waits inside. A lock that a killed
   // engine held would stay: the next one begins with BeginAnew().
   friend class ContainerMemory;
-  static constexpr size_t kPlaces = 16;
+  static constexpr size_t kPlaces = 64;
   struct Place {
     pid_t tid = 0;
     Reply reply = Reply::Continue();
@@ -59,6 +60,39 @@ class LostReplies {
   std::atomic<uint32_t> count_ = 0;
   uint32_t next_ = 0;
   std::array<Place, kPlaces> places_;
+};
+
+// Calls that wait until a certain time, by the threads that make them. A signal takes a thread out of its
+// call, and if the kernel restarts that it comes as a new one: it waits for what is left, not anew.
+class Deadlines {
+ public:
+  struct Caller {
+    pid_t tid = 0;
+    uint64_t birth = 0;  // tells it from a later thread of the same number
+    friend bool operator==(const Caller&, const Caller&) = default;
+  };
+  // The deadline (CLOCK_MONOTONIC, ns) of the wait that this caller has begun and not ended; or else begins
+  // one that ends `then`.
+  int64_t Begin(const Caller& caller, int64_t then);
+  // The wait is over.
+  void End(const Caller& caller);
+
+ private:
+  friend class ContainerMemory;  // as in LostReplies
+  static constexpr size_t kPlaces = 2 * limits::kTaskSlotsPerListener;
+  struct Place {
+    Caller caller;
+    int64_t deadline = 0;
+  };
+  void Lock() {
+    while (busy_.test_and_set(std::memory_order_acquire)) {
+    }
+  }
+  void Unlock() { busy_.clear(std::memory_order_release); }
+
+  std::atomic_flag busy_;
+  uint32_t next_ = 0;
+  std::array<Place, kPlaces> places_{};
 };
 
 // What is known of one published port.
@@ -108,6 +142,7 @@ class ContainerMemory {
     net::OptionMarks rare_options;            // sockets with an option that ordinary swaps do not read
     net::OptionMarks stay;                    // sockets with an option that nobody can read back
     LostReplies lost_replies;
+    Deadlines deadlines;
     // Control thread: two copies, so that one is whole at every moment; `current` says which.
     std::atomic<Introduced> introduced = Introduced::kNotYet;
     std::atomic<uint32_t> current = 0;

@@ -48,14 +48,14 @@ std::optional<Reply> PrepareDirectory(Call& call, WorkRequest& request, uint64_t
 
 }  // namespace
 
-Reply MakeDir(Call& call) {
+Reply Mkdir(Call& call) {
   if (!ContainerOf(call).policy.mkdir_suffix) return Default(call);
   return DoInside(call, DeedName::kMakeDirectory, [](Call& of, WorkRequest& request) {
     return PrepareDirectory(of, request, of.arg(0), AT_FDCWD, of.arg(1));
   });
 }
 
-Reply MakeDirAt(Call& call) {
+Reply MkdirAt(Call& call) {
   if (!ContainerOf(call).policy.mkdir_suffix) return Default(call);
   return DoInside(call, DeedName::kMakeDirectory, [](Call& of, WorkRequest& request) {
     return PrepareDirectory(of, request, of.arg(1), of.int_arg(0), of.arg(2));

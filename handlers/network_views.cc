@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers/network_views.h"
 
+#include <fcntl.h>
+#include <linux/nsfs.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <utility>
@@ -194,6 +198,17 @@ std::vector<std::shared_ptr<const net::NumberedLock>> NetworkViews::TakeUnusedLo
     entry = lock_by_policy_.erase(entry);
   }
   return unused;
+}
+
+bool OwnsHostNetwork(pid_t pid) {
+  const Fd host(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+  const Fd owner(host.valid() ? ioctl(host.get(), NS_GET_USERNS) : -1);
+  struct stat of_owner {
+  }, of_task{};
+  // EPERM: the owner is above our own user namespace, and so above the container's, which we could look into.
+  if (!owner.valid() || fstat(owner.get(), &of_owner) != 0) return false;
+  if (stat(absl::StrFormat("/proc/%d/ns/user", pid).c_str(), &of_task) != 0) return true;
+  return of_owner.st_ino == of_task.st_ino && of_owner.st_dev == of_task.st_dev;
 }
 
 }  // namespace shunt

@@ -64,4 +64,8 @@ class NetworkViews {
 // Reads a container's addresses and networks by a route socket of its namespace, `route_monitor`.
 absl::Status ReadContainerNetwork(int route_monitor, ContainerNetwork& network);
 
+// True if the task's user namespace owns the host's network (or is above its owner), so that its root may
+// undo a device lock.
+bool OwnsHostNetwork(pid_t pid);
+
 }  // namespace shunt

@@ -37,7 +37,9 @@ enum class RouteCondition : uint8_t {
   X(setsockopt, SetSockOpt, kTrappedOption)  \
   X(getsockname, GetSockName, kIfRenumbered) \
   X(socketcall, SocketCall, kSocketCall)     \
-  X(mkdir, MakeDir, kIfAsked)                \
-  X(mkdirat, MakeDirAt, kIfAsked)
+  X(mkdir, Mkdir, kIfAsked)                  \
+  X(mkdirat, MkdirAt, kIfAsked)              \
+  X(execve, Exec, kIfAsked)                  \
+  X(execveat, ExecAt, kIfAsked)
 
 }  // namespace shunt

@@ -4,8 +4,11 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "handlers/routes.h"
 #include "net/socket_options.h"
 
@@ -30,13 +33,57 @@ void AddSocketCallTraps(const char* syscall, const TrapNeeds& needs, std::vector
   if (needs.renumbered) add(kSocketCallGetSockName);
 }
 
-void AddTraps(const char* syscall, RouteCondition condition, const TrapNeeds& needs,
+// See AskableHandlers().
+std::string NameOf(absl::string_view function) {
+  std::string name = absl::AsciiStrToLower(function);
+  if (absl::EndsWith(name, "at")) name.resize(name.size() - 2);
+  return name;
+}
+
+bool Contains(const std::vector<std::string>& list, const std::string& what) {
+  return std::find(list.begin(), list.end(), what) != list.end();
+}
+
+// Calls that do the same, as far as a policy can mean one and would be got around by another.
+const std::vector<std::vector<std::string>>& Forms() {
+  static const auto* const kForms = new std::vector<std::vector<std::string>>{
+      {"chmod", "fchmod", "fchmodat", "fchmodat2"},
+      {"chown", "chown32", "lchown", "lchown32", "fchown", "fchown32", "fchownat"},
+      {"mkdir", "mkdirat"},
+      {"mknod", "mknodat"},
+      {"rmdir", "unlink", "unlinkat"},
+      {"rename", "renameat", "renameat2"},
+      {"link", "linkat"},
+      {"symlink", "symlinkat"},
+      {"open", "openat", "openat2", "creat"},
+      {"execve", "execveat"},
+      {"umount", "umount2"},
+      {"mount", "fsopen", "fsconfig", "fsmount", "fspick", "open_tree", "open_tree_attr", "move_mount",
+       "mount_setattr"},
+      {"setxattr", "lsetxattr", "fsetxattr", "setxattrat"},
+      {"removexattr", "lremovexattr", "fremovexattr", "removexattrat"},
+      {"getxattr", "lgetxattr", "fgetxattr", "getxattrat"},
+      {"listxattr", "llistxattr", "flistxattr", "listxattrat"},
+      {"truncate", "truncate64", "ftruncate", "ftruncate64"},
+      {"utime", "utimes", "utimensat", "utimensat_time64", "futimesat"},
+      {"clone", "clone3", "fork", "vfork"},
+      {"init_module", "finit_module"},
+      {"kexec_load", "kexec_file_load"},
+      {"setuid", "setuid32", "setreuid", "setreuid32", "setresuid", "setresuid32"},
+      {"setgid", "setgid32", "setregid", "setregid32", "setresgid", "setresgid32"},
+      {"settimeofday", "clock_settime", "clock_settime64", "stime"},
+  };
+  return *kForms;
+}
+
+void AddTraps(const char* syscall, const char* handler, RouteCondition condition, const TrapNeeds& needs,
               std::vector<Trap>& traps) {
   switch (condition) {
     case RouteCondition::kAlways:
       traps.push_back({syscall, {}});
       return;
     case RouteCondition::kIfAsked:
+      if (Contains(needs.handlers, NameOf(handler))) traps.push_back({syscall, {}});
       return;
     case RouteCondition::kIfRenumbered:
       if (needs.renumbered) traps.push_back({syscall, {}});
@@ -61,10 +108,32 @@ void AddTraps(const char* syscall, RouteCondition condition, const TrapNeeds& ne
 std::vector<Trap> Traps(const TrapNeeds& needs) {
   std::vector<Trap> traps;
 #define SHUNT_ADD_ROUTE(syscall, handler, condition) \
-  AddTraps(#syscall, RouteCondition::condition, needs, traps);
+  AddTraps(#syscall, #handler, RouteCondition::condition, needs, traps);
   SHUNT_ROUTES(SHUNT_ADD_ROUTE)
 #undef SHUNT_ADD_ROUTE
+  for (const std::string& call : needs.calls) {
+    for (const std::string& form : FormsOf(call)) {
+      if (!NumbersOf(form).empty()) traps.push_back({form, {}});
+    }
+  }
   return traps;
+}
+
+std::vector<std::string> AskableHandlers() {
+  std::vector<std::string> names;
+#define SHUNT_ADD_NAME(syscall, handler, condition)                                                \
+  if (RouteCondition::condition == RouteCondition::kIfAsked && !Contains(names, NameOf(#handler))) \
+    names.push_back(NameOf(#handler));
+  SHUNT_ROUTES(SHUNT_ADD_NAME)
+#undef SHUNT_ADD_NAME
+  return names;
+}
+
+std::vector<std::string> FormsOf(const std::string& syscall) {
+  for (const std::vector<std::string>& forms : Forms()) {
+    if (Contains(forms, syscall)) return forms;
+  }
+  return {syscall};
 }
 
 std::vector<Deny> Denies() {

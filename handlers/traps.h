@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "core/filter.h"
@@ -15,7 +16,20 @@ namespace shunt {
 // What depends on the container. The defaults suit a container of which nothing is known yet.
 struct TrapNeeds {
   bool renumbered = false;  // a port is published under another number: getsockname is trapped
+  // Handlers whose routes are used where somebody asks for them (kIfAsked), of AskableHandlers().
+  std::vector<std::string> handlers;
+  // Calls about which the agent's policy decides although there is no handler: that they fail, or its default
+  // action. With their other forms.
+  std::vector<std::string> calls;
 };
+
+// What a handler of routes.h is called where it is asked for: its function's name in small letters, without
+// the "At" of the form with a directory. mkdir stands for Mkdir and MkdirAt.
+std::vector<std::string> AskableHandlers();
+
+// The call and every other one that does the same, so that whoever traps or refuses one has to mean all:
+// chmod -> chmod, fchmod, fchmodat, fchmodat2. Some may be unknown to a machine or its libseccomp.
+std::vector<std::string> FormsOf(const std::string& syscall);
 
 // socketcall(2)'s first argument. The others are in memory, where a filter cannot look: a setsockopt that
 // comes this way is always trapped, a send with MSG_FASTOPEN never (it then meets the ordinary path, or the

@@ -227,6 +227,7 @@ void AgentRole::Serve(Handover& handover) {
   ContainerSpec& spec = decision.spec;
   spec.owner = handover.peer.uid;
   spec.pid = pid;
+  spec.first_process = TrustedPid(state.state_pid, handover.peer);
 
   const ContainerKey container{handover.peer.uid, state.id};
   Claim(container, spec);

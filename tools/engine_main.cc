@@ -196,6 +196,8 @@ void EngineMain::Prepare() {
   AcceleratorOptions options{
       .affinity = arguments_.affinity == "float" ? Affinity::kFloat : Affinity::kPin,
       .lock_socket = arguments_.lock_socket,
+      .opens_cgroups = arguments_.role == "agent",
+      .warn = [](std::string_view line) { log::Warning("{}", line); },
       .custodian = this,
       .lasting_pids = arguments_.role != "agent",  // else it is the container's first process
   };

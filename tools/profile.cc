@@ -21,6 +21,7 @@
 #include "core/check.h"
 #include "handlers/traps.h"
 #include "tools/agent_config.h"
+#include "tools/errno_name.h"
 
 namespace shunt {
 namespace {
@@ -188,7 +189,9 @@ std::vector<std::pair<std::string, std::vector<TrapConditions>>> GroupBySyscall(
 struct ProfileOptions {
   std::string base;
   std::string listener;
-  std::string metadata;
+  std::vector<std::string> metadata;
+  std::vector<std::string> handlers;
+  std::vector<std::string> failing;  // SYSCALL or SYSCALL=ERRNO
   std::string capabilities;
   bool renumbered = false;
 };
@@ -250,6 +253,45 @@ absl::Status CheckOptions(const ProfileOptions& options) {
   return absl::OkStatus();
 }
 
+// What --handler and --fail ask for.
+absl::Status AddWishes(const ProfileOptions& options, TrapNeeds& needs, std::vector<Deny>& denies) {
+  const std::vector<std::string> askable = AskableHandlers();
+  for (const std::string& handler : options.handlers) {
+    if (std::find(askable.begin(), askable.end(), handler) == askable.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--handler: there is no \"", handler, "\"; there are ", absl::StrJoin(askable, ", ")));
+    }
+    needs.handlers.push_back(handler);
+  }
+  for (const std::string& wish : options.failing) {
+    const size_t end = std::min(wish.find('='), wish.size());
+    const std::string syscall = wish.substr(0, end);
+    if (NumbersOf(syscall).empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--fail: \"", syscall, "\" is no system call of this machine"));
+    }
+    if (end == wish.size()) {
+      needs.calls.push_back(syscall);
+      continue;
+    }
+    const absl::StatusOr<int> error = ParseErrno(wish.substr(end + 1));
+    if (!error.ok())
+      return absl::InvalidArgumentError(absl::StrCat("--fail ", syscall, ": ", error.status().message()));
+    for (const std::string& form : FormsOf(syscall)) {
+      if (!NumbersOf(form).empty()) denies.push_back({form, *error});
+    }
+  }
+  return absl::OkStatus();
+}
+
+// One text in the notation of the OCI specification, KEY=VALUE;KEY=VALUE, or several in lines.
+std::string MetadataOf(const ProfileOptions& options) {
+  std::vector<std::string> items;
+  if (!options.listener.empty()) items.push_back(absl::StrCat("shunt.traps=", kTrapsVersion));
+  items.insert(items.end(), options.metadata.begin(), options.metadata.end());
+  return absl::StrJoin(items, options.metadata.size() > 1 ? "\n" : ";");
+}
+
 int RunProfile(const ProfileOptions& options) {
   if (const absl::Status status = CheckOptions(options); !status.ok())
     return Complain(std::string(status.message()));
@@ -261,18 +303,16 @@ int RunProfile(const ProfileOptions& options) {
   }
   absl::StatusOr<Profile> base = ReadBase(options, subject);
   if (!base.ok()) return Complain(std::string(base.status().message()));
+  TrapNeeds needs{.renumbered = options.renumbered};
+  std::vector<Deny> denies = Denies();
+  if (const absl::Status status = AddWishes(options, needs, denies); !status.ok())
+    return Complain(std::string(status.message()));
   std::vector<std::string> refused;
-  absl::StatusOr<Profile> profile =
-      AddTraps(*std::move(base), Traps({.renumbered = options.renumbered}), Denies(), &refused);
+  absl::StatusOr<Profile> profile = AddTraps(*std::move(base), Traps(needs), denies, &refused);
   if (!profile.ok())
     return Complain(absl::StrCat(options.base, ": ", std::string(profile.status().message())));
-  if (!options.listener.empty()) {
-    profile->listener_path = options.listener;
-    profile->listener_metadata =
-        absl::StrCat("shunt.traps=", kTrapsVersion, options.metadata.empty() ? "" : ";", options.metadata);
-  } else if (!options.metadata.empty()) {
-    profile->listener_metadata = options.metadata;
-  }
+  profile->listener_path = options.listener;
+  profile->listener_metadata = MetadataOf(options);
   if (!profile->listener_metadata.empty() && profile->listener_path.empty()) {
     return Complain("--metadata: runtimes refuse metadata without a listener; give --listener PATH too");
   }
@@ -301,7 +341,12 @@ absl::StatusOr<Profile> AddTraps(Profile profile, const std::vector<Trap>& traps
                                  const std::vector<Deny>& denies, std::vector<std::string>* refused) {
   std::vector<ProfileRule> added;
   std::vector<std::string> replaced;
+  const auto is_denied = [&](const std::string& syscall) {
+    return std::any_of(denies.begin(), denies.end(),
+                       [&](const Deny& deny) { return deny.syscall == syscall; });
+  };
   for (const auto& [syscall, any_of] : GroupBySyscall(traps)) {
+    if (is_denied(syscall)) continue;
     const BaseVerdict verdict = VerdictOn(profile, syscall);
     if (verdict.rules.empty()) {
       if (LetsRun(verdict.uniform)) {
@@ -355,8 +400,22 @@ void AddProfileCommand(CLI::App& app, int& exit_status) {
       ->add_option("--listener", options->listener,
                    "Socket of shunt agent, where the runtime sends the listener")
       ->type_name("PATH");
-  command->add_option("--metadata", options->metadata, "Text that the runtime hands to the agent with it")
-      ->type_name("TEXT");
+  // One value each: without this the parser would take all words that follow.
+  const auto repeatable = [command](const char* name, std::vector<std::string>& into, const char* text) {
+    return command->add_option(name, into, text)
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  };
+  repeatable("--metadata", options->metadata,
+             "What the runtime hands to the agent with it: the container's wishes (repeatable)")
+      ->type_name("KEY=VALUE");
+  repeatable("--handler", options->handlers,
+             "Trap the calls of this handler, too, and what would get around it (repeatable): exec ...")
+      ->type_name("NAME");
+  repeatable("--fail", options->failing,
+             "Let the call fail, and its other forms: with ERRNO at once, else as the agent's policy says "
+             "(repeatable)")
+      ->type_name("SYSCALL[=ERRNO]");
   command
       ->add_option("--caps", options->capabilities,
                    "Capabilities of the container, by which the base is resolved (default: Docker's)")

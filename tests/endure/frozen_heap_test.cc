@@ -11,14 +11,18 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
+#include "handlers/traps.h"
 #include "net/socket_options.h"
 #include "tests/endure/guest_sockets.h"
 #include "tests/support/fleet.h"
@@ -209,6 +213,20 @@ int Nonsense() {
   return 0;
 }
 
+int Forbidden() {
+  NEED(syscall(SYS_acct, nullptr) == -1 && errno == EBADMSG);
+  NEED(chmod("/", 0755) == -1 && errno == EXDEV);
+  char* const nothing = nullptr;
+  NEED(execve("/nonexistent", &nothing, &nothing) == -1 && errno == ENOENT);
+  NEED(execve("/delayed", &nothing, &nothing) == -1 && errno == ENOENT);
+  return 0;
+}
+
+int Condemned() {
+  syscall(SYS_acct, nullptr);
+  return 0;
+}
+
 #undef NEED
 
 FleetOptions Frozen(std::vector<std::function<int()>> bodies, std::atomic<int>* started,
@@ -283,6 +301,34 @@ TEST_F(FrozenHeap, StaysUntouchedOnEveryPath) {
   EXPECT_GT(fleet.Counted(Counter::kept_shared), 0u);
   EXPECT_GE(fleet.Counted(Counter::returned_home), 14u);
   EXPECT_GT(fleet.Counted(Counter::waits_begun), 0u);
+}
+
+TEST_F(FrozenHeap, StaysUntouchedByAPolicy) {
+  FleetOptions options = Frozen({Forbidden}, &started_, &stopped_);
+  options.traps = Traps({.handlers = {"exec"}, .calls = {"acct", "chmod"}});
+  options.policy.default_action = DefaultAction::kFail;
+  options.policy.default_error = EBADMSG;
+  options.policy.errors = {{"chmod", EXDEV}};
+  options.policy.exec_pattern = "/delayed";
+  options.policy.exec_delay = std::chrono::milliseconds(250);
+  Fleet fleet(options);
+  ASSERT_EQ(fleet.Start(), "");
+  const pid_t pid = fleet.Launch(0);
+  ASSERT_GT(pid, 0) << fleet.error();
+  EXPECT_EQ(fleet.Join(pid), 0) << "line modulo 200, plus one";
+  EXPECT_EQ(fleet.Counted(Counter::continued), 2u);
+  EXPECT_EQ(fleet.Counted(Counter::waits_begun), 1u);
+}
+
+TEST_F(FrozenHeap, StaysUntouchedWhenAContainerIsKilled) {
+  FleetOptions options = Frozen({Condemned}, &started_, &stopped_);
+  options.traps = Traps({.calls = {"acct"}});
+  options.policy.default_action = DefaultAction::kKillContainer;
+  Fleet fleet(options);
+  ASSERT_EQ(fleet.Start(), "");
+  const pid_t pid = fleet.Launch(0);
+  ASSERT_GT(pid, 0) << fleet.error();
+  EXPECT_EQ(fleet.Join(pid), Fleet::kKilled);
 }
 
 TEST_F(FrozenHeap, StaysUntouchedWhenAPortIsPublished) {

@@ -43,13 +43,15 @@ using testing::ExitedWithCode;
 using testing::HasSubstr;
 using testing::KilledBySignal;
 
-enum class Process { kEngine, kKeeper };
+enum class Process { kEngine, kKeeper, kCgroupOpener };
 
 // Confines the calling process, and ends it if that does not work.
 void Confine(Process what) {
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  const absl::StatusOr<std::string> done = what == Process::kEngine ? ConfineEngine() : ConfineKeeper();
+  const absl::StatusOr<std::string> done = what == Process::kEngine   ? ConfineEngine()
+                                           : what == Process::kKeeper ? ConfineKeeper()
+                                                                      : ConfineCgroupOpener();
   if (!done.ok()) _exit(99);
 }
 
@@ -114,6 +116,21 @@ TEST_F(ConfinementTest, TheCallsOfOtherArchitecturesAreNoWayRound) {
   EXPECT_KILLED(syscall(kX32 | SYS_getpid));
 }
 #endif
+
+TEST_F(ConfinementTest, WhoOpensCgroupsCanDoNextToNothingElse) {
+  constexpr Process kOpener = Process::kCgroupOpener;
+  EXPECT_FAILS_WITH(kOpener, ENOENT, open("/nonexistent", kCgroupOpenerFlags));
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, open("/etc/passwd", O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, open("/dev/shm/shunt-intruder", kCgroupOpenerFlags | O_CREAT, 0600));
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, open("/dev/null", kCgroupOpenerFlags | O_TRUNC));
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, write(1, "", 0));
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, fork());
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, kill(1, 0));
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, socket(AF_UNIX, SOCK_STREAM, 0));
+  static char name[] = "/bin/true";
+  static char* const arguments[] = {name, nullptr};
+  EXPECT_FAILS_WITH(kOpener, ENOSYS, execve(name, arguments, nullptr));
+}
 
 TEST_F(ConfinementTest, AnEngineWritesNoFileAndMakesNoCode) {
   EXPECT_FAILS_WITH(Process::kEngine, 0, open("/etc/passwd", O_RDONLY | O_CLOEXEC));
@@ -232,8 +249,8 @@ TEST_F(ConfinementTest, LeavesNoCapabilityThatIsNotNamedAndNoWayToMore) {
   EXPECT_EXIT(
       {
         Confine(Process::kEngine);
-        constexpr uint64_t kMost =
-            (uint64_t{1} << CAP_SYS_PTRACE) | (uint64_t{1} << CAP_SYS_ADMIN) | (uint64_t{1} << CAP_BPF);
+        constexpr uint64_t kMost = (uint64_t{1} << CAP_SYS_PTRACE) | (uint64_t{1} << CAP_SYS_ADMIN) |
+                                   (uint64_t{1} << CAP_BPF) | (uint64_t{1} << CAP_KILL);
         for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapAmb"}) {
           for (const std::string& value : StatusOfAllThreads(set)) {
             if ((std::stoull(value, nullptr, 16) & ~kMost) != 0) _exit(1);

@@ -94,7 +94,9 @@ void SendBirth(int channel, int listener, int go) {
 }  // namespace
 
 Fleet::Fleet(FleetOptions options) : options_(std::move(options)) {
-  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(Traps({.renumbered = true}), Denies());
+  std::vector<Trap> traps = Traps({.renumbered = true});
+  traps.insert(traps.end(), options_.traps.begin(), options_.traps.end());
+  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
   SHUNT_CHECK(program.ok());
   std::array<int, 2> channel, results;
   SHUNT_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel.data()) == 0);
@@ -156,6 +158,8 @@ pid_t Fleet::Launch(size_t body) {
                                                                  {.name = absl::StrFormat("guest %d", pid),
                                                                   .pid = options_.tell_pid ? pid : 0,
                                                                   .publish = options_.publish,
+                                                                  .first_process = pid,
+                                                                  .policy = options_.policy,
                                                                   .ignore = options_.ignore,
                                                                   .exact_traps = true},
                                                                  [this, pid] { alive_[pid] = true; });

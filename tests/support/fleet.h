@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "core/fd.h"
+#include "core/filter.h"
 #include "handlers/accelerator.h"
 
 namespace shunt {
@@ -30,7 +31,9 @@ struct FleetOptions {
   std::vector<std::function<int()>> bodies;  // what a container can be told to run
   std::vector<net::Publish> publish;         // of each of them
   net::SubnetSet ignore;
-  bool tell_pid = true;  // false: the engine has to find out who the container is
+  Policy policy;            // of each of them
+  std::vector<Trap> traps;  // beside those that every container has
+  bool tell_pid = true;     // false: the engine has to find out who the container is
   AcceleratorOptions accelerator{};
 };
 

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -55,6 +56,26 @@ void Tell(int pipe_fd) {
   _exit(body());
 }
 
+// Keeps what has to outlive an engine, as the keeper does.
+class Custody final : public Custodian {
+ public:
+  void HoldContainer(uint64_t its_key, std::span<const int> fds) override {
+    key = its_key;
+    container.clear();
+    for (const int fd : fds) container.push_back(Copy(fd));
+  }
+  void DropContainer(uint64_t /*key*/) override {}
+  void HoldJournal(int fd) override { journal = Copy(fd); }
+  void DropJournal(uint64_t /*name*/) override {}
+
+  uint64_t key = 0;
+  std::vector<Fd> container;
+  Fd journal;
+
+ private:
+  static Fd Copy(int fd) { return Fd(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
+};
+
 int WaitFor(pid_t child) {
   int status = 0;
   SHUNT_CHECK(waitpid(child, &status, 0) == child);
@@ -65,6 +86,7 @@ int WaitFor(pid_t child) {
 
 int GuestContainer::Run(const std::function<int()>& body) {
   std::vector<Trap> traps = Traps({.renumbered = true});
+  traps.insert(traps.end(), options_.traps.begin(), options_.traps.end());
   for (const std::string& syscall : options_.also_trapped) traps.push_back({syscall, {}});
   const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
   SHUNT_CHECK(program.ok());
@@ -91,8 +113,13 @@ int GuestContainer::Run(const std::function<int()>& body) {
   Fd listener(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
   if (!listener.valid()) return fail(absl::StrFormat("pidfd_getfd: %s", strerror(errno)));
 
+  Custody custody;
+  if (options_.engine_dies) options_.accelerator.custodian = &custody;
+  if (options_.before_served) options_.before_served(child);
+  options_.accelerator.warn = [this](std::string_view line) { warnings_.append(line).append("\n"); };
   absl::StatusOr<std::unique_ptr<Accelerator>> accelerator = Accelerator::Start(options_.accelerator);
   if (!accelerator.ok()) return fail(accelerator.status().ToString());
+  if (options_.engine_dies) (*accelerator)->Begin();
   locks_ = (*accelerator)->LocksInForce();
   bool ended = false;
   const absl::StatusOr<std::string> served = (*accelerator)
@@ -100,6 +127,7 @@ int GuestContainer::Run(const std::function<int()>& body) {
                                                          {.name = "guest",
                                                           .pid = child,
                                                           .publish = options_.publish,
+                                                          .first_process = child,
                                                           .policy = options_.policy,
                                                           .ignore = options_.ignore,
                                                           .exact_traps = true},
@@ -108,10 +136,25 @@ int GuestContainer::Run(const std::function<int()>& body) {
   Tell(to_child.get());
 
   pollfd event{.fd = (*accelerator)->event_fd(), .events = POLLIN};
+  const auto late = std::chrono::steady_clock::now() + std::chrono::milliseconds(kRunTimeoutMs);
   while (!ended) {
-    const int ready = poll(&event, 1, kRunTimeoutMs);
-    if (ready == 0) return fail("the container did not end in time");
+    poll(&event, 1, options_.meanwhile || options_.engine_dies ? 1 : kRunTimeoutMs);
+    if (options_.engine_dies && options_.engine_dies()) {
+      accelerator->reset();
+      options_.accelerator.first_key = custody.key + 1;
+      accelerator = Accelerator::Start(options_.accelerator);
+      if (!accelerator.ok()) return fail(accelerator.status().ToString());
+      Fd journal = std::move(custody.journal);
+      std::vector<Fd> held = std::move(custody.container);
+      if (!(*accelerator)->Adopt(custody.key, std::move(held), [&ended] { ended = true; }).ok() ||
+          !(*accelerator)->TakeOver(1, std::move(journal)).ok())
+        return fail("the second engine cannot take over");
+      (*accelerator)->Begin();
+      event.fd = (*accelerator)->event_fd();
+    }
     (*accelerator)->HandleEvents();
+    if (options_.meanwhile) options_.meanwhile(child);
+    if (std::chrono::steady_clock::now() > late) return fail("the container did not end in time");
   }
   const std::vector<Accelerator::CounterValue> values = (*accelerator)->Counters();
   for (size_t i = 0; i < values.size(); ++i) counters_[i] = values[i].value;

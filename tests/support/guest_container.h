@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "core/filter.h"
 #include "handlers/accelerator.h"
 #include "tests/support/worker_starter.h"
 
@@ -25,6 +26,12 @@ struct GuestOptions {
   net::SubnetSet ignore;
   bool wait_killable = false;
   Policy policy;
+  std::vector<Trap> traps;                   // beside those that every container has
+  std::function<void(pid_t)> before_served;  // with the container's first process, in the test
+  // While it is served, every millisecond or so; in the test.
+  std::function<void(pid_t)> meanwhile;
+  // Asked as often: true, once, and the engine ends as it is, and another one takes over.
+  std::function<bool()> engine_dies;
   std::vector<std::string> also_trapped;  // system calls, beside those of the socket handlers
   int more_namespaces = 0;                // CLONE_NEW...
   AcceleratorOptions accelerator{};
@@ -44,12 +51,15 @@ class GuestContainer {
   // What the engine counted during the last Run.
   uint64_t Counted(Counter counter) const { return counters_[static_cast<size_t>(counter)]; }
   const std::string& locks() const { return locks_; }
+  // What the engine warned of.
+  const std::string& warnings() const { return warnings_; }
 
  private:
   GuestOptions options_;
   WorkerStarter worker_starter_;
   std::string error_;
   std::string locks_;
+  std::string warnings_;
   std::array<uint64_t, kCounterCount> counters_{};
 };
 

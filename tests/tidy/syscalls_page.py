@@ -29,6 +29,7 @@ CONDITIONS = {
     "kFastOpenInArg2": "only with `MSG_FASTOPEN` among its flags",
     "kFastOpenInArg3": "only with `MSG_FASTOPEN` among its flags",
     "kTrappedOption": "only for the options named below",
+    "kIfAsked": "only in containers whose profile asks for it (`shunt profile --handler`)",
     "kSocketCall": "i386: only for the calls of this table that its first argument can name",
 }
 

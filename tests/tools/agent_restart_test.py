@@ -68,7 +68,7 @@ class AgentRestart(unittest.TestCase):
 
     def test_without_an_engine_it_ends_and_leaves_nothing_behind(self):
         path = os.path.join(self.folder, "other.sock")
-        few = ["prlimit", "--nofile=20:20"]  # not enough for an engine
+        few = ["prlimit", "--nofile=21:21"]  # not enough for an engine
         result = subprocess.run([*few, SHUNT, "agent", "--socket", path], stderr=subprocess.PIPE, text=True,
                                 timeout=PATIENCE, check=False)
         self.assertEqual(result.returncode, 1, result.stderr)

@@ -410,6 +410,59 @@ TEST(ProfileCommand, PrintsAProfileWithTheListenerAndItsMetadata) {
   EXPECT_EQ(Trio::Action(program, NumbersOf("getsockname").front(), {}), SECCOMP_RET_ALLOW);
 }
 
+// Everything in `names` meets `action` in every interface of the machine.
+void ExpectEverywhere(const std::string& profile, const std::vector<std::string>& names, uint32_t action) {
+  const Program program = CompileProfileAsRunc(profile);
+  for (const std::string& name : names) {
+    for (const SyscallNumber& number : NumbersOf(name))
+      EXPECT_EQ(Trio::Action(program, number, {}), action) << name << " of " << number.audit_arch;
+  }
+}
+
+TEST(ProfileCommand, TrapsTheCallsOfAHandlerThatIsAskedForWithoutAWayAround) {
+  const std::vector<std::string> calls{"execve", "execveat"};
+  ExpectEverywhere(RunCommand({}).out, calls, SECCOMP_RET_ALLOW);
+  ExpectEverywhere(RunCommand({"--handler", "exec"}).out, calls, SECCOMP_RET_USER_NOTIF);
+}
+
+TEST(ProfileCommand, TrapsThemOnTopOfAProfileThatAllowsOrRefuses) {
+  const std::string base = WriteFile("exec.json",
+                                     R"({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+                                         {"names": ["execve", "read"], "action": "SCMP_ACT_ALLOW"},
+                                         {"names": ["execveat"], "action": "SCMP_ACT_ALLOW",
+                                          "args": [{"index": 4, "value": 0, "op": "SCMP_CMP_EQ"}]}]})");
+  const CommandOutcome outcome = RunCommand({"--base", base, "--handler", "exec"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  const Program program = CompileProfileAsRunc(outcome.out);
+  const auto action = [&](const char* name, const std::vector<uint64_t>& args) {
+    return Trio::Action(program, NumbersOf(name).front(), args);
+  };
+  EXPECT_EQ(action("execve", {}), SECCOMP_RET_USER_NOTIF);
+  EXPECT_EQ(action("execveat", {0, 0, 0, 0, 0}), SECCOMP_RET_USER_NOTIF);
+  EXPECT_EQ(action("execveat", {0, 0, 0, 0, 1}), SECCOMP_RET_ERRNO | EPERM);
+  EXPECT_EQ(action("read", {}), SECCOMP_RET_ALLOW);
+}
+
+TEST(ProfileCommand, LetsACallFailWithAllItsForms) {
+  const std::vector<std::string> forms{"chmod", "fchmod", "fchmodat"};
+  ExpectEverywhere(RunCommand({"--fail", "fchmod=EBADMSG"}).out, forms, SECCOMP_RET_ERRNO | EBADMSG);
+  ExpectEverywhere(RunCommand({"--fail", "chmod=7", "--handler", "exec"}).out, forms, SECCOMP_RET_ERRNO | 7);
+  ExpectEverywhere(RunCommand({"--fail", "chmod"}).out, forms, SECCOMP_RET_USER_NOTIF);
+  // It is in there for runtimes whose libseccomp knows it.
+  EXPECT_THAT(RunCommand({"--fail", "chmod"}).out, HasSubstr("\"fchmodat2\""));
+}
+
+TEST(ProfileCommand, FailsWhatAHandlerWouldServeWhereBothAreAskedFor) {
+  ExpectEverywhere(RunCommand({"--handler", "exec", "--fail", "execve=EACCES"}).out, {"execve", "execveat"},
+                   SECCOMP_RET_ERRNO | EACCES);
+}
+
+TEST(ProfileCommand, PutsSeveralWishesInLines) {
+  const CommandOutcome outcome = RunCommand({"--listener", "/run/shunt.sock", "--metadata",
+                                             "EXEC_PATTERN=/bin/true", "--metadata", "EXEC_DURATION=2s"});
+  EXPECT_EQ(Parse(outcome.out).listener_metadata, "shunt.traps=1\nEXEC_PATTERN=/bin/true\nEXEC_DURATION=2s");
+}
+
 TEST(ProfileCommand, TrapsGetsocknameIfPortsAreRenumbered) {
   const Program program = CompileProfileAsRunc(RunCommand({"--renumbered"}).out);
   EXPECT_EQ(Trio::Action(program, NumbersOf("getsockname").front(), {}), SECCOMP_RET_USER_NOTIF);
@@ -454,6 +507,11 @@ TEST(ProfileCommand, AnswersAMistakeWithOneLineAndStatus2) {
   expect({"--listener", "shunt.sock"}, "--listener: shunt.sock has to be an absolute path");
   expect({"--listener", "/" + std::string(107, 'x')}, "at most 107 bytes, this one has 108");
   expect({"--metadata", "x"}, "give --listener PATH too");
+  expect({"--handler", "exec", "--handler", "moutn"},
+         "--handler: there is no \"moutn\"; there are mkdir, exec");
+  expect({"--fail", "chmd"}, "--fail: \"chmd\" is no system call of this machine");
+  expect({"--fail", "chmod=EWHAT"}, "--fail chmod: \"EWHAT\" should be an errno");
+  expect({"--fail", "chmod="}, "--fail chmod: \"\" should be an errno");
   expect({"--caps", "NET-RAW"}, "\"NET-RAW\" is no capability");
 }
 
