@@ -115,7 +115,7 @@ int RunEngine(const Options& options, Shared& shared) {
   GuestOptions guest;
   guest.more_namespaces = CLONE_NEWNS;
   guest.accelerator.affinity = options.pin ? Affinity::kPin : Affinity::kFloat;
-  if (options.arm != "native") guest.also_trapped = {"mkdir"};
+  if (options.arm != "native") guest.traps = {{"mkdir", {}}};
   if (options.arm == "inside") guest.policy.mkdir_suffix = "-x";
   if (options.arm == "refused") guest.policy.errors = {{"mkdir", kRefusal}};
   GuestContainer container(std::move(guest));

@@ -25,7 +25,7 @@ constexpr char kSuffix[] = "-made";
 GuestOptions Renaming() {
   GuestOptions options;
   options.policy.mkdir_suffix = kSuffix;
-  options.also_trapped = {"mkdir", "mkdirat"};
+  options.traps = {{"mkdir", {}}, {"mkdirat", {}}};
   options.more_namespaces = CLONE_NEWNS;
   return options;
 }

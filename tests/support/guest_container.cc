@@ -57,7 +57,7 @@ void Tell(int pipe_fd) {
 }
 
 // Keeps what has to outlive an engine, as the keeper does.
-class Custody final : public Custodian {
+class Custody final : public WorkerStarter {
  public:
   void HoldContainer(uint64_t its_key, std::span<const int> fds) override {
     key = its_key;
@@ -87,7 +87,6 @@ int WaitFor(pid_t child) {
 int GuestContainer::Run(const std::function<int()>& body) {
   std::vector<Trap> traps = Traps({.renumbered = true});
   traps.insert(traps.end(), options_.traps.begin(), options_.traps.end());
-  for (const std::string& syscall : options_.also_trapped) traps.push_back({syscall, {}});
   const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
   SHUNT_CHECK(program.ok());
   std::array<int, 2> down, up;

@@ -32,8 +32,7 @@ struct GuestOptions {
   std::function<void(pid_t)> meanwhile;
   // Asked as often: true, once, and the engine ends as it is, and another one takes over.
   std::function<bool()> engine_dies;
-  std::vector<std::string> also_trapped;  // system calls, beside those of the socket handlers
-  int more_namespaces = 0;                // CLONE_NEW...
+  int more_namespaces = 0;  // CLONE_NEW...
   AcceleratorOptions accelerator{};
 };
 

@@ -11,7 +11,7 @@
 
 namespace shunt {
 
-class WorkerStarter final : public Custodian {
+class WorkerStarter : public Custodian {
  public:
   // Ends those that are left.
   ~WorkerStarter() override;
