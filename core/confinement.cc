@@ -232,6 +232,7 @@ constexpr int kWorker[] = {
     SCMP_SYS(fchdir),    SCMP_SYS(chroot),    SCMP_SYS(capset),        SCMP_SYS(setgroups),
     SCMP_SYS(setresuid), SCMP_SYS(setresgid), SCMP_SYS(setfsuid),      SCMP_SYS(setfsgid),
     SCMP_SYS(umask),     SCMP_SYS(mkdirat),   SCMP_SYS(timer_create),  SCMP_SYS(setsockopt),
+    SCMP_SYS(pread64),   SCMP_SYS(chdir),
 };
 
 // What only an intruder calls. Fatal.
