@@ -37,7 +37,8 @@ struct WorkRequest {
   uint64_t call = 0;         // the notification's id
   pid_t tid = 0;             // the caller, as we see it
   uint32_t deed = 0;         // which of the handlers' deeds (handlers/deeds.h)
-  uint64_t fingerprint = 0;  // of the call's registers
+  uint64_t registers = 0;    // a fingerprint of the call's
+  uint64_t fingerprint = 0;  // the same with `text`: tells a restarted call from another one of the thread
   // The work was begun before and its worker died, or a signal kept the answer from the caller: what would be
   // the work of this very call counts as such if it is found done.
   bool may_be_done = false;
@@ -46,6 +47,7 @@ struct WorkRequest {
   // Up to four strings of the caller's, one behind the other, each with its NUL.
   static constexpr size_t kStrings = 4;
   std::array<uint32_t, kStrings> offsets{};
+  uint32_t text_size = 0;
   std::array<char, kStrings * PATH_MAX> text;
 
   const char* string(size_t index) const { return text.data() + offsets[index]; }

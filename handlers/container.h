@@ -131,6 +131,8 @@ class Container final : public Guest {
   net::SpareSockets home4, home6;
 
  private:
+  const Desk& DeskOf(const JournalRecord& record) const;
+
   struct FailingCall {
     SyscallNumber number;
     int error;
