@@ -374,13 +374,14 @@ class Memory(Scenario):
 
 
 class Fairness(Scenario):
-    """`hogs` and `none` make no trapped call: the first says what a busy machine costs without any engine's doing."""
+    """`hogs`, `mappers` and `none` make no trapped call: the first two say what a busy machine costs without any engine's
+    doing."""
     title = "a calm container's connect beside another container on the same engine, which floods it"
-    arms = ["none", "connects", "waits", "epolls", "hogs", "starved"]
+    arms = ["none", "connects", "waits", "epolls", "hogs", "starved", "mappers", "mappings"]
     metrics = {"calm p50": ("us", "lower"), "calm p99": ("us", "lower"), "flood": ("calls/s", "higher")}
 
     def base(self, arm):
-        return {"none": None, "starved": "hogs"}.get(arm, "none")
+        return {"none": None, "starved": "hogs", "mappings": "mappers"}.get(arm, "none")
 
     def prepare(self):
         self.port = self.stage.echo_server("quiet")

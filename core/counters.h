@@ -18,7 +18,7 @@ namespace shunt {
   X(answered, "notifications answered")                                                    \
   X(gone, "targets that left before they were answered")                                   \
   X(continued, "calls that the kernel ran as if they had not been trapped")                \
-  X(stalled, "waits for a target that got no CPU in time")                                 \
+  X(stalled, "waits for a target that got no CPU in time, or held up its memory")          \
   X(no_slot, "calls that could not wait because every task slot was taken")                \
   X(waits_begun, "calls that waited inside the engine")                                    \
   X(waits_ended, "calls that have stopped waiting inside the engine")                      \
