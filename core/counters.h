@@ -33,7 +33,8 @@ namespace shunt {
   X(kept_error, "sockets left on the ordinary path: something failed in the engine")       \
   X(shared_lost, "sockets whose other holder could not be found after a swap")             \
   X(epolls_migrated, "epoll registrations carried over to the new socket")                 \
-  X(unreadable, "calls whose memory or descriptors we may not look at")
+  X(unreadable, "calls whose memory or descriptors we may not look at")                    \
+  X(exchanged, "sockets exchanged for another file meanwhile: ends acceleration")
 
 enum class Counter : uint8_t {
 #define SHUNT_COUNTER_NAME(name, text) name,

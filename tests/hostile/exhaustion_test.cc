@@ -142,7 +142,8 @@ int CallsWithoutACpu() {
 }
 
 // Changes the mappings of its memory without a pause, each time for as long as a page table with entries for
-// gigabytes takes (all of the one page of zeros), and connects meanwhile.
+// gigabytes takes (all of the one page of zeros), and connects meanwhile: to where nothing has to be
+// installed for, so that its memory is all that the engine can wait for.
 int ConnectsWhileItsMappingsChange() {
   constexpr size_t kBytes = size_t{4} << 30;
   void* const memory = mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -156,12 +157,26 @@ int ConnectsWhileItsMappingsChange() {
       mprotect(memory, kBytes, PROT_READ);
     }
   }).detach();
-  for (;;) Connect(Tcp(AF_INET, SOCK_NONBLOCK).get(), To(kHost, kRefusedPort));
+  for (;;) Connect(Tcp(AF_INET, SOCK_NONBLOCK).get(), To("127.0.0.1", kRefusedPort));
 }
 
 int DoesNothing() {
   pause();
   return 0;
+}
+
+// Exchanges a socket for another file under the engine's hands, for ever.
+int ExchangesItsSocket() {
+  const Fd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const Fd socket = Tcp(AF_INET, SOCK_NONBLOCK);
+  const Fd spot(dup(null.get()));
+  std::thread([&] {
+    for (;;) {
+      dup2(socket.get(), spot.get());
+      dup2(null.get(), spot.get());
+    }
+  }).detach();
+  for (;;) Connect(spot.get(), To(kHost, kRefusedPort));
 }
 
 // Keeps thousands of epolls, and a socket in each of them.
@@ -279,6 +294,11 @@ TEST_F(Exhaustion, MappingsThatChangeWithoutAPause) {
   kill(hostile, SIGKILL);
   EXPECT_EQ(fleet.Join(hostile, kWorkTimeoutMs), Fleet::kKilled);
   Work(fleet, "afterwards");
+}
+
+TEST_F(Exhaustion, ASocketThatIsExchangedUnderTheEnginesHandsIsCounted) {
+  WorkBeside(
+      ExchangesItsSocket, [](Fleet& fleet) { return fleet.Counted(Counter::exchanged) > 0; }, /*reactors=*/1);
 }
 
 TEST_F(Exhaustion, ThousandsOfEpolls) {
