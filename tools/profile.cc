@@ -216,6 +216,7 @@ struct ProfileOptions {
   std::vector<std::string> failing;  // SYSCALL or SYSCALL=ERRNO
   std::string capabilities;
   bool renumbered = false;
+  bool wait_killable = false;
 };
 
 int Complain(const std::string& line) {
@@ -314,6 +315,15 @@ std::string MetadataOf(const ProfileOptions& options) {
   return absl::StrJoin(items, options.metadata.size() > 1 ? "\n" : ";");
 }
 
+// Where a profile names no flags, runtimes set SPEC_ALLOW; one that names some gets just these.
+void AddWaitKillable(Profile& profile) {
+  const std::string flag = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+  if (!profile.has_flags) profile.flags = {"SECCOMP_FILTER_FLAG_SPEC_ALLOW"};
+  profile.has_flags = true;
+  if (std::find(profile.flags.begin(), profile.flags.end(), flag) == profile.flags.end())
+    profile.flags.push_back(flag);
+}
+
 int RunProfile(const ProfileOptions& options) {
   if (const absl::Status status = CheckOptions(options); !status.ok())
     return Complain(std::string(status.message()));
@@ -338,6 +348,7 @@ int RunProfile(const ProfileOptions& options) {
   if (!profile->listener_metadata.empty() && profile->listener_path.empty()) {
     return Complain("--metadata: runtimes refuse metadata without a listener; give --listener PATH too");
   }
+  if (options.wait_killable) AddWaitKillable(*profile);
   if (!refused.empty()) {
     std::cerr << "shunt profile: " << options.base << " refuses " << absl::StrJoin(refused, ", ")
               << ": what it refuses stays refused and is not accelerated\n";
@@ -444,6 +455,8 @@ void AddProfileCommand(CLI::App& app, int& exit_status) {
       ->type_name("CAP,...");
   command->add_flag("--renumbered", options->renumbered,
                     "A port is published under another number: getsockname must show the container's");
+  command->add_flag("--wait-killable", options->wait_killable,
+                    "No signal but a fatal one interrupts a call that the agent has received");
   command->callback([options, &exit_status] { exit_status = RunProfile(*options); });
 }
 

@@ -186,7 +186,7 @@ class AgentSocketTest(unittest.TestCase):
         tasks = [(engine, task) for task in os.listdir(f"/proc/{engine}/task")]
         self.assertGreater(len(tasks), 2)
         tasks.append((agent.process.pid, agent.process.pid))  # the keeper
-        most = sum(1 << bit for bit in (10, 19, 21, 39))  # those of core/confinement.cc
+        most = sum(1 << bit for bit in (5, 10, 19, 21, 39))  # those of core/confinement.cc
         for pid, task in tasks:
             with open(f"/proc/{pid}/task/{task}/status", encoding="utf-8") as file:
                 status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
@@ -195,6 +195,7 @@ class AgentSocketTest(unittest.TestCase):
             self.assertEqual(int(status["CapInh"], 16), 0)
             if task != str(engine):
                 self.assertFalse(int(status["CapEff"], 16) & 1 << 21, "only the control thread enters networks")
+                self.assertFalse(int(status["CapEff"], 16) & 1 << 5, "only the control thread kills containers")
 
 
 def main():

@@ -445,6 +445,13 @@ std::string WriteFile(const std::string& name, const std::string& text) {
   return path;
 }
 
+TEST(ProfileCommand, AddsWaitKillableToTheFlagsThatRuntimesWouldSet) {
+  const CommandOutcome outcome = RunCommand({"--listener", "/run/s.sock", "--wait-killable"});
+  EXPECT_EQ(Parse(outcome.out).flags, (std::vector<std::string>{"SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+                                                                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}));
+  EXPECT_FALSE(Parse(RunCommand({"--listener", "/run/s.sock"}).out).has_flags);
+}
+
 TEST(ProfileCommand, PrintsAProfileWithTheListenerAndItsMetadata) {
   const CommandOutcome outcome = RunCommand({"--listener", "/run/shunt.sock", "--metadata", "pod=\"x\""});
   EXPECT_EQ(outcome.status, 0);
