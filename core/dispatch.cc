@@ -7,11 +7,6 @@
 #include "core/filter.h"
 
 namespace shunt {
-namespace {
-
-constexpr uint32_t kX32Bit = 0x40000000;
-
-}  // namespace
 
 // The numbers are those that the filter traps, so that the two cannot disagree.
 Dispatch::Dispatch(std::span<const Route> routes, Handler other) : other_(other) {

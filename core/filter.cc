@@ -52,7 +52,6 @@ constexpr std::pair<const char*, uint32_t> kI386SocketCalls[] = {
 constexpr std::pair<const char*, uint32_t> kNewerCalls[] = {{"fchmodat2", 452},     {"setxattrat", 463},
                                                             {"getxattrat", 464},    {"listxattrat", 465},
                                                             {"removexattrat", 466}, {"open_tree_attr", 467}};
-constexpr uint32_t kX32Bit = 0x40000000;
 
 std::optional<uint32_t> NumberOf(const std::string& syscall, const Abi& abi) {
   if (abi.scmp_arch == SCMP_ARCH_X86) {

@@ -61,7 +61,8 @@ absl::StatusOr<std::vector<sock_filter>> BuildFilter(const std::vector<Trap>& tr
                                                      const std::vector<Deny>& denies);
 
 // The pairs (AUDIT_ARCH_..., number) that BuildFilter covers `syscall` with; none if this machine does not
-// have it. An x32 number contains bit 30.
+// have it. An x32 number contains kX32Bit.
+inline constexpr uint32_t kX32Bit = 0x40000000;
 struct SyscallNumber {
   uint32_t audit_arch;
   uint32_t number;
