@@ -136,7 +136,7 @@ Reply ToReply(const WorkResult& result) {
 
 // What the worker has sent, or could not send.
 Reply Sent(Call& call, const WorkResult& result) {
-  if (result.send_error == 0) return Reply::Sent();
+  if (result.send_error == 0) return Reply::Sent(result.value < 0 ? static_cast<int>(-result.value) : 0);
   if (result.value >= 0)
     ContainerOf(call).facts.lost_replies.Note(call.notification.tid, FingerprintOf(call.notification),
                                               ToReply(result));
