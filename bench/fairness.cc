@@ -17,6 +17,9 @@
 //   starved   connects from threads of the lowest priority, beside threads that take every CPU: what the
 //             kernel has to do in the caller takes long
 //   hogs      no call at all, only the threads that take every CPU, for comparison with the last
+//   mappings  connects from 4 threads, beside 4 threads that map and unmap 256 MiB each without a pause: the
+//             memory of a program whose mappings change cannot be read
+//   mappers   no call at all, only the threads that map and unmap, for comparison with the last
 // --flood-nice is the priority (nice value) of the other one's threads: at 19 they leave the CPUs to whoever
 // wants them, and what is left of the difference is the engine's doing. Prints one JSON object (times in
 // nanoseconds). Exit status 0; 1 and one line if it could not be measured.
@@ -64,6 +67,7 @@ namespace {
 
 constexpr size_t kMostSamples = 200'000;
 constexpr uint16_t kRefusedPort = 9;
+constexpr int kMappers = 4;  // and as many that connect beside them
 
 [[noreturn]] void Die(const std::string& what) {
   std::fprintf(stderr, "fairness: %s\n", what.c_str());
@@ -137,9 +141,22 @@ void TakeEveryCpu(std::vector<std::thread>& threads) {
   }
 }
 
+void MapAndUnmap(std::vector<std::thread>& threads) {
+  for (int i = 0; i < kMappers; ++i) {
+    threads.emplace_back([] {
+      for (;;) {
+        constexpr size_t kBytes = size_t{256} << 20;
+        void* const memory =
+            mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        if (memory != MAP_FAILED) munmap(memory, kBytes);
+      }
+    });
+  }
+}
+
 void FloodOnce(std::string_view kind, const sockaddr_in& refused, const sockaddr_in& silent) {
   const bool watched = kind == "epolls" || kind == "tables";
-  const Fd fd = Tcp(watched ? SOCK_NONBLOCK : 0);
+  const Fd fd = Tcp(watched || kind == "mappings" ? SOCK_NONBLOCK : 0);
   const Fd epoll(watched ? epoll_create1(0) : -1);
   if (watched) Watch(epoll, fd);
   if (kind == "waits") {
@@ -172,7 +189,11 @@ void Flood(const Options& options, Shared& shared) {
   std::vector<std::thread> threads;
   const bool starved = options.flood == "starved";
   if (starved || options.flood == "hogs") TakeEveryCpu(threads);
-  for (int i = 0; i < options.threads && options.flood != "hogs"; ++i) {
+  const bool maps = options.flood == "mappings";
+  if (maps || options.flood == "mappers") MapAndUnmap(threads);
+  const bool calls = options.flood != "hogs" && options.flood != "mappers";
+  const int callers = maps ? kMappers : options.threads;
+  for (int i = 0; i < callers && calls; ++i) {
     threads.emplace_back([&, starved] {
       const sched_param none{};
       if (starved) sched_setscheduler(0, SCHED_IDLE, &none);
@@ -328,9 +349,10 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
         return "see the first lines of bench/fairness.cc";
     }
   }
-  constexpr std::string_view kFloods[] = {"none", "connects", "waits", "epolls", "tables", "starved", "hogs"};
+  constexpr std::string_view kFloods[] = {"none",    "connects", "waits",    "epolls", "tables",
+                                          "starved", "hogs",     "mappings", "mappers"};
   if (std::find(std::begin(kFloods), std::end(kFloods), options.flood) == std::end(kFloods))
-    return "--flood is none, connects, waits, epolls, tables, starved or hogs";
+    return "--flood is none, connects, waits, epolls, tables, starved, hogs, mappings or mappers";
   if (options.count < 1 || options.count > kMostSamples) return "--count must be 1 to 200000";
   if (options.threads < 1 || options.threads > 1024) return "--threads must be 1 to 1024";
   if (options.peer.sin_port == 0 || options.peer.sin_addr.s_addr == 0)

@@ -374,14 +374,14 @@ class Memory(Scenario):
 
 
 class Fairness(Scenario):
-    """`hogs` and `none` make no trapped call: the first says what a busy machine costs without any engine's doing.
+    """`hogs`, `mappers` and `none` make no trapped call: the first two say what a busy machine costs without any engine's doing.
 
     -yielding: the flood's threads leave the CPUs to whoever wants them, so that the ratio is of the engine's work for
     them (which includes waits for such threads) and not of their own. -watched: an epoll watches the calm container's
     sockets, and one reactor serves both.
     """
     title = "a calm container's connect beside another container on the same engine, which floods it"
-    arms = ["none", "connects", "waits", "epolls", "tables", "hogs", "starved",
+    arms = ["none", "connects", "waits", "epolls", "tables", "hogs", "starved", "mappers", "mappings",
             "hogs-yielding", "connects-yielding", "epolls-yielding", "tables-yielding",
             "none-watched", "hogs-watched", "connects-watched", "epolls-watched", "tables-watched"]
     metrics = {"calm p50": ("us", "lower"), "calm p99": ("us", "lower"), "flood": ("calls/s", "higher")}
@@ -390,7 +390,7 @@ class Fairness(Scenario):
         flood, _, manner = arm.partition("-")
         if manner == "watched":
             return None if flood == "none" else "none-watched"
-        return {"none": None, "starved": "hogs"}.get(flood, "none")
+        return {"none": None, "starved": "hogs", "mappings": "mappers"}.get(flood, "none")
 
     def prepare(self):
         self.port = self.stage.echo_server("quiet")

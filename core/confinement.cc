@@ -164,9 +164,10 @@ constexpr int kEngine[] = {
     SCMP_SYS(epoll_wait),
     SCMP_SYS(epoll_pwait),
     SCMP_SYS(timerfd_settime),
-    // Waits for targets end (core/patience.h).
+    // Waits for targets end, or are charged (core/patience.h).
     SCMP_SYS(timer_settime),
     SCMP_SYS(timer_delete),
+    SCMP_SYS(getrusage),
     // Notifications are requests of ioctl. All requests: to look at them would cost each call.
     SCMP_SYS(ioctl),
     // Twins, runtimes' connections, netlink, the lock server.
@@ -232,6 +233,7 @@ constexpr int kWorker[] = {
     SCMP_SYS(fchdir),    SCMP_SYS(chroot),    SCMP_SYS(capset),        SCMP_SYS(setgroups),
     SCMP_SYS(setresuid), SCMP_SYS(setresgid), SCMP_SYS(setfsuid),      SCMP_SYS(setfsgid),
     SCMP_SYS(umask),     SCMP_SYS(mkdirat),   SCMP_SYS(timer_create),  SCMP_SYS(setsockopt),
+    SCMP_SYS(pread64),   SCMP_SYS(chdir),
 };
 
 // What only an intruder calls. Fatal.

@@ -18,7 +18,7 @@ namespace shunt {
   X(answered, "notifications answered")                                                    \
   X(gone, "targets that left before they were answered")                                   \
   X(continued, "calls that the kernel ran as if they had not been trapped")                \
-  X(stalled, "waits for a target that got no CPU in time")                                 \
+  X(stalled, "waits for a target that got no CPU in time, or held up its memory")          \
   X(no_slot, "calls that could not wait because every task slot was taken")                \
   X(waits_begun, "calls that waited inside the engine")                                    \
   X(waits_ended, "calls that have stopped waiting inside the engine")                      \
@@ -33,7 +33,8 @@ namespace shunt {
   X(kept_error, "sockets left on the ordinary path: something failed in the engine")       \
   X(shared_lost, "sockets whose other holder could not be found after a swap")             \
   X(epolls_migrated, "epoll registrations carried over to the new socket")                 \
-  X(unreadable, "calls whose memory or descriptors we may not look at")
+  X(unreadable, "calls whose memory or descriptors we may not look at")                    \
+  X(exchanged, "sockets exchanged for another file meanwhile: ends acceleration")
 
 enum class Counter : uint8_t {
 #define SHUNT_COUNTER_NAME(name, text) name,

@@ -37,7 +37,8 @@ struct WorkRequest {
   uint64_t call = 0;         // the notification's id
   pid_t tid = 0;             // the caller, as we see it
   uint32_t deed = 0;         // which of the handlers' deeds (handlers/deeds.h)
-  uint64_t fingerprint = 0;  // of the call's registers
+  uint64_t registers = 0;    // a fingerprint of the call's
+  uint64_t fingerprint = 0;  // the same with `text`: tells a restarted call from another one of the thread
   // The work was begun before and its worker died, or a signal kept the answer from the caller: what would be
   // the work of this very call counts as such if it is found done.
   bool may_be_done = false;
@@ -46,6 +47,7 @@ struct WorkRequest {
   // Up to four strings of the caller's, one behind the other, each with its NUL.
   static constexpr size_t kStrings = 4;
   std::array<uint32_t, kStrings> offsets{};
+  uint32_t text_size = 0;
   std::array<char, kStrings * PATH_MAX> text;
 
   const char* string(size_t index) const { return text.data() + offsets[index]; }
@@ -63,9 +65,9 @@ struct WorkResult {
 // On pages of its own, so that a worker maps its desk and nothing else of the container's memory.
 struct alignas(4096) Desk {
   std::atomic<DeskState> state = DeskState::kFree;
-  std::atomic<pid_t> tid = 0;       // of the call that is on it, while it is not free
-  std::atomic<pid_t> given_by = 0;  // the engine whose call it is
-  std::atomic<bool> hurry = false;  // the reactor waits for a knock
+  std::atomic<pid_t> tid = 0;          // of the call that is on it, while it is not free
+  std::atomic<uint64_t> given_by = 0;  // which of the container's engines (Container::incarnation)
+  std::atomic<bool> hurry = false;     // the reactor waits for a knock
   WorkRequest request;
   WorkResult result;
 };

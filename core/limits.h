@@ -30,12 +30,17 @@ inline constexpr size_t kTaskSlotBytes = 2048;
 // Slots that one container may hold: a quarter, so that it takes four hostile ones to make others wait.
 inline constexpr size_t kTaskSlotsPerListener = kTaskSlots / 4;
 
-// A container whose targets get no CPU when something is to be installed in them costs its reactor a wait for
-// each (core/patience.h). It may cost this share of the reactor's time, 1 / N, after having cost this many
-// nanoseconds at once; then the reactor rests from it. The share is small enough not to show in the 99th
-// percentile of others, and the start large enough for a machine that is only busy.
+// A container whose targets get no CPU when something is to be installed in them, or whose memory cannot be
+// read while its mappings are changed, costs its reactor a wait for each (core/patience.h). It may cost this
+// share of the reactor's time, 1 / N, after having cost this many nanoseconds at once; then the reactor rests
+// from it. The share is small enough not to show in the 99th percentile of others, and the start large enough
+// for a machine that is only busy.
 inline constexpr int64_t kStallShare = 64;
 inline constexpr int64_t kStallBurst = 16'000'000;
+
+// What one wait is charged at most, in nanoseconds. A longer one is more likely an engine that was stopped or
+// frozen itself, for which no container shall rest for hours.
+inline constexpr int64_t kLongestStall = 1'000'000'000;
 
 // How often a call is tried whose target gets no CPU before the kernel is left to deal with it.
 inline constexpr uint32_t kStallsPerCall = 64;

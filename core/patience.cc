@@ -2,11 +2,15 @@
 #include "core/patience.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <utility>
+
+#include "core/limits.h"
 
 namespace shunt {
 namespace {
@@ -14,6 +18,19 @@ namespace {
 constexpr uint32_t kIdleTicks = 4;
 
 thread_local Patience* of_this_thread = nullptr;
+
+int64_t Now() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
+// How often the calling thread has gone to sleep by itself. That somebody else got its CPU does not count.
+int64_t Sleeps() {
+  rusage usage{};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
+}
 
 }  // namespace
 
@@ -48,8 +65,8 @@ bool Patience::Limited() {
   return of_this_thread != nullptr && of_this_thread->limited_ && of_this_thread->has_timer_;
 }
 
-uint32_t Patience::TakeStalls() {
-  return std::exchange(stalls_, 0);
+Patience::Stalls Patience::TakeStalls() {
+  return std::exchange(stalls_, {});
 }
 
 void Patience::SetTimer(int64_t interval_ns) {
@@ -88,8 +105,30 @@ Patience::Wait::~Wait() {
 
 bool Patience::Wait::Over() const {
   if (patience_ == nullptr || patience_->ticks_.load(std::memory_order_relaxed) < kTicks) return false;
-  ++patience_->stalls_;
+  ++patience_->stalls_.count;
+  patience_->stalls_.nanoseconds += kTicks * kTick;
   return true;
+}
+
+Patience::Access::Access() : patience_(Limited() ? of_this_thread : nullptr) {
+  if (patience_ == nullptr) return;
+  begin_ = Now();
+  if (begin_ < patience_->suspicious_until_) sleeps_ = Sleeps();
+}
+
+Patience::Access::~Access() {
+  if (patience_ == nullptr) return;
+  const int64_t end = Now();
+  if (end - begin_ < kTick) return;
+  const int saved = errno;
+  const int64_t took = std::min(end - begin_, limits::kLongestStall);
+  // What is not looked at is free, so twice as long as the rest that such a wait would cost.
+  patience_->suspicious_until_ = std::max(patience_->suspicious_until_, end + 2 * limits::kStallShare * took);
+  if (sleeps_ >= 0 && Sleeps() != sleeps_) {
+    ++patience_->stalls_.count;
+    patience_->stalls_.nanoseconds += took;
+  }
+  errno = saved;
 }
 
 }  // namespace shunt

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// NumberBehind: see proc_text.h.
-
 #include "core/proc_text.h"
 
 #include <charconv>
 #include <cstddef>
+#include <cstring>
 #include <system_error>
 
 namespace shunt {
@@ -31,6 +30,21 @@ std::optional<uint64_t> StartTime(std::string_view stat) {
   if (at == std::string_view::npos) return std::nullopt;
   stat.remove_prefix(at + 1);
   return NumberBehind(stat, "");
+}
+
+std::span<char> PiecewiseLines::Room() {
+  size_ -= returned_;
+  std::memmove(text_.data(), text_.data() + returned_, size_);
+  returned_ = 0;
+  if (size_ == text_.size()) size_ = kBeginning;
+  return std::span(text_).subspan(size_);
+}
+
+std::string_view PiecewiseLines::Add(size_t size) {
+  size_ += size;
+  const std::string_view text(text_.data(), size_);
+  returned_ = text.rfind('\n') + 1;  // 0 if there is none
+  return text.substr(0, returned_);
 }
 
 }  // namespace shunt

@@ -6,8 +6,11 @@
 
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 namespace shunt {
@@ -20,5 +23,23 @@ std::optional<uint64_t> NumberBehind(std::string_view text, std::string_view lab
 // When a task began, out of its /proc/PID/stat: clock ticks since the machine did. Its name, which stands in
 // there, may hold blanks and brackets.
 std::optional<uint64_t> StartTime(std::string_view stat);
+
+// The lines of a text that comes in pieces: /proc/PID/status has no largest size, for a process can be in
+// 65536 groups. A line that there is no room for loses its middle.
+class PiecewiseLines {
+ public:
+  // Where the next piece is to be put; never empty.
+  std::span<char> Room();
+  // `size` bytes of a piece have been put there. The lines that have become whole by it; good until Room().
+  std::string_view Add(size_t size);
+
+ private:
+  // Of a line without an end this much is kept, so that it does not pass for another one.
+  static constexpr size_t kBeginning = 64;
+
+  std::array<char, 4096> text_;
+  size_t size_ = 0;      // of what is kept
+  size_t returned_ = 0;  // of that, what the caller has got
+};
 
 }  // namespace shunt

@@ -191,9 +191,15 @@ void Reactor::Complete(const Completion& completion) {
       config_.bench->OnWake();
       ring_->PollOnce(config_.bench->wake_fd(), POLLIN, Pack(nullptr, Tag::kBench));
       break;
-    case Tag::kRested:
-      Arm(Unpack<Seat>(completion.tag));
+    case Tag::kRested: {
+      Seat& seat = Unpack<Seat>(completion.tag);
+      if (completion.result > 0) {
+        Serve(seat, completion.result);
+      } else {
+        Arm(seat);
+      }
       break;
+    }
     case Tag::kIgnored:
       break;
   }
@@ -374,13 +380,12 @@ void Reactor::Count(int more) {
   patience_.Limit(listeners_ > 1);
 }
 
-// Charges a container with the waits for its targets that have just been given up.
+// Charges a container with the waits for its targets that have just been given up, or were long.
 void Reactor::Settle(Seat& seat) {
-  const uint32_t stalls = patience_.TakeStalls();
-  if (stalls == 0) return;
-  for (uint32_t i = 0; i < stalls; ++i) counters_.Add(Counter::stalled);
-  constexpr int64_t kEach = Patience::kTicks * Patience::kTick * limits::kStallShare;
-  seat.settled_at = std::max(seat.settled_at, Now()) + stalls * kEach;
+  const Patience::Stalls stalls = patience_.TakeStalls();
+  if (stalls.count == 0) return;
+  for (uint32_t i = 0; i < stalls.count; ++i) counters_.Add(Counter::stalled);
+  seat.settled_at = std::max(seat.settled_at, Now()) + stalls.nanoseconds * limits::kStallShare;
 }
 
 // How long nothing shall be begun for it, in nanoseconds.
@@ -414,7 +419,9 @@ Task Reactor::TryAgain(Call call) {
 void Reactor::Arm(Seat& seat) {
   if (const int64_t rest = RestFrom(seat); rest > 0) {
     seat.rest = ToTimespec(rest);
-    ring_->Timer(&seat.rest, Pack(&seat, Tag::kRested));
+    // A rest may last for minutes; the listener's end, which needs no asking for, is noticed all the same.
+    ring_->PollWithTimeout(seat.served->listener.fd(), 0, &seat.rest, Pack(&seat, Tag::kRested),
+                           Pack(nullptr, Tag::kIgnored));
     return;
   }
   ring_->PollOnce(seat.served->listener.fd(), POLLIN, Pack(&seat, Tag::kListener));

@@ -16,7 +16,9 @@
 // first, so a call of theirs waits for one call of each other container at most, and for one of a flooding
 // one only if that had begun already. A wait for a target that gets no CPU ends after two milliseconds
 // (core/patience.h); the call is put off, and what such waits cost is paid back: the reactor rests from that
-// container for kStallShare times as long. With only one listener there is nobody to protect, and no limit.
+// container for kStallShare times as long. One for a target's memory, which the target's program holds up by
+// changes of its mappings, cannot be ended, but is paid back as well. With only one listener there is nobody
+// to protect, and no limit.
 //
 // What holds:
 //  1. Nobody receives from a listener without having seen POLLIN since the last RECV: its reactor by its own

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "core/patience.h"
 #include "core/proc_text.h"
 
 // Linux 6.9: a pidfd for one thread. Its value is that of O_EXCL, by definition.
@@ -56,6 +57,7 @@ Result<Fd> OpenLeader(pid_t tid) {
 Result<size_t> Target::ReadMemory(uint64_t address, std::span<std::byte> into) const {
   iovec local{.iov_base = into.data(), .iov_len = into.size()};
   iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = into.size()};
+  const Patience::Access access;
   const ssize_t got = process_vm_readv(tid_, &local, 1, &remote, 1, 0);
   if (got < 0) return FailErrno();
   return static_cast<size_t>(got);
@@ -64,6 +66,7 @@ Result<size_t> Target::ReadMemory(uint64_t address, std::span<std::byte> into) c
 Result<size_t> Target::WriteMemory(uint64_t address, std::span<const std::byte> from) const {
   iovec local{.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
   iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = from.size()};
+  const Patience::Access access;
   const ssize_t put = process_vm_writev(tid_, &local, 1, &remote, 1, 0);
   if (put < 0) return FailErrno();
   return static_cast<size_t>(put);

@@ -87,7 +87,7 @@ int Inside::Place::directory() const {
 }
 
 Result<Fd> Inside::OpenOfCaller(const char* what, int flags) const {
-  Fd fd(openat(caller_, what, flags | O_CLOEXEC));
+  Fd fd(openat(caller_.directory.get(), what, flags | O_CLOEXEC));
   if (!fd.valid()) return FailErrno();
   return fd;
 }
@@ -114,14 +114,9 @@ Result<Fd> Inside::OpenOfProcess(const char* what) {
 // What the caller is, at this moment.
 Result<void> Inside::LookUp(Identity& identity) {
   static std::array<char, 16384> text;
-  const Result<Fd> status = OpenOfCaller("status", O_RDONLY);
-  if (!status) return tl::unexpected(status.error());
-  size_t size = 0;
-  for (ssize_t got = 1; got > 0 && size < text.size(); size += static_cast<size_t>(got)) {
-    got = read(status->get(), text.data() + size, text.size() - size);
-    if (got < 0) return FailErrno();
-  }
-  const std::string_view all(text.data(), size);
+  const ssize_t size = pread(caller_.status.get(), text.data(), text.size(), 0);
+  if (size <= 0) return Fail(size < 0 ? errno : ESRCH);
+  const std::string_view all(text.data(), static_cast<size_t>(size));
   const Result<PidNumbers> pids = ParsePidNumbers(all);
   if (!pids) return tl::unexpected(pids.error());
   pids_ = *pids;
@@ -129,9 +124,7 @@ Result<void> Inside::LookUp(Identity& identity) {
 }
 
 Result<void> Inside::EnterRoot() {
-  const Result<Fd> root = OpenOfCaller("root", O_PATH | O_DIRECTORY);
-  if (!root) return tl::unexpected(root.error());
-  if (fchdir(root->get()) != 0 || chroot(".") != 0) return FailErrno();
+  if (fchdir(caller_.directory.get()) != 0 || chroot("root") != 0 || chdir("/") != 0) return FailErrno();
   return {};
 }
 
@@ -235,21 +228,19 @@ class Worker {
   Guise guise_;
   Desk& desk_;
   const uint64_t user_, mount_;
-  // The directory of the last caller in /proc. It is that thread's for ever: if another one has its number by
-  // now, nothing is in there any more.
-  Fd caller_;
-  pid_t caller_tid_ = 0;
+  Inside::Caller caller_;  // the last one
   Identity identity_;
 };
 
 // Returns the caller's user namespace; 0: there is no such thread.
 uint64_t Worker::FindCaller(pid_t tid) {
-  if (tid == caller_tid_) {
-    if (const uint64_t user = NamespaceOf(caller_.get(), "ns/user"); user != 0) return user;
+  if (tid == caller_.tid) {
+    if (const uint64_t user = NamespaceOf(caller_.directory.get(), "ns/user"); user != 0) return user;
   }
-  caller_.reset(openat(proc_.get(), CallerPath(tid, "").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  caller_tid_ = tid;
-  return NamespaceOf(caller_.get(), "ns/user");
+  caller_.tid = tid;
+  caller_.directory.reset(openat(proc_.get(), CallerPath(tid, "").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  caller_.status.reset(openat(caller_.directory.get(), "status", O_RDONLY | O_CLOEXEC));
+  return NamespaceOf(caller_.directory.get(), "ns/user");
 }
 
 int64_t Worker::Do(std::span<const Deed> deeds) {
@@ -261,10 +252,10 @@ int64_t Worker::Do(std::span<const Deed> deeds) {
   // Whatever is found here has been so with the caller if it still waits when the deed begins: its number was
   // not given away meanwhile.
   result.user_namespace = FindCaller(request.tid);
-  Inside inside(proc_.get(), caller_.get(), listener_, guise_, desk_);
+  Inside inside(proc_.get(), caller_, listener_, guise_, desk_);
   result.elsewhere = result.user_namespace != user_;
   if (deed.on_mounts || result.elsewhere) {
-    result.mount_namespace = NamespaceOf(caller_.get(), "ns/mnt");
+    result.mount_namespace = NamespaceOf(caller_.directory.get(), "ns/mnt");
     result.elsewhere = result.elsewhere || result.mount_namespace != mount_;
   }
   if (result.elsewhere) return -EPERM;
@@ -295,9 +286,16 @@ void Worker::Serve(std::span<const Deed> deeds) {
   if (timer_create(CLOCK_MONOTONIC, &by_force, &timer) != 0) _exit(1);
   itimerspec longest{};
   longest.it_value.tv_sec = kLongestDeed.count();
+  timespec armed{};
   for (;;) {
     WaitForKnock();
-    timer_settime(timer, 0, &longest, nullptr);
+    // Not each time: the limit need not be exact.
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (now.tv_sec - armed.tv_sec > kLongestDeed.count() / 10) {
+      timer_settime(timer, 0, &longest, nullptr);
+      armed = now;
+    }
     Work(deeds);
     if (desk_.hurry.exchange(false) || desk_.result.elsewhere) Knock();
   }

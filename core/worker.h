@@ -32,6 +32,7 @@
 namespace shunt {
 
 // A filesystem that somebody in the container serves may let us wait for ever; the call then fails with EIO.
+// Up to a tenth less, for the time is not set anew for each deed.
 inline constexpr std::chrono::seconds kLongestDeed{60};
 inline constexpr std::chrono::seconds kIdleWorker{30};
 // After an answer that nobody has looked at for so long it knocks.
@@ -90,7 +91,15 @@ class Inside {
 
  private:
   friend class Worker;
-  Inside(int proc, int caller, const Listener& listener, Guise& guise, Desk& desk)
+  // A thread in /proc, by descriptors that are that thread's for ever: if another one has its number by now,
+  // there is nothing behind them any more.
+  struct Caller {
+    pid_t tid = 0;
+    Fd directory;
+    Fd status;
+  };
+
+  Inside(int proc, const Caller& caller, const Listener& listener, Guise& guise, Desk& desk)
       : request_(desk.request),
         proc_(proc),
         caller_(caller),
@@ -106,8 +115,8 @@ class Inside {
   Result<Fd> Start(const char*& path, std::span<char> rewritten);
 
   const WorkRequest& request_;
-  int proc_;    // the /proc in which we see the caller
-  int caller_;  // its directory there
+  int proc_;  // the /proc in which we see the caller
+  const Caller& caller_;
   const Listener& listener_;
   Guise& guise_;
   Desk& desk_;

@@ -19,15 +19,12 @@
 #include <time.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
-#include <string_view>
 
-#include "core/proc_text.h"
 #include "core/task.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
 #include "handlers/homecoming.h"
+#include "handlers/pending_signals.h"
 #include "handlers/socket_call.h"
 #include "handlers/swap.h"
 #include "handlers/timed_call.h"
@@ -57,20 +54,6 @@ int64_t MonotonicNow() {
 // Nobody tells when a target that waits is killed, or called away by a signal, so it is looked after this
 // often. Else programs that are would fill their container's slots until their timeouts are over.
 constexpr int64_t kLookAfterNs = 50'000'000;
-
-// True if a signal waits to be delivered to the thread. Where its filter has WAIT_KILLABLE_RECV, the kernel
-// keeps signals back until we have answered, and a connect that waits would never be interrupted.
-bool SignalWaits(pid_t tid) {
-  std::array<char, 32> path;
-  std::snprintf(path.data(), path.size(), "/proc/%d/status", tid);
-  const Fd file(open(path.data(), O_RDONLY | O_CLOEXEC));
-  std::array<char, 4096> text;
-  const ssize_t size = file.valid() ? read(file.get(), text.data(), text.size()) : -1;
-  if (size <= 0) return false;
-  const auto set = [status = std::string_view(text.data(), static_cast<size_t>(size))](
-                       std::string_view label) { return NumberBehind(status, label, 16).value_or(0); };
-  return ((set("SigPnd:") | set("ShdPnd:")) & ~set("SigBlk:") & ~set("SigIgn:")) != 0;
-}
 
 // A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
 Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {

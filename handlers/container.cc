@@ -5,12 +5,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <ctime>
+
 #include "handlers/handlers.h"
 #include "handlers/side_call.h"
 #include "net/netns.h"
 
 namespace shunt {
 namespace {
+
+uint64_t NanosecondsNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
 
 // A socket that holds a port of the host in all families that it has.
 Fd HoldPort(uint16_t& port) {
@@ -61,6 +69,13 @@ absl::StatusOr<std::unique_ptr<SocketBench>> SocketBench::Create() {
   return bench;
 }
 
+Container::Container(std::string its_name, ContainerMemory its_memory)
+    : name(std::move(its_name)),
+      memory(std::move(its_memory)),
+      facts(memory.facts()),
+      workers{Workers(memory.desks().first(Workers::kMost)), Workers(memory.desks().last(Workers::kMost))},
+      incarnation(NanosecondsNow()) {}
+
 // Every name that this machine knows nothing of has been refused where the policy was made.
 void Container::Obey(Policy its_policy, RequestTimes* times) {
   policy = std::move(its_policy);
@@ -89,10 +104,14 @@ int Container::ErrorOf(uint32_t arch, int nr) const {
   return EPERM;  // not reached: who comes here comes by what Obey() has set
 }
 
+const Desk& Container::DeskOf(const JournalRecord& record) const {
+  return memory.desks()[static_cast<size_t>(record.number) % memory.desks().size()];
+}
+
 // What is under the descriptor now is what the restarted call will find.
 void Container::Unanswered(const JournalRecord& record, Stage reached, Target& caller, Reply reply) {
   if (reached == Stage::kWithWorker) {
-    facts.lost_replies.Note(caller.tid(), FingerprintOf(record.received.Read()), reply);
+    facts.lost_replies.Note(caller.tid(), DeskOf(record).request.fingerprint, reply);
     return;
   }
   if (record.number == kNoFile) {
@@ -111,11 +130,14 @@ void Container::LeftBehind(const JournalRecord& record) {
       facts.lost_replies.Note(record.received.Read().tid, record.inode, record.reply);
     return;
   }
-  const Desk& desk = memory.desks()[static_cast<size_t>(record.number) % memory.desks().size()];
+  const Desk& desk = DeskOf(record);
   const Notification call = record.received.Read();
-  if (desk.state.load(std::memory_order_acquire) < DeskState::kBegun || desk.request.call != call.id) return;
-  if (desk.state.load() == DeskState::kBegun || (desk.result.value >= 0 && desk.result.send_error != 0))
-    facts.lost_replies.Note(call.tid, FingerprintOf(call), Reply::Return(0));
+  const DeskState state = desk.state.load(std::memory_order_acquire);
+  if (state == DeskState::kFree || desk.request.call != call.id) return;
+  const bool answered = state == DeskState::kSent && desk.result.send_error == 0;
+  const bool done = state >= DeskState::kDone && desk.result.value >= 0;
+  if (!answered && (done || state == DeskState::kBegun || desk.request.may_be_done))
+    facts.lost_replies.Note(call.tid, desk.request.fingerprint, Reply::Return(0));
 }
 
 void SocketBench::OnWake() {

@@ -82,12 +82,7 @@ struct SideLane {
 
 class Container final : public Guest {
  public:
-  Container(std::string its_name, ContainerMemory its_memory)
-      : name(std::move(its_name)),
-        memory(std::move(its_memory)),
-        facts(memory.facts()),
-        workers{Workers(memory.desks().first(Workers::kMost)), Workers(memory.desks().last(Workers::kMost))} {
-  }
+  Container(std::string its_name, ContainerMemory its_memory);
 
   void Unanswered(const JournalRecord& record, Stage reached, Target& caller, Reply reply) override;
   void LeftBehind(const JournalRecord& record) override;
@@ -131,11 +126,16 @@ class Container final : public Guest {
   std::vector<PublishedPort> published;
   // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
   std::array<Workers, 2> workers;  // one for each of its reactors
+  // Tells what this engine has done about the container from what others have: when it began,
+  // CLOCK_MONOTONIC.
+  const uint64_t incarnation;
   WorkerSource* worker_source = nullptr;
   std::mutex home_mutex;
   net::SpareSockets home4, home6;
 
  private:
+  const Desk& DeskOf(const JournalRecord& record) const;
+
   struct FailingCall {
     SyscallNumber number;
     int error;

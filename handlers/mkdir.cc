@@ -39,6 +39,9 @@ std::optional<Reply> PrepareDirectory(Call& call, WorkRequest& request, uint64_t
     const std::string& suffix = *ContainerOf(call).policy.mkdir_suffix;
     if (size + suffix.size() >= PATH_MAX) return Reply::Fail(ENAMETOOLONG);
     std::memcpy(text + size, suffix.c_str(), suffix.size() + 1);
+    request.text_size = static_cast<uint32_t>(size + suffix.size());
+  } else {
+    request.text_size = static_cast<uint32_t>(*read);
   }
   request.offsets[0] = 0;
   request.directory = directory;

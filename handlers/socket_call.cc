@@ -64,14 +64,17 @@ std::optional<Fd> TakeIfSocket(const Call& call, int number, DescriptorInfo& inf
   return std::move(*taken);
 }
 
-// It was a socket a microsecond ago. Who does that once by accident will not miss us, and who does it on
-// purpose shall not keep us busy.
-void LeaveAlone(const Call& call, Fd taken) {
+}  // namespace
+
+void NoteExchange(const Call& call) {
   ++ContainerOf(call).facts.exchanged_descriptors;
-  call.reactor.CloseInBackground(std::move(taken));
+  call.counters.Add(Counter::exchanged);
 }
 
-}  // namespace
+void LeaveAlone(const Call& call, Fd taken) {
+  NoteExchange(call);
+  call.reactor.CloseInBackground(std::move(taken));
+}
 
 std::optional<Fd> TakeAnySocket(const Call& call, int number) {
   DescriptorInfo info;

@@ -63,6 +63,13 @@ Reply LeaveToKernel(const Call& call, int number, int error);
 // Our duplicate of the target's socket of any kind; nothing if it is no socket or we may not look.
 std::optional<Fd> TakeAnySocket(const Call& call, int number);
 
+// What lay under the descriptor a microsecond ago was a socket, and what was taken is none. Who does that
+// once by accident will not miss us, and who does it on purpose shall not keep us busy: from now on the
+// container's sockets stay where they are.
+void NoteExchange(const Call& call);
+// The same, with our duplicate of what was there.
+void LeaveAlone(const Call& call, Fd taken);
+
 // Nothing if it is no TCP socket over IPv4 or IPv6, or if we may not look: the kernel shall deal with it.
 std::optional<TargetSocket> TakeSocket(const Call& call, int number);
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "core/reactor.h"
+#include "handlers/socket_call.h"
 
 namespace shunt {
 namespace {
@@ -160,16 +161,13 @@ bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
   if (holder) {
     Fd stranger;
     const Result<Fd> old_socket = net::TakeHeld(*holder, socket, stranger);
-    if (stranger.valid()) {
-      ++ContainerOf(call).facts.exchanged_descriptors;
-      call.reactor.CloseInBackground(std::move(stranger));
-    }
+    if (stranger.valid()) LeaveAlone(call, std::move(stranger));
     if (old_socket && Install(call, *old_socket, number, cloexec, kTriesIfBegun)) {
       call.counters.Add(Counter::kept_shared);
       return true;
     }
   }
-  if (!holder && holder.error() == Errno{ENOTSOCK}) ++ContainerOf(call).facts.exchanged_descriptors;
+  if (!holder && holder.error() == Errno{ENOTSOCK}) NoteExchange(call);
   // After an engine's death it is only a suspicion that somebody holds it.
   if (!call.resumed()) call.counters.Add(Counter::shared_lost);
   return false;

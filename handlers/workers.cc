@@ -25,9 +25,22 @@ namespace {
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kStartTime = 10'000 * kMillisecond;
 // How often a call is given to another worker because the last one has died, or was in other namespaces.
-constexpr int kAttempts = 4;
+constexpr int kAttempts = 16;
 // How often a desk is looked at whose worker is on its way out.
 constexpr int kLooks = 1000;
+
+// FNV-1a.
+constexpr uint64_t kEmptyHash = 0xcbf29ce484222325;
+void Hash(uint64_t& hash, uint64_t value) {
+  for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ (value >> shift & 0xff)) * 0x100000001b3;
+}
+
+// The highest bit tells it from the inode numbers that LostReplies is also used with.
+uint64_t Fingerprint(uint64_t registers, std::string_view text) {
+  uint64_t hash = registers;
+  for (const char byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
+  return hash | uint64_t{1} << 63;
+}
 
 int64_t NowSeconds() {
   timespec now;
@@ -54,7 +67,7 @@ bool IsBusyElsewhere(const Call& call) {
     const DeskState state = desk.state.load(std::memory_order_acquire);
     if (state == DeskState::kFree || desk.tid.load(std::memory_order_relaxed) != call.notification.tid)
       continue;
-    const bool of_this_engine = desk.given_by == getpid();
+    const bool of_this_engine = desk.given_by == ContainerOf(call).incarnation;
     if (of_this_engine && i / Workers::kMost == call.place) continue;
     if (of_this_engine || (state < DeskState::kDone && IsManned(memory, desk))) return true;
   }
@@ -134,13 +147,18 @@ Reply ToReply(const WorkResult& result) {
   return result.value < 0 ? Reply::Fail(static_cast<int>(-result.value)) : Reply::Return(result.value);
 }
 
+// The worker has done it, and a signal had taken the caller out meanwhile: should the kernel restart the
+// call, it shall find this. Before its desk is free.
+void NoteIfLost(LostReplies& lost, const Desk& desk) {
+  const WorkResult& result = desk.result;
+  if (result.send_error != 0 && (result.value >= 0 || desk.request.may_be_done))
+    lost.Note(desk.request.tid, desk.request.fingerprint, Reply::Return(std::max<int64_t>(result.value, 0)));
+}
+
 // What the worker has sent, or could not send.
-Reply Sent(Call& call, const WorkResult& result) {
-  if (result.send_error == 0) return Reply::Sent(result.value < 0 ? static_cast<int>(-result.value) : 0);
-  if (result.value >= 0)
-    ContainerOf(call).facts.lost_replies.Note(call.notification.tid, FingerprintOf(call.notification),
-                                              ToReply(result));
-  return Reply::Gone();
+Reply Sent(const WorkResult& result) {
+  if (result.send_error != 0) return Reply::Gone();
+  return Reply::Sent(result.value < 0 ? static_cast<int>(-result.value) : 0);
 }
 
 // What an engine before this one has begun: its worker may still be at it. Nothing: it has to be done
@@ -165,11 +183,71 @@ LeftWork Look(const Desk& desk) {
   return {};
 }
 
+// What a call has learnt so far.
+struct Progress {
+  bool may_be_done = false;
+  uint64_t user_namespace = 0, mount_namespace = 0;  // the caller's; 0: not known
+  int attempts = 0;
+  int looks = 0;
+};
+
+// Lays the work on the desk. A reply is the answer instead.
+std::optional<Reply> Give(Call& call, Workers::Bench& bench, DeedName deed, Prepare prepare,
+                          Progress& progress) {
+  Container& container = ContainerOf(call);
+  WorkRequest& request = bench.desk->request;
+  request.call = call.notification.id;
+  request.tid = call.notification.tid;
+  request.deed = static_cast<uint32_t>(deed);
+  if (const std::optional<Reply> reply = prepare(call, request)) return reply;
+  request.registers = FingerprintOf(call.notification);
+  request.fingerprint = Fingerprint(request.registers, {request.text.data(), request.text_size});
+  // Not before: in between yet another call of the same thread could have come, and have missed it.
+  const std::optional<Reply> lost = container.facts.lost_replies.Take(request.tid, request.fingerprint);
+  progress.may_be_done = progress.may_be_done || lost;
+  request.may_be_done = progress.may_be_done;
+  if (!call.StillValid()) {
+    if (lost) container.facts.lost_replies.Note(request.tid, request.fingerprint, *lost);
+    return Reply::Gone();
+  }
+  bench.desk->tid.store(call.notification.tid, std::memory_order_relaxed);
+  bench.desk->given_by.store(container.incarnation, std::memory_order_relaxed);
+  bench.desk->state.store(DeskState::kGiven, std::memory_order_release);
+  call.record.number = static_cast<int32_t>(bench.desk - container.memory.desks().data());
+  call.record.Enter(Stage::kWithWorker);
+  return {};
+}
+
+// Looks at what has become of it. Nothing: it has to be done (again).
+std::optional<Reply> TakeResult(Call& call, Workers::Bench& bench, bool alive, Progress& progress) {
+  Container& container = ContainerOf(call);
+  Desk& desk = *bench.desk;
+  const DeskState state = desk.state.load(std::memory_order_acquire);
+  const WorkResult& result = desk.result;
+  if (state == DeskState::kSent) {
+    const Reply reply = Sent(result);
+    NoteIfLost(container.facts.lost_replies, desk);
+    Clear(desk);
+    return reply;
+  }
+  // The desk stays as it is until another worker comes to it: should we die, the next engine has to know. But it
+  // is nobody's any more.
+  if (!alive) desk.tid.store(0, std::memory_order_relaxed);
+  if (state == DeskState::kDone && !result.elsewhere) return ToReply(result);
+  if (result.elsewhere) {
+    progress.user_namespace = result.user_namespace;
+    progress.mount_namespace = result.mount_namespace;
+  }
+  progress.may_be_done = progress.may_be_done || state == DeskState::kBegun;
+  if (alive) Clear(desk);
+  return {};
+}
+
 Task Perform(Call call, DeedName deed, Prepare prepare) {
   Container& container = ContainerOf(call);
   Workers& workers = container.workers[call.place];
-  const pid_t tid = call.notification.tid;
-  bool may_be_done = false;
+  LostReplies& lost = container.facts.lost_replies;
+  Progress progress;
 
   if (call.record.stage.load(std::memory_order_relaxed) == Stage::kWithWorker) {
     const size_t number = static_cast<size_t>(call.record.number) % (2 * Workers::kMost);
@@ -181,26 +259,26 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     const LeftWork work = left.request.call == call.notification.id ? Look(left) : LeftWork();
     claimed.claimed = false;
     if (work.reply) co_return *work.reply;
-    may_be_done = work.may_be_done;
-  } else {
-    // On one of our desks the knock is about to come; on another reactor's nobody tells us.
-    workers.Reap();
-    while (workers.IsBusyFor(tid, FingerprintOf(call.notification)) && !call.seat.ended)
-      co_await workers.Changed();
-    while (IsBusyElsewhere(call) && !call.seat.ended) co_await Pause(call, kMillisecond / 4);
-    const std::optional<Reply> lost =
-        container.facts.lost_replies.Take(tid, FingerprintOf(call.notification));
-    may_be_done = lost && lost->kind() == Reply::Kind::kReturn;
+    progress.may_be_done = work.may_be_done;
   }
 
-  uint64_t user = 0, mount = 0;
-  int looks = 0;
-  for (int attempt = 0; attempt < kAttempts && !call.seat.ended;) {
-    Workers::Bench* bench = workers.TakeIdle(user, mount);
+  workers.Reap(lost);
+  while (progress.attempts < kAttempts && !call.seat.ended) {
+    // An earlier call of this thread is first. On one of our desks its end is announced; on another reactor's
+    // nobody tells us.
+    if (workers.IsBusyFor(call.notification.tid, FingerprintOf(call.notification))) {
+      co_await workers.Changed(lost);
+      continue;
+    }
+    if (IsBusyElsewhere(call)) {
+      co_await Pause(call, kMillisecond / 4);
+      continue;
+    }
+    Workers::Bench* bench = workers.TakeIdle(progress.user_namespace, progress.mount_namespace);
     if (bench == nullptr) {
       bench = workers.TakePlace();
       if (bench == nullptr) {
-        co_await workers.Changed();
+        co_await workers.Changed(lost);
         continue;
       }
       StartJob job(call, *bench);
@@ -209,63 +287,46 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
         if (co_await PollFd(call, bench->link.get(), POLLIN, kStartTime) < 0) job.error = ETIMEDOUT;
         if (job.error == 0) job.error = Greet(*bench);
       }
-      if (job.error != 0) {
-        Workers::Dismiss(*bench);
-        workers.GiveBack(*bench, Workers::Bench::State::kEmpty);
-        if (job.error != EBUSY || ++looks == kLooks) co_return Reply::Fail(EPERM);
-        co_await Pause(call, kMillisecond);
-        continue;
-      }
+      if (job.error != 0) Workers::Dismiss(*bench);
+      workers.GiveBack(*bench, job.error != 0 ? Workers::Bench::State::kEmpty : Workers::Bench::State::kIdle);
+      if (job.error == 0) continue;
+      // Its predecessor is on its way out, or somebody has killed it.
+      const bool again = job.error == EBUSY ? ++progress.looks < kLooks : job.error == EPIPE;
+      if (!again) co_return Reply::Fail(EPERM);
+      if (job.error == EPIPE) ++progress.attempts;
+      co_await Pause(call, kMillisecond);
+      continue;
     }
 
-    Desk& desk = *bench->desk;
-    WorkRequest& request = desk.request;
-    request.call = call.notification.id;
-    request.tid = tid;
-    request.deed = static_cast<uint32_t>(deed);
-    request.fingerprint = FingerprintOf(call.notification);
-    request.may_be_done = may_be_done;
-    std::optional<Reply> reply = prepare(call, request);
-    if (!reply && !call.StillValid()) reply = Reply::Gone();
+    std::optional<Reply> reply = Give(call, *bench, deed, prepare, progress);
     if (reply) {
       workers.GiveBack(*bench, Workers::Bench::State::kIdle);
       co_return *reply;
     }
-    desk.tid.store(tid, std::memory_order_relaxed);
-    desk.given_by.store(getpid(), std::memory_order_relaxed);
-    desk.state.store(DeskState::kGiven, std::memory_order_release);
-    call.record.number = static_cast<int32_t>(bench->desk - container.memory.desks().data());
-    call.record.Enter(Stage::kWithWorker);
     const int64_t given = NowSeconds();
     Workers::Outcome outcome{.knock = PollFd(call, bench->link.get(), POLLIN, 0)};
     bench->outcome = &outcome;
     bool alive = Knock(*bench);
-    while (alive && !outcome.seen) {
+    while (alive) {
       const int32_t polled = co_await outcome.knock;
       if (outcome.seen) break;
       alive = polled > 0 && HasKnocked(*bench);
-      if (desk.state.load() >= DeskState::kDone) break;
+      const DeskState state = bench->desk->state.load();
+      if (state == DeskState::kSent || (state == DeskState::kDone && bench->desk->result.elsewhere)) break;
+      if (state == DeskState::kDone)
+        bench->desk->hurry.store(true);  // it was an old knock; there is one to come
     }
-    if (outcome.seen) co_return Sent(call, outcome.result);  // the bench is not ours any more
+    if (outcome.seen) co_return Sent(outcome.result);  // the bench is not ours any more
 
     bench->outcome = nullptr;
-    const DeskState state = desk.state.load(std::memory_order_acquire);
-    const WorkResult result = desk.result;
-    may_be_done = may_be_done || state == DeskState::kBegun;
-    if (state >= DeskState::kDone && !result.elsewhere)
-      reply = state == DeskState::kSent ? Sent(call, result) : ToReply(result);
-    // Before the desk is free: another engine may have to know.
-    if (reply && state == DeskState::kDone) call.record.NoteReply(*reply);
     if (!alive) Workers::Dismiss(*bench);
-    if (!call.seat.ended) Clear(desk);
+    reply = TakeResult(call, *bench, alive, progress);
     workers.GiveBack(*bench, alive ? Workers::Bench::State::kIdle : Workers::Bench::State::kEmpty);
     if (reply) co_return *reply;
     // It has taken the whole time that there is for a deed, and would again.
-    if (!alive && NowSeconds() - given >= kLongestDeed.count()) co_return Reply::Fail(EIO);
-    call.record.Enter(Stage::kReceived);
-    user = result.elsewhere ? result.user_namespace : user;
-    mount = result.elsewhere ? result.mount_namespace : mount;
-    ++attempt;
+    if (!alive && NowSeconds() - given >= kLongestDeed.count() * 9 / 10) co_return Reply::Fail(EIO);
+    if (!progress.may_be_done) call.record.Enter(Stage::kReceived);
+    ++progress.attempts;
   }
   co_return call.seat.ended ? Reply::Gone() : Reply::Fail(EIO);
 }
@@ -309,31 +370,32 @@ Workers::Bench* Workers::TakePlace() {
 
 // Between the answer and the note that it was sent another call of the thread may come; that is the same call
 // once more only if its registers are the same.
-bool Workers::IsBusyFor(pid_t tid, uint64_t fingerprint) const {
+bool Workers::IsBusyFor(pid_t tid, uint64_t registers) const {
   return std::ranges::any_of(benches_, [&](const Bench& bench) {
     if (bench.outcome == nullptr || bench.desk->tid.load(std::memory_order_relaxed) != tid) return false;
-    return bench.desk->state.load() < DeskState::kDone || bench.desk->request.fingerprint == fingerprint;
+    return bench.desk->state.load() < DeskState::kDone || bench.desk->request.registers == registers;
   });
 }
 
-void Workers::Reap() {
+void Workers::Reap(LostReplies& lost) {
   for (Bench& bench : benches_) {
     if (bench.outcome == nullptr || bench.desk->state.load() != DeskState::kSent) continue;
     Outcome& outcome = *std::exchange(bench.outcome, nullptr);
     outcome.seen = true;
     outcome.result = bench.desk->result;
     outcome.knock.Stop();
+    NoteIfLost(lost, *bench.desk);
     Clear(*bench.desk);
     GiveBack(bench, Bench::State::kIdle);
   }
 }
 
-bool Workers::Hurry() {
+bool Workers::Hurry(LostReplies& lost) {
   for (Bench& bench : benches_) {
     if (bench.outcome != nullptr) bench.desk->hurry.store(true);
   }
   const uint64_t before = clock_;
-  Reap();
+  Reap(lost);
   return clock_ != before;
 }
 
@@ -368,15 +430,12 @@ Result<size_t> ReadPath(const Call& call, uint64_t address, std::span<char> into
   return Fail(ENAMETOOLONG);
 }
 
-// FNV-1a. The highest bit tells it from the inode numbers that LostReplies is also used with.
 uint64_t FingerprintOf(const Notification& notification) {
-  uint64_t hash = 0xcbf29ce484222325;
-  const auto add = [&hash](uint64_t value) {
-    for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ (value >> shift & 0xff)) * 0x100000001b3;
-  };
-  add(uint64_t{notification.arch} << 32 | static_cast<uint32_t>(notification.nr));
-  for (const uint64_t argument : notification.args) add(argument);
-  return hash | uint64_t{1} << 63;
+  uint64_t hash = kEmptyHash;
+  Hash(hash, notification.arch);
+  Hash(hash, static_cast<uint32_t>(notification.nr));
+  for (const uint64_t argument : notification.args) Hash(hash, argument);
+  return hash;
 }
 
 }  // namespace shunt

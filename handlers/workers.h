@@ -27,6 +27,8 @@
 
 namespace shunt {
 
+class LostReplies;
+
 // Who has processes started. Control thread.
 class WorkerSource {
  public:
@@ -70,10 +72,10 @@ class Workers {
   // A place for a new one; an idle one elsewhere is sent away for it. nullptr: all are busy.
   Bench* TakePlace();
   // Gives back those whose worker has sent its answer, and tells their tasks.
-  void Reap();
+  void Reap(LostReplies& lost);
   // An earlier call of this thread is being done; or it may have been interrupted, and this may be the same
   // one.
-  bool IsBusyFor(pid_t tid, uint64_t fingerprint) const;
+  bool IsBusyFor(pid_t tid, uint64_t registers) const;
   void GiveBack(Bench& bench, Bench::State state);
   // Ends it, or lets it end as soon as it can.
   static void Dismiss(Bench& bench) { bench.link.reset(); }
@@ -81,7 +83,7 @@ class Workers {
   // Waits until one was given back.
   struct Change {
     // Has the workers knock, of whom one may be finished by now.
-    bool await_ready() const noexcept { return workers.Hurry(); }
+    bool await_ready() const noexcept { return workers.Hurry(lost); }
     void await_suspend(std::coroutine_handle<> handle) {
       waiter = handle;
       *workers.last_ = this;
@@ -90,14 +92,15 @@ class Workers {
     void await_resume() const noexcept {}
 
     Workers& workers;
+    LostReplies& lost;
     std::coroutine_handle<> waiter;
     Change* next = nullptr;
   };
-  Change Changed() { return {.workers = *this, .waiter = {}}; }
+  Change Changed(LostReplies& lost) { return {.workers = *this, .lost = lost, .waiter = {}}; }
 
  private:
   // True: something was given back meanwhile.
-  bool Hurry();
+  bool Hurry(LostReplies& lost);
 
   std::array<Bench, kMost> benches_;
   uint64_t clock_ = 0;
@@ -116,7 +119,7 @@ Reply DoInside(Call& call, DeedName deed, Prepare prepare);
 // ENAMETOOLONG if there is no NUL within PATH_MAX bytes, as the kernel says it of a path.
 Result<size_t> ReadPath(const Call& call, uint64_t address, std::span<char> into);
 
-// What tells a call that the kernel has restarted from another one of the same thread.
+// Of a call's registers: what the kernel restarts has the same.
 uint64_t FingerprintOf(const Notification& notification);
 
 }  // namespace shunt

@@ -13,6 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
@@ -27,6 +28,7 @@
 #include "tools/agent_role.h"
 #include "tools/check_config.h"
 #include "tools/counter_line.h"
+#include "tools/harmless.h"
 #include "tools/in_flight.h"
 #include "tools/keeper.h"
 #include "tools/log.h"
@@ -133,7 +135,12 @@ class Agent {
   std::optional<int> exit_status_;
 };
 
+// Who has called it wrongly reads one line like that of any command; the rest is the service's log.
 int Fail(int exit_status, const absl::Status& why) {
+  if (exit_status == kWrongUsage) {
+    std::fprintf(stderr, "shunt agent: %s\n", Harmless(std::string(why.message())).c_str());
+    return exit_status;
+  }
   log::Error("shunt agent: {}", log::Text(why));
   return exit_status;
 }

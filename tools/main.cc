@@ -17,6 +17,16 @@
 
 namespace {
 
+// What `command` did not expect, and what it would have.
+std::string Unexpected(const CLI::App& command, const std::string& extra) {
+  if (extra.starts_with('-')) return "unknown option " + extra;
+  std::string right;
+  for (const CLI::App* const subcommand : command.get_subcommands(nullptr)) {
+    if (!subcommand->get_group().empty()) right += (right.empty() ? "" : ", ") + subcommand->get_name();
+  }
+  return "unknown argument " + extra + (right.empty() ? "" : "; right would be one of: " + right);
+}
+
 // One line that names what was wrong. CLI11 does, except for what it did not expect.
 std::string Explain(const CLI::App& app, const CLI::ParseError& error) {
   std::string command = "shunt";
@@ -24,10 +34,10 @@ std::string Explain(const CLI::App& app, const CLI::ParseError& error) {
   for (const CLI::App* const subcommand : app.get_subcommands()) {
     command += " " + subcommand->get_name();
     for (const std::string& extra : subcommand->remaining()) {
-      if (extra != "--") text = "unknown option " + extra;
+      if (extra != "--") text = Unexpected(*subcommand, extra);
     }
   }
-  for (const std::string& extra : app.remaining()) text = "unknown argument " + extra;
+  for (const std::string& extra : app.remaining()) text = Unexpected(app, extra);
   std::replace(text.begin(), text.end(), '\n', ' ');
   return command + ": " + text + " (" + command + " --help shows what is right)";
 }

@@ -72,19 +72,35 @@ void Remove(const std::string& syscall, Profile& profile) {
                       profile.rules.end());
 }
 
+// An int is the lower half of its register: the kernel ignores the upper one, where anything may be.
+constexpr uint64_t kInt = 0xffffffff;
+
 // The condition in the notation of a profile. It knows equality of whole registers, and of bits under a mask.
-ProfileArg ToProfileArg(const ArgCondition& condition) {
-  if (condition.mask == 0xffffffffu) return {condition.index, "SCMP_CMP_EQ", condition.value, 0};
+ProfileArg UnderMask(const ArgCondition& condition) {
   return {condition.index, "SCMP_CMP_MASKED_EQ", condition.mask, condition.value};
 }
 
-// Appends conditions that together hold exactly where none of `any_of` does, and no two of which hold at
-// once. A number that is compared is counted up to the largest in use (and to `at_least`): every smaller one
-// gets a rule of its own, the rest one for all. There is no shorter way, for a rule can say only one thing
-// about an argument, and where libseccomp has found the beginning of a rule to hold, it does not come back to
-// look at another beginning.
+// The same for a register with nothing in its upper half.
+ProfileArg Whole(const ArgCondition& condition) {
+  if (condition.mask != kInt) return UnderMask(condition);
+  return {condition.index, "SCMP_CMP_EQ", condition.value, 0};
+}
+
+// Conditions of rules no two of which hold at once, and one of which holds wherever no trap's does.
+struct Complement {
+  std::vector<ProfileArgs> untrapped;
+  // Where a number is larger than all that traps compare it with. Or there is something in the upper half of
+  // its register, and the lower one is a number to be trapped.
+  std::vector<ProfileArgs> beyond;
+};
+
+// Appends what is left by `any_of`. A number that is compared is counted up to the largest in use (and to
+// `at_least`): every smaller one gets a rule of its own, the rest one for all. There is no shorter way, for a
+// rule can say only one thing about an argument, and where libseccomp has found the beginning of a rule to
+// hold, it does not come back to look at another beginning. (Masks could split the rest to the bit, in some
+// thirty rules each time. A program has 4096 instructions at most, and these would take a third of them.)
 void AppendComplement(const std::vector<TrapConditions>& any_of, const ProfileArgs& prefix, uint64_t at_least,
-                      std::vector<ProfileArgs>& out) {
+                      Complement& out) {
   const ArgCondition& key = any_of.front().front();
   std::map<uint64_t, std::vector<TrapConditions>> by_value;
   for (const TrapConditions& all_of : any_of) {
@@ -97,11 +113,11 @@ void AppendComplement(const std::vector<TrapConditions>& any_of, const ProfileAr
     args.push_back(std::move(arg));
     return args;
   };
-  if (key.mask != 0xffffffffu) {  // A flag: set or not.
+  if (key.mask != kInt) {  // A flag: set or not.
     SHUNT_CHECK((key.mask & (key.mask - 1)) == 0 && by_value.size() == 1 &&
                 by_value.begin()->first == key.mask);
     SHUNT_CHECK(by_value.begin()->second.front().empty());
-    out.push_back(with({key.index, "SCMP_CMP_MASKED_EQ", key.mask, 0}));
+    out.untrapped.push_back(with({key.index, "SCMP_CMP_MASKED_EQ", key.mask, 0}));
     return;
   }
   const uint64_t last = std::max(at_least, by_value.rbegin()->first);
@@ -109,12 +125,12 @@ void AppendComplement(const std::vector<TrapConditions>& any_of, const ProfileAr
     const ProfileArgs args = with({key.index, "SCMP_CMP_EQ", value, 0});
     const auto found = by_value.find(value);
     if (found == by_value.end()) {
-      out.push_back(args);
+      out.untrapped.push_back(args);
     } else if (!found->second.front().empty()) {
       AppendComplement(found->second, args, 0, out);
     }
   }
-  out.push_back(with({key.index, "SCMP_CMP_GE", last + 1, 0}));
+  out.beyond.push_back(with({key.index, "SCMP_CMP_GE", last + 1, 0}));
 }
 
 // The rules for one call, where the profile lets it run under `base_args` (none: always) with `base_action`.
@@ -128,15 +144,21 @@ void AppendRules(const std::string& syscall, const std::vector<TrapConditions>& 
     out.push_back({{syscall}, notify, base_args});
     return;
   }
+  // A rule that equals the default is an error to libseccomp. So traps are all there is to be said.
+  const bool only_traps = base_action == default_action;
   for (const TrapConditions& all_of : any_of) {
     ProfileArgs args = base_args;
-    for (const ArgCondition& condition : all_of) args.push_back(ToProfileArg(condition));
+    for (const ArgCondition& condition : all_of)
+      args.push_back(only_traps ? UnderMask(condition) : Whole(condition));
     out.push_back({{syscall}, notify, args});
   }
-  if (base_action == default_action) return;  // A rule that equals the default is an error to libseccomp.
-  std::vector<ProfileArgs> complement;
-  AppendComplement(any_of, base_args, syscall == "socketcall" ? kLastSocketCall : 0, complement);
-  for (ProfileArgs& args : complement) out.push_back({{syscall}, base_action, std::move(args)});
+  if (only_traps) return;
+  const bool is_socketcall = syscall == "socketcall";  // of i386 alone, whose registers have no upper half
+  Complement complement;
+  AppendComplement(any_of, base_args, is_socketcall ? kLastSocketCall : 0, complement);
+  for (ProfileArgs& args : complement.untrapped) out.push_back({{syscall}, base_action, std::move(args)});
+  for (ProfileArgs& args : complement.beyond)
+    out.push_back({{syscall}, is_socketcall ? base_action : notify, std::move(args)});
 }
 
 bool ShareAnArgument(const ProfileArgs& args, const std::vector<TrapConditions>& any_of) {

@@ -27,10 +27,12 @@ Profile PermissiveProfile(const ProfileSubject& subject);
 // altogether. Fails where the profile's conditions on a call and ours cannot be told apart by rules that
 // libseccomp keeps.
 //
-// Two limits of the notation. Conditions compare whole registers, so an option number with anything in the
-// upper half of its register is not trapped (the option then stays behind at a swap). And libseccomp extends
-// a condition on a send's flags to i386's socketcall, whose fourth register means nothing: in a profile that
-// allows by default, some sends of 32-bit programs that use socketcall are notified in vain.
+// Two limits, where calls are notified in vain and then run as the kernel would have run them:
+// - In a profile that refuses by default, a setsockopt whose level or option is a number above all that are
+//   trapped, because only so nothing escapes that has garbage in the upper half of a register, which the
+//   kernel ignores.
+// - In one that allows by default, some sends of 32-bit programs that use socketcall: libseccomp extends a
+//   condition on a send's flags to i386's socketcall, whose fourth register means nothing.
 //
 // The price on top of a profile that refuses by default, measured with libseccomp 2.5: setsockopt and the
 // sends are no longer decided by their number, so libseccomp looks for them last, behind some 370 others:

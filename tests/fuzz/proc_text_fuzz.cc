@@ -2,6 +2,7 @@
 // What /proc says of processes and descriptors, with any bytes: the fast reader must find what a slow and
 // plain one finds, and never a number that the end of the text has cut.
 
+#include <algorithm>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -36,6 +37,29 @@ std::optional<uint64_t> Plainly(const std::string& text, const std::string& labe
   return std::nullopt;
 }
 
+// The whole lines of `text`, as they come out when it comes in pieces of at most so many bytes.
+std::string InPieces(std::string_view text, size_t piece) {
+  shunt::PiecewiseLines lines;
+  std::string all;
+  while (!text.empty()) {
+    const std::span<char> room = lines.Room();
+    const size_t size = std::min({piece, room.size(), text.size()});
+    std::copy_n(text.data(), size, room.data());
+    text.remove_prefix(size);
+    all += lines.Add(size);
+  }
+  return all;
+}
+
+size_t LongestLine(std::string_view text) {
+  size_t longest = 0;
+  for (size_t end; !text.empty(); text.remove_prefix(std::min(end + 1, text.size()))) {
+    end = std::min(text.find('\n'), text.size());
+    longest = std::max(longest, end + 1);
+  }
+  return longest;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -44,5 +68,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     SHUNT_CHECK(NumberBehind(text, label) == Plainly(text, label, 10));
   }
   SHUNT_CHECK(NumberBehind(text, "flags:", 8) == Plainly(text, "flags:", 8));
+  for (const size_t piece : {size_t{1}, size_t{100}, size_t{4096}}) {
+    const std::string all = InPieces(text, piece);
+    SHUNT_CHECK(all.empty() || all.back() == '\n');
+    if (LongestLine(text) < 4096) SHUNT_CHECK(all == text.substr(0, text.rfind('\n') + 1));
+  }
   return 0;
 }

@@ -142,6 +142,44 @@ int CallsWithoutACpu() {
   return 0;
 }
 
+// Changes the mappings of its memory without a pause, each time for as long as a page table with entries for
+// gigabytes takes (all of the one page of zeros), and connects meanwhile: to where nothing has to be
+// installed for, so that its memory is all that the engine can wait for.
+int ConnectsWhileItsMappingsChange() {
+  constexpr size_t kBytes = size_t{4} << 30;
+  void* const memory = mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return 1;
+  madvise(memory, kBytes, MADV_NOHUGEPAGE);
+  for (size_t at = 0; at < kBytes; at += 4096)
+    static_cast<void>(*(static_cast<const volatile char*>(memory) + at));
+  std::thread([memory] {
+    for (;;) {
+      mprotect(memory, kBytes, PROT_NONE);
+      mprotect(memory, kBytes, PROT_READ);
+    }
+  }).detach();
+  for (;;) Connect(Tcp(AF_INET, SOCK_NONBLOCK).get(), To("127.0.0.1", kRefusedPort));
+}
+
+int DoesNothing() {
+  pause();
+  return 0;
+}
+
+// Exchanges a socket for another file under the engine's hands, for ever.
+int ExchangesItsSocket() {
+  const Fd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const Fd socket = Tcp(AF_INET, SOCK_NONBLOCK);
+  const Fd spot(dup(null.get()));
+  std::thread([&] {
+    for (;;) {
+      dup2(socket.get(), spot.get());
+      dup2(null.get(), spot.get());
+    }
+  }).detach();
+  for (;;) Connect(spot.get(), To(kHost, kRefusedPort));
+}
+
 // Keeps thousands of epolls, and a socket in each of them.
 int WatchesWithThousandsOfEpolls() {
   UseEveryDescriptor();
@@ -274,6 +312,30 @@ TEST_F(Exhaustion, CallsOfThreadsWithoutACpu) {
   WorkBeside(
       CallsWithoutACpu, [](Fleet& fleet) { return fleet.Counted(Counter::received) > 155; }, /*reactors=*/1,
       [](Fleet& fleet) { EXPECT_GT(fleet.Counted(Counter::stalled), 0u); });
+}
+
+// What they have made the engine wait is counted, which is what they rest for.
+TEST_F(Exhaustion, MappingsThatChangeWithoutAPause) {
+  AcceptingPeer peer;
+  ASSERT_TRUE(peer.ok());
+  Fleet fleet({.bodies = {OrdinaryWork, ConnectsWhileItsMappingsChange, DoesNothing},
+               .accelerator = {.reactors = 1}});
+  ASSERT_EQ(fleet.Start(), "");
+  // With one container alone there is nobody to protect.
+  const pid_t bystander = fleet.Launch(2), hostile = fleet.Launch(1);
+  ASSERT_GT(bystander, 0) << fleet.error();
+  ASSERT_GT(hostile, 0) << fleet.error();
+  ServeUntil(fleet, [](Fleet& at) { return at.Counted(Counter::stalled) > 0; });
+  Work(fleet, "beside it");
+  // Whoever ends while the engine rests from him is noticed at once.
+  kill(hostile, SIGKILL);
+  EXPECT_EQ(fleet.Join(hostile, kWorkTimeoutMs), Fleet::kKilled);
+  Work(fleet, "afterwards");
+}
+
+TEST_F(Exhaustion, ASocketThatIsExchangedUnderTheEnginesHandsIsCounted) {
+  WorkBeside(
+      ExchangesItsSocket, [](Fleet& fleet) { return fleet.Counted(Counter::exchanged) > 0; }, /*reactors=*/1);
 }
 
 TEST_F(Exhaustion, ThousandsOfEpolls) {

@@ -3,17 +3,24 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <filesystem>
 #include <string>
+#include <thread>
+#include <vector>
 
+#include "core/filter.h"
 #include "tests/support/fresh_namespace.h"
 #include "tests/support/guest_container.h"
 
@@ -142,6 +149,136 @@ TEST(Mkdir, WithoutASuffixTheKernelMakesIt) {
         return 0;
       },
       std::move(options));
+}
+
+// Inside: `count` directories, each by a call of its own that must succeed. 0, or the errno of the first that
+// did not.
+int MakeMany(const std::string& prefix, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (mkdir((prefix + std::to_string(i)).c_str(), 0700) != 0) return errno;
+  }
+  return 0;
+}
+
+int CountEntries(const char* path) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) count += entry.is_directory() ? 1 : 0;
+  return count;
+}
+
+constexpr int kThreads = 4;
+
+// Several threads at once; `each` directories of each.
+int MakeInThreads(int each) {
+  std::vector<std::thread> threads;
+  std::array<int, kThreads> errors{};
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&errors, i, each] {
+      errors[static_cast<size_t>(i)] = MakeMany("t" + std::to_string(i) + "-", each);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const int error : errors) {
+    if (error != 0) return error;
+  }
+  return CountEntries("/tmp") == kThreads * each ? 0 : 254;
+}
+
+TEST(Mkdir, ServesThreadsAtOnce) {
+  ExpectInside([] { return MakeInThreads(500); });
+}
+
+TEST(Mkdir, HappensOnceWhateverBecomesOfTheEngine) {
+  for (int die_after = 0; die_after < 20; die_after += 2) {
+    GuestOptions options = Renaming();
+    int looks = 0;
+    options.engine_dies = [&looks, die_after] { return looks++ == die_after; };
+    ExpectInside([] { return MakeInThreads(300); }, std::move(options));
+  }
+}
+
+TEST(Mkdir, HappensOnceWhateverBecomesOfTheWorkers) {
+  GuestOptions options = Renaming();
+  const GuestContainer* running = nullptr;
+  size_t killed = 0;
+  options.meanwhile = [&](pid_t) {
+    const std::vector<pid_t>& workers = running->workers();
+    if (killed >= 30 || killed >= workers.size()) return;
+    kill(workers[killed++], SIGKILL);
+  };
+  GuestContainer container(std::move(options));
+  running = &container;
+  EXPECT_EQ(container.Run([] { return EnterTmpfs() ? MakeInThreads(1000) : 255; }), 0) << container.error();
+  EXPECT_GT(killed, 5u);
+}
+
+// Inside, with a signal every so often: makes `count` new names. Counts EEXIST; any other errno is returned.
+int MakeUnderSignals(int count, int& exist) {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGALRM, &action, nullptr);
+  const itimerval often{.it_interval = {0, 150}, .it_value = {0, 150}}, never{};
+  setitimer(ITIMER_REAL, &often, nullptr);
+  int wrong = 0;
+  for (int i = 0; i < count; ++i) {
+    if (mkdir(("s" + std::to_string(i)).c_str(), 0700) == 0) continue;
+    errno == EEXIST ? void(++exist) : void(wrong = errno);
+  }
+  setitimer(ITIMER_REAL, &never, nullptr);
+  return wrong;
+}
+
+TEST(Mkdir, HappensOnceWhateverSignalsCome) {
+  if (!HasWaitKillable()) GTEST_SKIP() << "the kernel has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (5.19)";
+  GuestOptions options = Renaming();
+  options.wait_killable = true;
+  ExpectInside(
+      [] {
+        int exist = 0;
+        if (const int wrong = MakeUnderSignals(3000, exist); wrong != 0) return wrong;
+        CHECK_INSIDE(exist == 0);
+        return CountEntries("/tmp") == 3000 ? 0 : 254;
+      },
+      std::move(options));
+}
+
+// A signal that comes in the same instant as the answer makes the kernel restart the call and throw the
+// answer away, and nobody is told: SEND has succeeded. That is rare, and the price of a filter without
+// WAIT_KILLABLE.
+TEST(Mkdir, OfAnInterruptedCallsAnswersAlmostNoneIsLostWithoutWaitKillable) {
+  ExpectInside([] {
+    int exist = 0;
+    if (const int wrong = MakeUnderSignals(3000, exist); wrong != 0) return wrong;
+    CHECK_INSIDE(exist < 15);
+    return CountEntries("/tmp") == 3000 ? 0 : 254;
+  });
+}
+
+// What a worker may reach is what the caller may.
+TEST(Mkdir, GivesNoRightThatTheCallerHasNot) {
+  std::string foreign = "/tmp/shunt-foreign-XXXXXX";
+  ASSERT_NE(mkdtemp(foreign.data()), nullptr);
+  const bool root = geteuid() == 0;
+  ASSERT_TRUE(!root || chown(foreign.c_str(), 12345, 12345) == 0);
+  GuestContainer container(Renaming());
+  EXPECT_EQ(container.Run([&] {
+    if (root) {
+      // Of a user that the container's namespace does not have: its root's capabilities end there.
+      CHECK_INSIDE(mkdir((foreign + "/a").c_str(), 0777) != 0 && errno == EACCES);
+    }
+    CHECK_INSIDE(EnterTmpfs());
+    CHECK_INSIDE(syscall(SYS_mkdirat, AT_FDCWD, "own", 0500) == 0);
+    CHECK_INSIDE(mkdir("own-made/b", 0777) == 0);  // by CAP_DAC_OVERRIDE
+    __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    std::array<__user_cap_data_struct, 2> none{};
+    CHECK_INSIDE(syscall(SYS_capset, &header, none.data()) == 0);
+    CHECK_INSIDE(mkdir("own-made/c", 0777) != 0 && errno == EACCES);
+    return 0;
+  }),
+            0)
+      << container.error();
+  EXPECT_EQ(rmdir(foreign.c_str()), 0);
 }
 
 }  // namespace

@@ -77,6 +77,18 @@ class Usage(unittest.TestCase):
             self.assertIn("No such file or directory", result.stderr)
             self.assertEqual((os.listdir(directory), os.path.exists("/run/shunt")), ([], before))
 
+    def test_what_is_no_command_is_named_with_what_would_be_one(self):
+        for words, command, wrong, right in ((["ctl", "foo"], "shunt ctl", "argument foo", "status, upgrade, reload"),
+                                             (["ctl", "--foo"], "shunt ctl", "option --foo", ""),
+                                             (["foo"], "shunt", "argument foo", "run, agent, ctl"),
+                                             (["profile", "foo"], "shunt profile", "argument foo", "")):
+            with self.subTest(words=words):
+                result = subprocess.run([SHUNT, *words], capture_output=True, text=True, timeout=DEADLINE)
+                self.assertEqual((result.returncode, result.stdout), (2, ""))
+                self.assertTrue(result.stderr.startswith(f"{command}: unknown {wrong}"), result.stderr)
+                self.assertIn(right, result.stderr)
+                self.assertNotIn("engine", result.stderr)
+
     def test_a_missing_command_is_named(self):
         for arguments in ([], ["-v"], ["--"]):
             result = run(*arguments)

@@ -541,6 +541,7 @@ class RuntimeTest(unittest.TestCase):
                                         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
                 self.assertEqual(result.returncode, 2, result.stderr)
                 self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+                self.assertTrue(result.stderr.startswith("shunt agent: "), result.stderr)
                 self.assertIn(names, result.stderr)
                 self.assertFalse(os.path.exists(good))
 

@@ -185,7 +185,8 @@ struct Trapped {
   // For the checks.
   int sends = 0;  // that were not interrupted
   int installs = 0;
-  std::weak_ptr<File> twin;  // what was installed last
+  std::weak_ptr<File> first;  // what was there before anything was installed
+  std::weak_ptr<File> twin;   // what was installed last
   uint64_t disturbed_before = 0;
 };
 

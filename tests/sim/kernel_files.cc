@@ -158,13 +158,15 @@ void CheckRegistrations(const Task& task, const Install& install) {
   }
 }
 
-// A second descriptor for one call can only take the first back, which is then the container's own again. An
-// engine that takes the call over may find it taken back and begin anew, but never replaces what is there.
+// A second descriptor for one call can only take the first back: then it is the file that was there before, or one
+// of the container's own. An engine that takes the call over may find it taken back and begin anew, but never
+// replaces what is there.
 void CheckInstallCount(Trapped& call, const Install& install, const FileRef& there) {
   const auto* socket = dynamic_cast<const Socket*>(install.file.get());
-  const bool host = socket == nullptr || socket->netns == kHostNetns;
+  const bool takes_back = call.installs > 0 && call.first.lock() == install.file;
+  const bool host = !takes_back && (socket == nullptr || socket->netns == kHostNetns);
   const bool replaces = there != nullptr && call.twin.lock() == there;
-  ++call.installs;
+  if (call.installs++ == 0) call.first = there;
   const bool too_many = Kernel::Get().engines_killed == 0 && call.installs > (host ? 1 : 2);
   if (too_many || (host && replaces))
     World::Get().Wrong("call %llu has got a second descriptor", static_cast<unsigned long long>(call.id));

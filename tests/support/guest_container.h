@@ -52,6 +52,8 @@ class GuestContainer {
   const std::string& locks() const { return locks_; }
   // What the engine warned of.
   const std::string& warnings() const { return warnings_; }
+  // All workers that were started, unless the engine died or has a custodian of the test's.
+  const std::vector<pid_t>& workers() const { return worker_starter_.workers(); }
 
  private:
   GuestOptions options_;
