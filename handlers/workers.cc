@@ -230,8 +230,8 @@ std::optional<Reply> TakeResult(Call& call, Workers::Bench& bench, bool alive, P
     Clear(desk);
     return reply;
   }
-  // The desk stays as it is until another worker comes to it: should we die, the next engine has to know. But it
-  // is nobody's any more.
+  // The desk stays as it is until another worker comes to it: should we die, the next engine has to know. But
+  // it is nobody's any more.
   if (!alive) desk.tid.store(0, std::memory_order_relaxed);
   if (state == DeskState::kDone && !result.elsewhere) return ToReply(result);
   if (result.elsewhere) {
