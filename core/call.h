@@ -17,6 +17,7 @@
 namespace shunt {
 
 class Dispatch;
+class Middleware;
 class Reactor;
 struct Seat;
 
@@ -28,6 +29,8 @@ class Guest {
   // Who serves which of its calls; nullptr: the table that holds for all containers. Asked once, before the
   // first call; lives as long as the guest.
   virtual const Dispatch* dispatch() const { return nullptr; }
+  // The first link of what stands around its handlers; nullptr: nothing does. Asked and lives as the above.
+  virtual Middleware* middleware() const { return nullptr; }
   // A signal has taken the caller out of a call that had a side effect, and the answer did not reach it. If
   // the call is restarted it comes as a new one, and shall find what was done. On the reactor's thread.
   // `reached` is how far the call had come before it was answered.

@@ -8,7 +8,6 @@
 #include <utility>
 
 namespace shunt {
-namespace {
 
 std::vector<int> AllowedCpus() {
   cpu_set_t cpus;
@@ -22,8 +21,6 @@ std::vector<int> AllowedCpus() {
   if (allowed.empty()) allowed.push_back(0);
   return allowed;
 }
-
-}  // namespace
 
 struct Engine::Entry {
   Entry(Engine& its_engine, Listener listener, std::unique_ptr<Guest> guest, uint64_t owner)

@@ -27,6 +27,9 @@ struct EngineOptions {
   std::function<void()> on_reactor_stop;   // the same, when it has served its last call
 };
 
+// The CPUs that this process may run on; never none.
+std::vector<int> AllowedCpus();
+
 class Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Start(const EngineOptions& options,

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <utility>
@@ -270,6 +271,24 @@ std::vector<SyscallNumber> NumbersOf(const std::string& syscall) {
     if (number.has_value()) numbers.push_back({abi.audit_arch, *number});
   }
   return numbers;
+}
+
+std::vector<NamedCall> NamedCalls() {
+  constexpr uint32_t kNumbers = 1024;  // more than any interface here has
+  std::vector<NamedCall> calls;
+  for (const Abi& abi : kAbis) {
+    const uint32_t first = abi.scmp_arch == SCMP_ARCH_X32 ? kX32Bit : 0;
+    for (uint32_t number = first; number < first + kNumbers; ++number) {
+      char* const name = seccomp_syscall_resolve_num_arch(abi.scmp_arch, static_cast<int>(number));
+      if (name != nullptr) calls.push_back({{abi.audit_arch, number}, name});
+      std::free(name);
+    }
+    if (abi.scmp_arch == SCMP_ARCH_X86) {
+      for (const auto& [name, number] : kI386SocketCalls) calls.push_back({{abi.audit_arch, number}, name});
+    }
+    for (const auto& [name, number] : kNewerCalls) calls.push_back({{abi.audit_arch, first | number}, name});
+  }
+  return calls;
 }
 
 absl::StatusOr<std::vector<sock_filter>> BuildFilter(const std::vector<Trap>& traps,

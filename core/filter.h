@@ -69,6 +69,13 @@ struct SyscallNumber {
 };
 std::vector<SyscallNumber> NumbersOf(const std::string& syscall);
 
+// Every call of every interface of this machine that has a name; of several names, any. Takes milliseconds.
+struct NamedCall {
+  SyscallNumber number;
+  std::string name;
+};
+std::vector<NamedCall> NamedCalls();
+
 // How a target waits for its answer. kWaitKillable: from the moment that the notification has been received,
 // only a fatal signal interrupts it (Linux 5.19).
 enum class FilterWait : uint8_t { kInterruptible, kWaitKillable };

@@ -55,6 +55,7 @@ struct alignas(64) JournalRecord {
   int32_t flags = 0;                    // file status flags that its file shall have in the end
   uint64_t inode = 0;                   // of the file that was there first
   int64_t deadline_ns = 0;              // CLOCK_MONOTONIC; 0: none. When a call with a time limit is over.
+  int64_t received_at = 0;              // CLOCK_MONOTONIC, ns; 0: nobody wants to know (core/middleware.h)
   std::array<std::byte, 28> address{};  // the peer, or what to bind to: a sockaddr
   uint32_t address_size = 0;
   Reply reply = Reply::Continue();
@@ -77,6 +78,7 @@ struct alignas(64) JournalRecord {
     stage.store(Stage::kReceived, std::memory_order_relaxed);
     resumed = 0;
     deadline_ns = 0;
+    received_at = 0;
   }
   // Takes a predecessor's call over. It is in both records for a moment: whoever comes to the second finds
   // that the call has been answered.

@@ -49,6 +49,18 @@ inline constexpr uint32_t kStallsPerCall = 64;
 // with EIO instead of handling it.
 inline constexpr uint32_t kResumptions = 5;
 
+// Series of request times (handlers/request_times.h) that a reactor has room for: a quarter of a megabyte. An
+// agent with forty handlers' worth of calls and outcomes in each of fifty namespaces needs that many.
+inline constexpr size_t kTimedSeries = 2048;
+
+// Of these one namespace may use an eighth, so that a container that makes its calls fail in every way there
+// is takes them from nobody else.
+inline constexpr size_t kTimedSeriesPerNamespace = kTimedSeries / 8;
+
+// Namespaces that an engine tells apart in them, the unknown one included. Kubernetes runs about a hundred
+// pods on a node.
+inline constexpr size_t kTimedNamespaces = 512;
+
 // Targets whose pidfd a reactor keeps open, direct-mapped by tid.
 inline constexpr size_t kCachedTargets = 128;
 

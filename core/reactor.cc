@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "core/check.h"
 #include "core/confinement.h"
+#include "core/middleware.h"
 
 namespace shunt {
 namespace {
@@ -119,6 +120,7 @@ void Reactor::Stop() {
 void Reactor::Add(ServedListener& served, Reactor* helper) {
   served.main.reactor = this;
   served.dispatch = served.guest->dispatch() != nullptr ? served.guest->dispatch() : config_.dispatch;
+  served.middleware = served.guest->middleware();
   served.helper.reactor = helper;
   served.add = {.deliver =
                     [](Message& self) {
@@ -232,6 +234,8 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
     Arm(seat);
     return;
   }
+  if (served.middleware != nullptr) [[unlikely]]
+    record.received_at = Now();
   counters_.Add(Counter::received);
   seat.served_in = turn_;
   seat.calls.store(seat.calls.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -355,7 +359,20 @@ void Reactor::Answer(const ServedListener& served, JournalRecord& record, Reply 
     }
   }
   counters_.Add(answered ? Counter::answered : Counter::gone);
+  if (served.middleware != nullptr && answered) [[unlikely]]
+    Tell(served, record, reply);
   records_.Give(record);
+}
+
+// After the answer, so that the caller does not wait for it.
+void Reactor::Tell(const ServedListener& served, const JournalRecord& record, Reply reply) const {
+  if (record.received_at == 0) return;  // by an engine that did not look at the clock
+  const Notification notification = record.received.Read();
+  const AnsweredCall call{.notification = notification,
+                          .error = reply.error(),
+                          .nanoseconds = Now() - record.received_at,
+                          .reactor = static_cast<size_t>(config_.index)};
+  for (Middleware* link = served.middleware; link != nullptr; link = link->next) link->Answered(call);
 }
 
 void Reactor::Count(int more) {

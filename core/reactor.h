@@ -74,6 +74,7 @@ struct ServedListener {
   Listener listener;
   std::unique_ptr<Guest> guest;
   const Dispatch* dispatch = nullptr;
+  Middleware* middleware = nullptr;
   const uint64_t owner;  // its name, never given twice, not even by engines before or after this one
   std::vector<JournalRecord*> left_behind;  // what an engine before this one has received and not answered
   Seat main;                                // its reactor's
@@ -143,6 +144,7 @@ class Reactor {
   void Resume(ServedListener& served);
   void ResumeOne(ServedListener& served, JournalRecord& left);
   void Answer(const ServedListener& served, JournalRecord& record, Reply reply);
+  void Tell(const ServedListener& served, const JournalRecord& record, Reply reply) const;
   void Arm(Seat& seat);
   bool ComesLast(const Completion& completion) const;
   Reply PutOff(Call& call);

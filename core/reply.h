@@ -27,13 +27,18 @@ class [[nodiscard]] Reply {
   // Never a security decision: other threads of the target can rewrite what its pointers point at before the
   // kernel reads it again. Right only where the kernel alone, with the target's own privilege, decides.
   static constexpr Reply Continue() { return {Kind::kContinue, 0}; }
-  static constexpr Reply Sent() { return {Kind::kSent, 0}; }
+  // `error`: the errno that was sent; 0: none.
+  static constexpr Reply Sent(int error = 0) { return {Kind::kSent, error}; }
   static constexpr Reply Gone() { return {Kind::kGone, 0}; }
   static constexpr Reply Later() { return {Kind::kLater, 0}; }
   static constexpr Reply Again() { return {Kind::kAgain, 0}; }
 
   constexpr Kind kind() const { return kind_; }
   constexpr int64_t value() const { return value_; }
+  // With which the call fails; 0: it does not.
+  constexpr int error() const {
+    return kind_ == Kind::kFail || kind_ == Kind::kSent ? static_cast<int>(value_) : 0;
+  }
 
  private:
   constexpr Reply(Kind kind, int64_t value) : kind_(kind), value_(value) {}

@@ -108,6 +108,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   void HandleEvents() override;
   std::string LocksInForce() const override { return views_->LocksInForce(); }
   bool CanPublish() const override { return views_->locks() == net::SocketLock::Kind::kProgram; }
+  const RequestTimes* request_times() const override { return options_.request_times; }
   std::vector<CounterValue> Counters() const override;
   std::vector<ReactorStatus> Reactors() const override;
   std::vector<ContainerStatus> Containers() const override;
@@ -214,7 +215,7 @@ std::unique_ptr<Container> RealAccelerator::NewContainer(uint64_t key, Container
   auto container = std::make_unique<Container>(served->spec.name, std::move(memory));
   container->exact_traps = served->spec.exact_traps;
   container->first_process = served->spec.first_process;
-  container->Obey(served->spec.policy);
+  container->Obey(served->spec.policy, options_.request_times);
   container->introducer = this;
   container->worker_source = this;
   container->key = key;

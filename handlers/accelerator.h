@@ -27,6 +27,8 @@
 
 namespace shunt {
 
+class RequestTimes;
+
 enum class Affinity : uint8_t { kPin, kFloat };
 
 // Keeps descriptors while engines come and go (tools/keeper.h). What is held under a name replaces what was.
@@ -54,6 +56,9 @@ struct AcceleratorOptions {
   // The pid of a container, where it is told, is that of a task that stays in its network as long as there is
   // a container. Else that task may leave, and its number become another's.
   bool lasting_pids = false;
+  // Where calls of containers with the middleware kPrometheus are timed, with a table for each reactor;
+  // outlives the accelerator. Null: nowhere.
+  RequestTimes* request_times = nullptr;
   // For tests, on each reactor's thread: it is about to stop allocating; it has served its last call.
   std::function<void()> on_reactor_start, on_reactor_stop;
 };
@@ -117,6 +122,9 @@ class Accelerator {
     uint64_t value;
   };
   virtual std::vector<CounterValue> Counters() const = 0;
+
+  // As the options have it.
+  virtual const RequestTimes* request_times() const = 0;
 
   struct ReactorStatus {
     int cpu = -1;  // -1: free to move

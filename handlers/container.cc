@@ -77,8 +77,13 @@ Container::Container(std::string its_name, ContainerMemory its_memory)
       incarnation(NanosecondsNow()) {}
 
 // Every name that this machine knows nothing of has been refused where the policy was made.
-void Container::Obey(Policy its_policy) {
+void Container::Obey(Policy its_policy, RequestTimes* times) {
   policy = std::move(its_policy);
+  for (const std::string& link : policy.middleware) {
+    if (link == kPrometheus && times != nullptr)
+      middleware_.push_back(times->LinkFor(policy.identity.pod_namespace));
+  }
+  for (size_t i = 1; i < middleware_.size(); ++i) middleware_[i - 1]->next = middleware_[i].get();
   if (policy.refuse != 0) {
     dispatch_ = std::make_unique<const Dispatch>(std::span<const Route>(), FixedError);
   } else if (!policy.errors.empty()) {

@@ -20,10 +20,12 @@
 #include "core/dispatch.h"
 #include "core/fd.h"
 #include "core/filter.h"
+#include "core/middleware.h"
 #include "handlers/container_memory.h"
 #include "handlers/host_port.h"
 #include "handlers/introduction.h"
 #include "handlers/policy.h"
+#include "handlers/request_times.h"
 #include "handlers/socket_claim.h"
 #include "handlers/timed_call.h"
 #include "handlers/workers.h"
@@ -85,9 +87,10 @@ class Container final : public Guest {
   void Unanswered(const JournalRecord& record, Stage reached, Target& caller, Reply reply) override;
   void LeftBehind(const JournalRecord& record) override;
   const Dispatch* dispatch() const override { return dispatch_.get(); }
+  Middleware* middleware() const override { return middleware_.empty() ? nullptr : middleware_[0].get(); }
 
-  // Before it is served.
-  void Obey(Policy its_policy);
+  // Before it is served. `times` is where its calls are timed if the policy wants that; nullptr: nowhere.
+  void Obey(Policy its_policy, RequestTimes* times);
   // For a call that fails by the policy.
   int ErrorOf(uint32_t arch, int nr) const;
 
@@ -137,7 +140,8 @@ class Container final : public Guest {
     SyscallNumber number;
     int error;
   };
-  std::unique_ptr<const Dispatch> dispatch_;  // null: its calls are served as everybody's
+  std::unique_ptr<const Dispatch> dispatch_;             // null: its calls are served as everybody's
+  std::vector<std::unique_ptr<Middleware>> middleware_;  // a chain, in its order
   std::vector<FailingCall> errors_;
 };
 

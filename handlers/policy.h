@@ -43,6 +43,8 @@ struct MountPolicy {
   friend bool operator==(const MountPolicy&, const MountPolicy&) = default;
 };
 
+inline constexpr char kPrometheus[] = "prometheus";
+
 struct Policy {
   // Not 0: the container is refused; every trapped call fails with this errno. Its listener is served all the
   // same: a listener that nobody answers hangs the runtime.
@@ -61,7 +63,7 @@ struct Policy {
   std::vector<std::string> devices;        // that mknod may make: paths, or "c 10:200"
   std::vector<std::string> bpf_map_types;  // that bpf may make
 
-  std::vector<std::string> middleware;  // what watches its calls: "prometheus"
+  std::vector<std::string> middleware;  // what watches its calls: kPrometheus
   PodIdentity identity;
 
   friend bool operator==(const Policy&, const Policy&) = default;

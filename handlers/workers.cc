@@ -155,8 +155,10 @@ void NoteIfLost(LostReplies& lost, const Desk& desk) {
     lost.Note(desk.request.tid, desk.request.fingerprint, Reply::Return(std::max<int64_t>(result.value, 0)));
 }
 
+// What the worker has sent, or could not send.
 Reply Sent(const WorkResult& result) {
-  return result.send_error == 0 ? Reply::Sent() : Reply::Gone();
+  if (result.send_error != 0) return Reply::Gone();
+  return Reply::Sent(result.value < 0 ? static_cast<int>(-result.value) : 0);
 }
 
 // What an engine before this one has begun: its worker may still be at it. Nothing: it has to be done

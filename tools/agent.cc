@@ -32,6 +32,7 @@
 #include "tools/in_flight.h"
 #include "tools/keeper.h"
 #include "tools/log.h"
+#include "tools/metrics_socket.h"
 #include "tools/process_limits.h"
 #include "tools/stored_holdings.h"
 #include "tools/systemd.h"
@@ -127,6 +128,8 @@ class Agent {
   SocketFile intake_, control_;  // until the keeper has them
   bool holds_intake_ = false;    // the service manager has kept it for us
   bool holds_control_ = false;
+  Fd metrics_;                   // the same; not valid: none, or the service manager has kept it
+  std::string metrics_address_;  // where it is reached
   std::unique_ptr<Keeper> keeper_;
   bool was_ready_ = false;
   std::optional<int> exit_status_;
@@ -195,6 +198,16 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
       holds_control_ = true;
     }
   }
+  for (const Adopted::One& one : adopted.holdings) {
+    if (one.name.tag == HoldingTag::kMetrics && stored.metrics == settings.metrics)
+      metrics_address_ = MetricsAddressOf(one.fds[0].get());
+  }
+  if (!settings.metrics.empty() && metrics_address_.empty()) {
+    absl::StatusOr<Fd> made = ListenForMetrics(settings.metrics);
+    if (!made.ok()) return made.status();
+    metrics_ = *std::move(made);
+    metrics_address_ = MetricsAddressOf(metrics_.get());
+  }
   std::vector<uid_t> uids = options_.allow_uids;
   uids.insert(uids.end(), config.allow_uids.begin(), config.allow_uids.end());
   if (adopted.activated.valid()) {
@@ -233,6 +246,7 @@ absl::Status Agent::HoldAll(const AgentSettings& settings, Adopted adopted) {
   if (status.ok()) status = hold(HoldingTag::kSettings, *std::move(file));
   if (status.ok() && !holds_intake_) status = hold(HoldingTag::kIntake, intake_.Release());
   if (status.ok() && !holds_control_) status = hold(HoldingTag::kControl, control_.Release());
+  if (status.ok() && metrics_.valid()) status = hold(HoldingTag::kMetrics, std::move(metrics_));
   return status;
 }
 
@@ -245,6 +259,7 @@ void Agent::OnReady() {
   } else {
     log::Warning("confinement: {}", log::Text(confined.status()));
   }
+  if (!metrics_address_.empty()) log::Info("metrics on http://{}/metrics", metrics_address_);
   log::Info("waiting for containers on {}", options_.socket);
   if (options_.ready_fd < 0) return;
   const Fd ready(options_.ready_fd);
@@ -330,6 +345,8 @@ int RunAgent(AgentOptions options) {
   }
   settings.socket = options.socket;
   settings.control = ControlSocketOf(options.socket);
+  settings.metrics =
+      options.metrics_bind_address.empty() ? config.metrics_bind_address : options.metrics_bind_address;
   log::SetLevel(options.verbose ? log::Level::kDebug : config.log_level);
   RaiseDescriptorLimit();
   const absl::StatusOr<Fd> signal_fd = SignalDescriptor();
@@ -380,6 +397,15 @@ void AddAgentCommand(CLI::App& app, int& exit_status) {
   command
       ->add_option("--lock-socket", options->lock_socket, "Where the privileged step hands out the eBPF lock")
       ->type_name("PATH");
+  command
+      ->add_option("--metrics-bind-address", options->metrics_bind_address,
+                   "Serve metrics there, for Prometheus: at /metrics [not at all]")
+      ->type_name("[HOST]:PORT")
+      ->check([](const std::string& text) {
+        if (text.empty()) return std::string();
+        const absl::Status status = ParseMetricsAddress(text).status();
+        return status.ok() ? std::string() : log::Text(status);
+      });
   command
       ->add_option(
           "--resolver", options->resolver,

@@ -28,7 +28,8 @@ struct AgentOptions {
   bool fd_store = false;
   std::string resolver = "metadata";  // a name of Resolver (tools/container_decision.h)
   bool strict = false;
-  std::string check_config;  // not to serve, but to explain this file
+  std::string metrics_bind_address;  // empty: what the configuration says
+  std::string check_config;          // not to serve, but to explain this file
   bool verbose = false;
 };
 

@@ -21,6 +21,7 @@
 #include "core/check.h"
 #include "core/fd.h"
 #include "net/publish.h"
+#include "tools/metrics_socket.h"
 #include "tools/network_reading.h"
 #include "tools/yaml_reading.h"
 
@@ -61,6 +62,22 @@ absl::Status ReadLevel(const YAML::Node& value, log::Level& level) {
   const auto found = value.IsScalar() ? kLevels.find(value.Scalar()) : kLevels.end();
   if (found == kLevels.end()) return Should("debug, info, warning or error");
   level = found->second;
+  return absl::OkStatus();
+}
+
+absl::Status ReadMetricsAddress(const YAML::Node& value, std::string& address) {
+  if (!value.IsScalar()) return Should("an address and a port");
+  address = value.Scalar();
+  return address.empty() ? absl::OkStatus() : ParseMetricsAddress(address).status();
+}
+
+absl::Status ReadMiddleware(const YAML::Node& value, std::vector<std::string>& middleware) {
+  const absl::StatusOr<std::vector<std::string>> names = Texts(value);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (name != kPrometheus) return Should(absl::StrCat("a list of ", kPrometheus));
+  }
+  middleware = *names;
   return absl::OkStatus();
 }
 
@@ -127,6 +144,9 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
       {"allow-uids", [&](const YAML::Node& value) { return ReadUids(value, config.allow_uids); }},
       {"ignore", [&](const YAML::Node& value) { return ReadSubnets(value, config.ignore); }},
       {"publish", [&](const YAML::Node& value) { return ReadMapping(name, "publish.", value, publish); }},
+      {"metrics-bind-address",
+       [&](const YAML::Node& value) { return ReadMetricsAddress(value, config.metrics_bind_address); }},
+      {"middleware", [&](const YAML::Node& value) { return ReadMiddleware(value, config.middleware); }},
       {"strict", [&](const YAML::Node& value) { return ReadBool(value, config.strict); }},
       {"containers", [&](const YAML::Node& value) { return ReadContainerRules(name, value, config.rules); }},
       {"log", [&](const YAML::Node& value) { return ReadMapping(name, "log.", value, logging); }},

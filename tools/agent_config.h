@@ -59,6 +59,8 @@ struct AgentConfig {
   PublishPolicy publish;
   log::Level log_level = log::Level::kInfo;
   bool strict = false;
+  std::string metrics_bind_address;     // empty: metrics are not served
+  std::vector<std::string> middleware;  // of every container, beside its own
   std::vector<ContainerRule> rules;
 };
 

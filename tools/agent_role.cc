@@ -16,6 +16,7 @@
 #include "tools/container_pid.h"
 #include "tools/counter_line.h"
 #include "tools/log.h"
+#include "tools/metrics_text.h"
 
 namespace shunt {
 namespace {
@@ -70,7 +71,8 @@ absl::StatusOr<Fd> AgentSettings::ToFile() const {
                                    {"socket", socket},
                                    {"socket_node", ToJson(socket_node)},
                                    {"control", control},
-                                   {"control_node", ToJson(control_node)}});
+                                   {"control_node", ToJson(control_node)},
+                                   {"metrics", metrics}});
   Fd file(memfd_create("shunt-settings", MFD_CLOEXEC));
   if (!file.valid() || write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
     return ToStatus({errno}, "keep the settings");
@@ -87,7 +89,8 @@ absl::StatusOr<AgentSettings> AgentSettings::FromFile(int fd) try {
                        .socket = json.at("socket").get<std::string>(),
                        .socket_node = NodeFrom(json.at("socket_node")),
                        .control = json.at("control").get<std::string>(),
-                       .control_node = NodeFrom(json.at("control_node"))};
+                       .control_node = NodeFrom(json.at("control_node")),
+                       .metrics = json.value("metrics", "")};
 } catch (const Json::exception& error) {
   return absl::InvalidArgumentError(absl::StrCat("the settings that are held: ", error.what()));
 }
@@ -125,9 +128,8 @@ absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
   if (!intake.ok()) return intake.status();
   intake_ = *std::move(intake);
   events_.reset(epoll_create1(EPOLL_CLOEXEC));
-  epoll_event event{.events = EPOLLIN, .data = {.fd = intake_->event_fd()}};
-  if (!events_.valid() || epoll_ctl(events_.get(), EPOLL_CTL_ADD, intake_->event_fd(), &event) != 0)
-    return ToStatus({errno}, "watch the socket");
+  if (absl::Status status = Watch(intake_->event_fd(), "watch the socket"); !status.ok()) return status;
+  if (absl::Status status = ServeMetrics(given); !status.ok()) return status;
 
   std::vector<Fd> control = std::move(given[{HoldingTag::kControl, 0}]);
   if (control.empty()) return absl::OkStatus();
@@ -135,10 +137,34 @@ absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
                                      [this](const std::string& command) { return Answer(command); });
   if (!server.ok()) return server.status();
   control_ = *std::move(server);
-  event.data.fd = control_->event_fd();
-  if (epoll_ctl(events_.get(), EPOLL_CTL_ADD, control_->event_fd(), &event) != 0)
-    return ToStatus({errno}, "watch the control socket");
+  return Watch(control_->event_fd(), "watch the control socket");
+}
+
+absl::Status AgentRole::Watch(int fd, const char* what) {
+  epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
+  if (epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return ToStatus({errno}, what);
   return absl::OkStatus();
+}
+
+absl::Status AgentRole::ServeMetrics(Given& given) {
+  std::vector<Fd> socket = std::move(given[{HoldingTag::kMetrics, 0}]);
+  if (socket.empty()) return absl::OkStatus();
+  if (settings_.metrics.empty()) {
+    // A service manager has kept it for an agent that was started with other options.
+    drop_({HoldingTag::kMetrics, 0});
+    return absl::OkStatus();
+  }
+  auto server = MetricsServer::Start(std::move(socket[0]), [this] { return MetricsPage(); });
+  if (!server.ok()) return server.status();
+  metrics_ = *std::move(server);
+  return Watch(metrics_->event_fd(), "watch the socket for metrics");
+}
+
+std::string AgentRole::MetricsPage() const {
+  MetricsReading reading = ReadMetrics(*accelerator_);
+  reading.listeners = listeners_;
+  reading.engine_started = started_;
+  return MetricsText(reading);
 }
 
 PeerRule AgentRole::PeersFor(const AgentConfig& config) const {
@@ -150,6 +176,7 @@ PeerRule AgentRole::PeersFor(const AgentConfig& config) const {
 void AgentRole::HandleEvents() {
   intake_->HandleEvents();
   if (control_ != nullptr) control_->HandleEvents();
+  if (metrics_ != nullptr) metrics_->HandleEvents();
 }
 
 absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held) {
@@ -180,6 +207,7 @@ void AgentRole::Receive(Handover handover) {
     // Nobody knows what it was to obey.
     Policy policy;
     if (IsStrict()) policy.refuse = EPERM;
+    AddMiddleware(config_, policy);
     KeepOrdinary(handover, handover.status, policy);
   }
 }
@@ -305,6 +333,8 @@ void AgentRole::Reload() {
     log::Error("the configuration stays as it was: {}", log::Text(status));
     return;
   }
+  if (config->metrics_bind_address != config_.metrics_bind_address)
+    log::Warning("metrics-bind-address holds from the agent's next start on");
   config_ = *std::move(config);
   settings_.configuration = *std::move(text);
   if (const absl::StatusOr<Fd> file = settings_.ToFile(); file.ok())

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "tools/container_decision.h"
 #include "tools/control_server.h"
 #include "tools/engine_role.h"
+#include "tools/metrics_server.h"
 #include "tools/port_registry.h"
 
 namespace shunt {
@@ -38,6 +40,7 @@ struct AgentSettings {
   NodeIdentity socket_node;   // all zero if a service manager made it
   std::string control;        // where `shunt ctl` asks; empty: nowhere
   NodeIdentity control_node;
+  std::string metrics;  // where metrics are asked for; empty: nowhere
 
   absl::StatusOr<Fd> ToFile() const;
   static absl::StatusOr<AgentSettings> FromFile(int fd);
@@ -52,7 +55,8 @@ class AgentRole final : public EngineRole {
       : options_(std::move(options)),
         ask_upgrade_(std::move(ask_upgrade)),
         hold_(std::move(hold)),
-        drop_(std::move(drop)) {}
+        drop_(std::move(drop)),
+        started_(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())) {}
 
   absl::Status Prepare(Accelerator& accelerator, Given& given) override;
   absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) override;
@@ -64,6 +68,9 @@ class AgentRole final : public EngineRole {
   void Leave() override;
 
  private:
+  absl::Status Watch(int fd, const char* what);
+  absl::Status ServeMetrics(Given& given);
+  std::string MetricsPage() const;
   void Receive(Handover handover);
   void Serve(Handover& handover);
   void KeepOrdinary(Handover& handover, const absl::Status& why, const Policy& policy);
@@ -82,9 +89,11 @@ class AgentRole final : public EngineRole {
   PortRegistry ports_;
   size_t listeners_ = 0;  // being served
   Accelerator* accelerator_ = nullptr;
-  Fd events_;  // an epoll over the two below
+  Fd events_;  // an epoll over those below
   std::unique_ptr<Intake> intake_;
   std::unique_ptr<ControlServer> control_;
+  std::unique_ptr<MetricsServer> metrics_;
+  const int64_t started_;  // seconds since 1970
 };
 
 }  // namespace shunt

@@ -27,6 +27,8 @@ const std::map<std::string, const char*>& Meanings() {
       {"publish.host-ip", "the host address of published ports that name none"},
       {"publish.host-ports", "the host ports that containers may ask for"},
       {"log.level", "what is logged: this, and what is worse"},
+      {"metrics-bind-address", "where metrics are served; holds from the agent's next start on"},
+      {"middleware", "what watches the calls of every container, beside what its own policy names"},
       {"strict", "whether a container whose metadata has a mistake is refused"},
       {"containers.select.namespace",
        "the pod's namespace. Told by containerd's CRI and CRI-O; with --resolver kubernetes also where the "

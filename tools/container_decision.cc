@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/container_decision.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -53,6 +54,13 @@ absl::StatusOr<Resolver> ParseResolver(const std::string& text) {
       absl::StrCat("\"", text, "\" should be metadata, none, demo-basic or kubernetes"));
 }
 
+void AddMiddleware(const AgentConfig& config, Policy& policy) {
+  for (const std::string& name : config.middleware) {
+    if (std::ranges::find(policy.middleware, name) == policy.middleware.end())
+      policy.middleware.push_back(name);
+  }
+}
+
 Decision Decide(const ContainerState& state, pid_t pid, uid_t uid, const DecisionMaker& maker) {
   Decision decision{.origin = OriginOf(state, pid, maker.resolver)};
   const ContainerRule* rule =
@@ -67,6 +75,7 @@ Decision Decide(const ContainerState& state, pid_t pid, uid_t uid, const Decisio
   if (obeys && (rule == nullptr || rule->metadata)) settings = SplitMetadata(state.metadata);
   if (rule != nullptr) settings.insert(settings.end(), rule->settings.begin(), rule->settings.end());
   decision.mistakes = Obey(settings, context, policy);
+  AddMiddleware(maker.config, policy);
 
   absl::StatusOr<ContainerSpec> spec = SpecFor(state, maker.config, rule);
   decision.wishes = spec.status();

@@ -45,4 +45,7 @@ struct Decision {
 // `pid` as TrustedPid() says (tools/container_pid.h).
 Decision Decide(const ContainerState& state, pid_t pid, uid_t uid, const DecisionMaker& maker);
 
+// What the configuration has watch the calls of every container.
+void AddMiddleware(const AgentConfig& config, Policy& policy);
+
 }  // namespace shunt

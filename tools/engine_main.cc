@@ -16,7 +16,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/confinement.h"
+#include "core/engine.h"
 #include "handlers/accelerator.h"
+#include "handlers/request_times.h"
 #include "tools/agent_role.h"
 #include "tools/engine_link.h"
 #include "tools/engine_role.h"
@@ -82,6 +84,7 @@ class EngineMain final : private Custodian {
   std::optional<int> exit_status_;
   EngineRole::Given given_;
   uint64_t journal_name_ = 1;
+  std::unique_ptr<RequestTimes> times_;
   std::unique_ptr<EngineRole> role_;
   std::unique_ptr<Accelerator> accelerator_;  // goes first: it uses the role's callbacks no more then
 };
@@ -201,6 +204,11 @@ void EngineMain::Prepare() {
       .custodian = this,
       .lasting_pids = arguments_.role != "agent",  // else it is the container's first process
   };
+  if (given_.contains({HoldingTag::kMetrics, 0})) {
+    options.reactors = static_cast<int>(AllowedCpus().size());
+    times_ = std::make_unique<RequestTimes>(AllowedCpus().size());
+    options.request_times = times_.get();
+  }
   for (const auto& [name, fds] : given_) {
     if (name.tag == HoldingTag::kContainer) options.first_key = std::max(options.first_key, name.id + 1);
   }

@@ -28,8 +28,9 @@ enum class HoldingTag : uint32_t {
   kControl = 3,  // the control socket
   kJournal = 4,
   kContainer = 5,
+  kMetrics = 6,  // the socket on which metrics are asked for
 };
-inline constexpr uint32_t kHighestHoldingTag = 5;
+inline constexpr uint32_t kHighestHoldingTag = 6;
 
 // What descriptors are kept under.
 struct HoldingName {

@@ -130,7 +130,7 @@ void ReadDefaultAction(absl::string_view value, Reading& reading) {
 void ReadMiddleware(absl::string_view value, Reading& reading) {
   reading.policy.middleware.clear();
   for (const std::string& name : ListOf(value)) {
-    if (name != "prometheus") {
+    if (name != kPrometheus) {
       reading.Wrong(absl::StrCat("\"", name, "\" is not there: there is prometheus"));
     } else if (reading.policy.middleware.empty()) {
       reading.policy.middleware.push_back(name);

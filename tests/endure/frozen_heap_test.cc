@@ -21,7 +21,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 
+#include "handlers/request_times.h"
 #include "handlers/traps.h"
 #include "net/socket_options.h"
 #include "tests/endure/guest_sockets.h"
@@ -318,6 +320,44 @@ TEST_F(FrozenHeap, StaysUntouchedByAPolicy) {
   EXPECT_EQ(fleet.Join(pid), 0) << "line modulo 200, plus one";
   EXPECT_EQ(fleet.Counted(Counter::continued), 2u);
   EXPECT_EQ(fleet.Counted(Counter::waits_begun), 1u);
+}
+
+TEST_F(FrozenHeap, StaysUntouchedWhenCallsAreTimed) {
+  FleetOptions options = Frozen({Forbidden, Ordinary, Timed}, &started_, &stopped_);
+  options.traps = Traps({.handlers = {"exec"}, .calls = {"acct", "chmod"}});
+  options.policy.default_action = DefaultAction::kFail;
+  options.policy.default_error = EBADMSG;
+  options.policy.errors = {{"chmod", EXDEV}};
+  options.policy.exec_pattern = "/delayed";
+  options.policy.exec_delay = std::chrono::milliseconds(250);
+  options.policy.middleware = {kPrometheus};
+  options.policy.identity.pod_namespace = "shop";
+  options.accelerator.reactors = 2;
+  RequestTimes times(2);
+  options.accelerator.request_times = &times;
+  Fleet fleet(options);
+  ASSERT_EQ(fleet.Start(), "");
+  for (size_t body = 0; body < options.bodies.size(); ++body) {
+    const pid_t pid = fleet.Launch(body);
+    ASSERT_GT(pid, 0) << fleet.error();
+    EXPECT_EQ(fleet.Join(pid), 0) << "body " << body << ": line modulo 200, plus one";
+  }
+  const auto read = times.Read();
+  const auto count = [&read](const char* syscall, int error) {
+    const auto found = read.find({"shop", syscall, error});
+    if (found == read.end()) return uint64_t{0};
+    return std::accumulate(found->second.counts.begin(), found->second.counts.end(), uint64_t{0});
+  };
+  EXPECT_EQ(count("acct", EBADMSG), 1u);
+  EXPECT_EQ(count("chmod", EXDEV), 1u);
+  EXPECT_EQ(count("execve", 0), 2u);
+  EXPECT_GE(read.at({"shop", "execve", 0}).nanoseconds, 250'000'000u) << "the time that a task waits counts";
+  EXPECT_GE(count("connect", 0), 3u);
+  EXPECT_EQ(count("connect", EINPROGRESS), 2u)
+      << "of a socket that does not block, and of one with a time limit";
+  uint64_t timed = times.Overflowed();
+  for (const auto& [labels, histogram] : read) timed += count(labels.syscall.c_str(), labels.error);
+  EXPECT_EQ(timed, fleet.Counted(Counter::answered)) << "each call that was answered, once";
 }
 
 TEST_F(FrozenHeap, StaysUntouchedWhenAContainerIsKilled) {

@@ -24,6 +24,10 @@ import threading
 import time
 import unittest
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from scrape import requests, scrape  # noqa: E402  (found by the line above)
+
 ARENA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "arena")
 BUSYBOX = "/usr/bin/busybox"
 PATIENCE = 20  # seconds; nothing here takes one
@@ -449,6 +453,66 @@ class RuntimeTest(unittest.TestCase):
             self.assertEqual(manager.recv(100), b"READY=1")
             self.assertEqual(agent.stop(), 0)
             self.assertEqual(manager.recv(100), b"STOPPING=1")
+
+    def scrape(self, agent):
+        return scrape(re.search(r"http://\S+", next(line for line in agent.lines if "metrics on" in line))[0])
+
+    def wait_for_requests(self, agent, expected):
+        """The reactor counts after it has answered."""
+        end = time.monotonic() + PATIENCE
+        while (counts := requests(self.scrape(agent))) != expected and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(counts, expected)
+
+    def test_times_the_calls_of_containers_that_want_it(self):
+        agent = self.start_agent("--metrics-bind-address", "127.0.0.1:0")
+        pod = {"io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-name": "till"}
+        again = "mkdir /tmp/once; mkdir /tmp/once; mkdir /nowhere/x"
+        timed = self.bundle("timed", agent.socket, again, metadata="MIDDLEWARE=prometheus\nMKDIR_TMPL=-x",
+                            annotations=pod)
+        self.runtime("run", "timed", cwd=timed)
+        self.assert_served(self.run_container("untimed", agent, annotations=pod))
+        # What a worker has met in the container, and as the container was told.
+        self.wait_for_requests(agent, {("shop", "mkdir", "0"): 1, ("shop", "mkdir", "17"): 1,
+                                       ("shop", "mkdir", "2"): 1})
+
+    def test_a_configuration_has_all_containers_timed(self):
+        config = os.path.join(self.folder, "agent.yaml")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write("metrics-bind-address: 127.0.0.1:0\nmiddleware: [prometheus]\n")
+        agent = self.start_agent("--config", config)
+        self.assert_served(self.run_container("all", agent))
+        self.wait_for_requests(agent, {("", "mkdir", "0"): 1})
+
+    def test_metrics_are_there_again_after_an_engine_was_killed(self):
+        agent = self.start_agent("--metrics-bind-address", "127.0.0.1:0")
+        self.start_container("kept", agent, metadata="MIDDLEWARE=prometheus")
+        agent.wait_for("container kept: serving it")
+        self.wait_for_requests(agent, {("", "mkdir", "0"): 1})
+        for kills in range(1, 4):
+            before = self.scrape(agent)
+            os.kill(self.engine_of(agent), signal.SIGKILL)
+            after = self.scrape(agent)  # waits in the socket's backlog for the next engine
+            self.assertEqual(after["shunt_received_total", ()], before["shunt_received_total", ()])
+            self.assertEqual(after["shunt_listeners", ()], 1)
+            self.assertEqual(requests(after), {}, "durations begin at 0 with each engine")
+            self.assert_served(self.execute("kept", kills))
+            self.wait_for_requests(agent, {("", "mkdir", "0"): 1})
+
+    @staticmethod
+    def engine_of(agent):
+        """The starter's child."""
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+                    name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
+                with open(f"/proc/{rest.split()[1]}/stat", encoding="utf-8", errors="replace") as file:
+                    grandparent = int(file.read().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            if name == "shunt-engine" and grandparent == agent.process.pid:
+                return int(entry)
+        raise AssertionError("the agent has no engine")
 
     def test_leaves_nothing_behind(self):
         for how in (signal.SIGTERM, signal.SIGINT):

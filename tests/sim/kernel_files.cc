@@ -158,9 +158,9 @@ void CheckRegistrations(const Task& task, const Install& install) {
   }
 }
 
-// A second descriptor for one call can only take the first back: then it is the file that was there before, or one
-// of the container's own. An engine that takes the call over may find it taken back and begin anew, but never
-// replaces what is there.
+// A second descriptor for one call can only take the first back: then it is the file that was there before,
+// or one of the container's own. An engine that takes the call over may find it taken back and begin anew,
+// but never replaces what is there.
 void CheckInstallCount(Trapped& call, const Install& install, const FileRef& there) {
   const auto* socket = dynamic_cast<const Socket*>(install.file.get());
   const bool takes_back = call.installs > 0 && call.first.lock() == install.file;

@@ -32,7 +32,9 @@ TEST(AgentConfigTest, ReadsEveryKey) {
       "  enabled: false\n"
       "  host-ip: 127.0.0.1\n"
       "  host-ports: 1024-65535\n"
-      "log: {level: warning}\n",
+      "log: {level: warning}\n"
+      "metrics-bind-address: 127.0.0.1:9464\n"
+      "middleware: [prometheus]\n",
       "f");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_THAT(config->allow_uids, ElementsAre(1000u, 0u));
@@ -44,6 +46,8 @@ TEST(AgentConfigTest, ReadsEveryKey) {
   EXPECT_EQ(config->publish.first_host_port, 1024);
   EXPECT_EQ(config->publish.last_host_port, 65535);
   EXPECT_EQ(config->log_level, log::Level::kWarning);
+  EXPECT_EQ(config->metrics_bind_address, "127.0.0.1:9464");
+  EXPECT_THAT(config->middleware, ElementsAre("prometheus"));
 }
 
 TEST(AgentConfigTest, AnEmptyFileLeavesTheDefaults) {
@@ -63,12 +67,16 @@ struct BadFile {
 TEST(AgentConfigTest, NamesFileLineAndKeyOfAMistake) {
   const BadFile cases[] = {
       {"ignroe: []",
-       "f:1: unknown key \"ignroe\": known are allow-uids, containers, ignore, log, publish, strict"},
+       "f:1: unknown key \"ignroe\": known are allow-uids, containers, ignore, log, metrics-bind-address, "
+       "middleware, publish, strict"},
       {"\n\npublish:\n  hostip: x",
        "f:4: unknown key \"publish.hostip\": known are publish.enabled, publish.host-ip"},
       {"ignore: []\nignore: []", "f:2: \"ignore\" is there twice"},
       {"log:\n  level: info\n  level: info", "f:3: \"log.level\" is there twice"},
       {"- a", "f:1: should be a mapping"},
+      {"middleware: [falco]", "f:1: \"middleware\": should be a list of prometheus"},
+      {"\nmetrics-bind-address: 9464",
+       "f:2: \"metrics-bind-address\": \"9464\" should be ADDRESS:PORT or :PORT"},
       {"\nlog: loud", "f:2: \"log\": should be a mapping"},
       {"\nlog:\n  level: loud", "f:3: \"log.level\": should be debug, info, warning or error"},
       {"allow-uids: 5", "f:1: \"allow-uids\": should be a list"},
