@@ -129,6 +129,7 @@ class Container final : public Guest {
   // Sockets of the container's own network, for those that have to go back. Rarely needed, hence the lock.
   std::array<Workers, 2> workers;  // one for each of its reactors
   WorkerSource* worker_source = nullptr;
+  std::atomic<bool> has_complained = false;  // that no worker gets inside
   std::mutex home_mutex;
   net::SpareSockets home4, home6;
 

@@ -108,6 +108,23 @@ struct StartJob final : ControlJob {
   int error = 0;
 };
 
+// Nobody gets into the container: its programs see an EPERM that nothing of theirs explains. Once in its
+// life.
+struct Complaint final : ControlJob {
+  Complaint(const Container& its_container, int its_error) : container(its_container), error(its_error) {}
+
+  void Run() override {
+    const bool forbidden = error == EPERM || error == EACCES;
+    container.worker_source->Warn(absl::StrFormat(
+        "container %s: calls that are to be done inside it fail with EPERM, as no process gets there: %s%s",
+        container.name, std::strerror(error),
+        forbidden ? " (it is not this user's: let an agent of its user, or of root, serve it)" : ""));
+  }
+
+  const Container& container;
+  const int error;
+};
+
 // The worker says whether it is in. Not 0: why it is not.
 int Greet(Workers::Bench& bench) {
   WorkerHello hello;
@@ -212,7 +229,13 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       if (job.error != 0) {
         Workers::Dismiss(*bench);
         workers.GiveBack(*bench, Workers::Bench::State::kEmpty);
-        if (job.error != EBUSY || ++looks == kLooks) co_return Reply::Fail(EPERM);
+        if (job.error != EBUSY || ++looks == kLooks) {
+          if (job.error != ESRCH && !container.has_complained.exchange(true)) {
+            Complaint complaint(container, job.error);
+            co_await OnControl(call, complaint);
+          }
+          co_return Reply::Fail(EPERM);
+        }
         co_await Pause(call, kMillisecond);
         continue;
       }
