@@ -9,7 +9,6 @@ calls, so it only gets on if it is really served. What is checked comes from the
 descriptors.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -146,13 +145,8 @@ class RuntimeTest(RuntimeCase):
 
     def chmod(self, name, agent, **keywords):
         """Runs a container that changes a mode; what the program said of it."""
-        folder = self.bundle(name, agent.socket, "chmod 700 /tmp && echo changed", **keywords)
-        path = os.path.join(folder, "config.json")
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-        config["linux"]["seccomp"]["syscalls"][0]["names"] = ["chmod", "fchmodat"]
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(config, file)
+        folder = self.bundle(name, agent.socket, "chmod 700 /tmp && echo changed", traps=["chmod", "fchmodat"],
+                             **keywords)
         return self.runtime("run", name, cwd=folder)
 
     def test_a_call_fails_as_metadata_says(self):
@@ -165,25 +159,6 @@ class RuntimeTest(RuntimeCase):
         agent = self.start_agent("--resolver", "none", "--strict")
         result = self.chmod("c21", agent, metadata="ERRNO=chmod:EBADMSG\nNONSENSE=1")
         self.assertEqual(result.stdout, "changed\n", result.stderr)
-
-    def test_the_basic_demo_lets_chmod_fail(self):
-        agent = self.start_agent("--resolver", "demo-basic")
-        self.assertIn("chmod: /tmp: Bad message", self.chmod("c22", agent).stderr)
-
-    def test_the_demos_of_the_kinvolk_agent(self):
-        agent = self.start_agent("--resolver", "kubernetes")
-        pod = {"io.kubernetes.cri.sandbox-namespace": "default", "io.kubernetes.cri.sandbox-name": "mynotifypod",
-               "io.kubernetes.cri.container-name": "container1"}
-        folder = self.bundle("c31", agent.socket, "mkdir /abc", annotations=pod,
-                             metadata="MKDIR_TMPL=-{{.Namespace}}-{{.Pod}}-{{.Container}}")
-        self.assertEqual(self.runtime("run", "c31", cwd=folder).returncode, 0, "".join(agent.lines))
-        self.assertTrue(os.path.isdir(os.path.join(self.rootfs, "abc-default-mynotifypod-container1")))
-        agent.stop()
-        agent = self.start_agent("--resolver", "demo-basic")
-        folder = self.bundle("c32", agent.socket, "mkdir /abc")
-        self.assertEqual(self.runtime("run", "c32", cwd=folder).returncode, 0, "".join(agent.lines))
-        made = [name for name in os.listdir(self.rootfs) if name.startswith("abc-pid-")]
-        self.assertRegex("".join(made), r"^abc-pid-[0-9]+$")
 
     def test_a_mistake_in_metadata_is_told_and_has_no_effect(self):
         agent = self.start_agent()

@@ -19,20 +19,22 @@ ARENA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"
 BUSYBOX = "/usr/bin/busybox"
 PATIENCE = 20  # seconds; nothing here takes one
 SKIP = 77
+TRAPS = ("connect", "bind", "mkdir")
 ARGS = argparse.Namespace()  # filled in by main()
 
 
 class Agent:
     """A running agent, its log line by line."""
 
-    def __init__(self, folder, tag, *options, environment=None):
+    def __init__(self, folder, tag, *options, environment=None, user=None):
         self.tag = tag
         self.socket = os.path.join(folder, "agent.sock")
         ready, ready_write = os.pipe()
         self.process = subprocess.Popen(
             [ARGS.agent, "agent", "--socket", self.socket, "--ready-fd", str(ready_write), *options],
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[ready_write], text=True,
-            env={**os.environ, **(environment or {})})
+            env={**os.environ, **(environment or {})}, user=user, group=user,
+            extra_groups=None if user is None else [])
         os.close(ready_write)
         self.lines = []
         self.fresh = queue.Queue()
@@ -88,7 +90,7 @@ class RuntimeCase(unittest.TestCase):
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
             os.makedirs(os.path.join(self.rootfs, name))
         shutil.copy(BUSYBOX, os.path.join(self.rootfs, "bin"))
-        for applet in ("sh", "mkdir", "chmod", "sleep", "echo", "nc"):
+        for applet in ("sh", "mkdir", "chmod", "sleep", "echo", "nc", "true", "time", "ls", "stat", "touch", "wc"):
             os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
 
     def start_agent(self, *options, **keywords):
@@ -102,6 +104,13 @@ class RuntimeCase(unittest.TestCase):
         return ["timeout", "-s", "KILL", str(PATIENCE), ARGS.runtime, "--root", root, command, *options,
                 f"{name}-{self.tag}"]
 
+    def wait_until(self, condition, what):
+        """Polls, for what tells nobody that it has come about."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), end, what)
+            time.sleep(0.005)
+
     def runtime(self, command, name, *arguments, **keywords):
         """Runs the runtime on a container, to its end."""
         return subprocess.run([*self.runtime_command(command, name=name), *arguments],
@@ -112,7 +121,8 @@ class RuntimeCase(unittest.TestCase):
         subprocess.run(self.runtime_command("delete", "--force", name=name), stdin=subprocess.DEVNULL,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
-    def bundle(self, name, socket, command, metadata=None, annotations=None):
+    def bundle(self, name, socket, command, metadata=None, annotations=None, traps=TRAPS, change=None):
+        """The folder of a container whose `traps` are sent to the socket; `change` may change its configuration."""
         folder = os.path.join(self.folder, name)
         os.makedirs(folder)
         rootless = ["--rootless"] if os.getuid() != 0 else []
@@ -128,10 +138,12 @@ class RuntimeCase(unittest.TestCase):
             "defaultAction": "SCMP_ACT_ALLOW",
             "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
             "listenerPath": socket,
-            "syscalls": [{"names": ["connect", "bind", "mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+            "syscalls": [{"names": list(traps), "action": "SCMP_ACT_NOTIFY"}],
         }
         if metadata is not None:
             config["linux"]["seccomp"]["listenerMetadata"] = metadata
+        if change is not None:
+            change(config)
         with open(path, "w", encoding="utf-8") as file:
             json.dump(config, file)
         return folder
@@ -147,8 +159,12 @@ class RuntimeCase(unittest.TestCase):
             self.skipTest("this runc cannot take the listener of a rootless exec: " + result.stderr.strip())
         return result
 
-    def start_container(self, name, agent, program="sleep 1000", **keywords):
-        """Starts a container that stays until it is killed, or until its program has ended."""
+    def start_container(self, name, agent, program="sleep 1000", marker=None, **keywords):
+        """Starts a container that stays until it is killed, or until its program has ended.
+
+        `marker` is what becomes of its first mkdir, of the container's name in /tmp.
+        """
+        marker = marker or name
         output = os.path.join(self.folder, name + ".out")
         folder = self.bundle(name, agent.socket, f"mkdir /tmp/{name} && {program}", **keywords)
         with open(output, "w", encoding="utf-8") as file:
@@ -159,10 +175,8 @@ class RuntimeCase(unittest.TestCase):
             self.assertEqual(status.returncode, 0, file.read())
         self.addCleanup(self.delete, name)
         # `run -d` may return before the container's program has been started, and until then an exec fails.
-        end = time.monotonic() + PATIENCE
-        while not os.path.exists(os.path.join(self.rootfs, "tmp", name)):
-            self.assertLess(time.monotonic(), end, "the container's program does not get on")
-            time.sleep(0.005)
+        self.wait_until(lambda: os.path.exists(os.path.join(self.rootfs, "tmp", marker)),
+                        "the container's program does not get on")
 
     def assert_served(self, result):
         self.assertEqual((result.returncode, result.stdout), (0, "made\n"), result.stderr)
