@@ -245,6 +245,35 @@ class HandlersTest(RuntimeCase):
         self.assertEqual(sorted(os.listdir(os.path.join(self.rootfs, "tmp"))),
                          sorted(f"many{i}.{j}-of-many{i}" for i in range(4) for j in range(1, 6)))
 
+    def test_a_container_is_killed_for_a_call(self):
+        agent = self.start_agent()
+        result = self.run_program("killed", agent, "(sleep 1000 & mkdir /tmp/x); echo survived", traps=["mkdir"],
+                                  metadata="DEFAULT_ACTION=kill-container")
+        self.assertNotEqual(result.returncode, 0)
+        # What mkdir says of the refusal may still come out, before the first process has taken it along.
+        self.assertNotIn("survived", result.stdout)
+        agent.wait_for(r"container killed: ended \(0 listeners left")
+
+    def test_a_container_is_frozen_for_a_call_or_the_log_says_that_it_cannot_be(self):
+        agent = self.start_agent()
+        self.start_container("frozen", agent, program="chmod 700 /tmp/frozen 2>/tmp/said; sleep 1000",
+                             traps=["chmod", "fchmodat"], metadata="DEFAULT_ACTION=freeze-container")
+        said = os.path.join(self.rootfs, "tmp", "said")
+
+        def paused():
+            return '"status": "paused"' in self.runtime("state", "frozen").stdout
+
+        if os.getuid() == 0:
+            self.addCleanup(self.runtime, "resume", "frozen")  # or it could not be deleted
+            self.wait_until(paused, "the container goes on:\n" + "".join(agent.lines))
+            self.assertEqual(os.path.getsize(said), 0)
+            self.assertEqual(self.runtime("resume", "frozen").returncode, 0)
+        else:  # a rootless container has no cgroup of its own here
+            agent.wait_for(r"warning: container frozen cannot be frozen as a whole, which its policy wants: ")
+        self.wait_until(lambda: os.path.exists(said) and os.path.getsize(said) > 0, "chmod says nothing")
+        with open(said, encoding="utf-8") as file:
+            self.assertEqual(file.read(), "chmod: /tmp/frozen: Operation not permitted\n")
+
     def test_an_agent_says_once_that_it_has_no_power_over_a_container(self):
         if os.getuid() != 0:
             self.skipTest("an ordinary user has no containers of somebody else")
