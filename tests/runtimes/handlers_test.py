@@ -286,9 +286,10 @@ class HandlersTest(RuntimeCase):
         agent = Agent(private, self.tag, user=OTHER_USER, environment={"XDG_RUNTIME_DIR": private})
         self.addCleanup(agent.stop)
         self.assertEqual(agent.ready, b"\x01", "".join(agent.lines))
-        result = self.run_program("roots", agent, "for i in 1 2 3; do mkdir /tmp/x; done; chmod 777 /; echo end",
-                                  traps=["mkdir", "chmod", "fchmodat"],
-                                  metadata="MKDIR_TMPL=-x\nERRNO=chmod:EBADMSG,fchmodat:EBADMSG")
+        result = self.run_program("roots", agent, "for i in 1 2 3; do mkdir /tmp/x; done; chmod 777 /; /bin/true; echo end",
+                                  traps=["mkdir", "chmod", "fchmodat", "execve"],
+                                  metadata="MKDIR_TMPL=-x\nERRNO=chmod:EBADMSG,fchmodat:EBADMSG\n"
+                                           "EXEC_PATTERN=/bin/true\nEXEC_DURATION=1h")
         # What takes no more than the listener is done all the same.
         self.assertEqual(result.stdout, "mkdir: can't create directory '/tmp/x': Operation not permitted\n" * 3 +
                          "chmod: /: Bad message\nend\n", result.stderr)
