@@ -26,6 +26,7 @@ except ImportError:
 
 ARENA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "arena")
 BUSYBOX = "/usr/bin/busybox"
+BASE = "/usr/share/containers/seccomp.json"
 IMAGE = "docker.io/library/busybox:latest"
 PATIENCE = 40  # seconds
 SKIP = 77
@@ -226,8 +227,9 @@ class CriTest(unittest.TestCase):
     def test_the_demo_on_kubernetes(self):
         profile = os.path.join(self.folder, "notify.json")
         with open(profile, "w", encoding="utf-8") as file:
-            subprocess.run([SHUNT, "profile", "--listener", self.socket, "--handler", "mkdir", "--handler", "exec",
-                            "--fail", "chmod=EBADMSG", *[word for line in METADATA for word in ("--metadata", line)]],
+            subprocess.run([SHUNT, "profile", "--base", BASE, "--listener", self.socket, "--handler", "mkdir",
+                            "--handler", "exec", "--fail", "chmod=EBADMSG",
+                            *[word for line in METADATA for word in ("--metadata", line)]],
                            stdin=subprocess.DEVNULL, stdout=file, timeout=PATIENCE, check=True)
         container = self.start_pod("default", "mynotifypod", "container1", profile)
         self.assertIn("it is container container1 of pod default/mynotifypod", self.text(self.agent_log))
@@ -251,8 +253,22 @@ class CriTest(unittest.TestCase):
         self.assertGreaterEqual(after - before, 1.99)  # /proc/uptime has two digits
         self.assertLess(float(beside[-1]), after)
 
+    def test_a_profile_that_was_written_for_the_kinvolk_agent(self):
+        profile = os.path.join(self.folder, "notify.json")
+        with open(profile, "w", encoding="utf-8") as file:
+            json.dump({"architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"], "defaultAction": "SCMP_ACT_ALLOW",
+                       "listenerPath": self.socket, "listenerMetadata": "\n".join([*METADATA, "MOUNT_PROC=true"]),
+                       "syscalls": [{"action": "SCMP_ACT_NOTIFY", "names": ["openat", "open", "mkdir", "mount", "chmod"]}]},
+                      file)
+        container = self.start_pod("default", "mynotifypod", "container1", profile)
+        self.assertEqual(self.execute(container, "mkdir /abc; ls -1d /abc*; chmod 777 / && echo changed"),
+                         "/abc-default-mynotifypod-container1\nchanged\n")
+
 
 def run():
+    if not os.path.exists(BASE):
+        print(f"skipped: {BASE}, which podman brings, is not there")
+        return SKIP
     for program in ("containerd", "ctr", "containerd-shim-runc-v2", "runc", BUSYBOX):
         if shutil.which(program) is None:
             print(f"skipped: {program} is not installed")
