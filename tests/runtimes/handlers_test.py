@@ -10,6 +10,7 @@ notifications (tests/integration/seccomp-notify.bats) expect of an agent and of 
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -40,12 +41,20 @@ def children(pid):
         return [int(child) for child in file.read().split()]
 
 
-def command_of(pid):
-    try:
+def engine_of(agent):
+    """A pidfd of the agent's engine, which the keeper's starter has made."""
+    starter = children(agent.process.pid)[0]
+    for pid in children(starter):
         with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-            return file.read().split("\0")
-    except OSError:
-        return []
+            if file.read().split("\0")[1] == "engine":
+                return os.pidfd_open(pid)
+    raise AssertionError("the agent has no engine")
+
+
+def await_end(pidfd):
+    ended, _, _ = select.select([pidfd], [], [], PATIENCE)
+    if not ended:
+        raise AssertionError("a process does not end")
 
 
 class HandlersTest(RuntimeCase):
@@ -180,18 +189,22 @@ class HandlersTest(RuntimeCase):
         agent = self.start_agent()
         self.start_container("kept", agent, program="until [ -e /tmp/go ]; do :; done; mkdir /tmp/foo",
                              marker="kept-bar", **MKDIR)
-        starter = children(agent.process.pid)[0]
-        for engine in [pid for pid in children(starter) if "engine" in command_of(pid)]:
-            os.kill(engine, signal.SIGKILL)
+        engine = engine_of(agent)
+        self.addCleanup(os.close, engine)
+        signal.pidfd_send_signal(engine, signal.SIGKILL)
+        await_end(engine)
         open(os.path.join(self.rootfs, "tmp", "go"), "wb").close()
         self.wait_until(lambda: os.path.isdir(os.path.join(self.rootfs, "tmp", "foo-bar")),
                         "the directory is not made:\n" + "".join(agent.lines))
 
     def test_without_its_keeper_calls_are_not_implemented(self):
         agent = self.start_agent()
-        self.start_container("left", agent, program="until [ -e /tmp/go ]; do :; done; mkdir /tmp/foo 2>/tmp/said; sleep 1000",
-                             marker="left-bar", **MKDIR)
+        self.start_container("left", agent, marker="left-bar", **MKDIR,
+                             program="until [ -e /tmp/go ]; do :; done; mkdir /tmp/foo 2>/tmp/said; sleep 1000")
+        engine = engine_of(agent)
+        self.addCleanup(os.close, engine)
         agent.stop(signal.SIGKILL)
+        await_end(engine)
         said = os.path.join(self.rootfs, "tmp", "said")
         open(os.path.join(self.rootfs, "tmp", "go"), "wb").close()
         self.wait_until(lambda: os.path.exists(said) and os.path.getsize(said) > 0, "mkdir says nothing")
@@ -286,7 +299,8 @@ class HandlersTest(RuntimeCase):
         agent = Agent(private, self.tag, user=OTHER_USER, environment={"XDG_RUNTIME_DIR": private})
         self.addCleanup(agent.stop)
         self.assertEqual(agent.ready, b"\x01", "".join(agent.lines))
-        result = self.run_program("roots", agent, "for i in 1 2 3; do mkdir /tmp/x; done; chmod 777 /; /bin/true; echo end",
+        program = "for i in 1 2 3; do mkdir /tmp/x; done; chmod 777 /; /bin/true; echo end"
+        result = self.run_program("roots", agent, program,
                                   traps=["mkdir", "chmod", "fchmodat", "execve"],
                                   metadata="MKDIR_TMPL=-x\nERRNO=chmod:EBADMSG,fchmodat:EBADMSG\n"
                                            "EXEC_PATTERN=/bin/true\nEXEC_DURATION=1h")
