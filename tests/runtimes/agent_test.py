@@ -17,7 +17,9 @@ import subprocess
 import sys
 import time
 
-from runtime_case import ARENA, ARGS, PATIENCE, RuntimeCase, main
+sys.dont_write_bytecode = True
+
+from runtime_case import ARENA, ARGS, PATIENCE, RuntimeCase, main  # noqa: E402
 
 
 class RuntimeTest(RuntimeCase):

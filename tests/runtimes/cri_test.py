@@ -33,6 +33,7 @@ SKIP = 77
 SHUNT = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else ""
 NODE = 2  # NamespaceMode: the host's own
 LOCALHOST = 2  # SecurityProfile.ProfileType
+NAMES = ["openat", "open", "mkdir", "mount", "chmod"]  # that the profile of the demo traps
 METADATA = ["MKDIR_TMPL=-{{.Namespace}}-{{.Pod}}-{{.Container}}", "EXEC_PATTERN=/bin/true", "EXEC_DURATION=2s"]
 
 
@@ -258,7 +259,7 @@ class CriTest(unittest.TestCase):
         with open(profile, "w", encoding="utf-8") as file:
             json.dump({"architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"], "defaultAction": "SCMP_ACT_ALLOW",
                        "listenerPath": self.socket, "listenerMetadata": "\n".join([*METADATA, "MOUNT_PROC=true"]),
-                       "syscalls": [{"action": "SCMP_ACT_NOTIFY", "names": ["openat", "open", "mkdir", "mount", "chmod"]}]},
+                       "syscalls": [{"action": "SCMP_ACT_NOTIFY", "names": NAMES}]},
                       file)
         container = self.start_pod("default", "mynotifypod", "container1", profile)
         self.assertEqual(self.execute(container, "mkdir /abc; ls -1d /abc*; chmod 777 / && echo changed"),

@@ -16,7 +16,9 @@ import subprocess
 import sys
 import threading
 
-from runtime_case import ARGS, PATIENCE, Agent, RuntimeCase, main
+sys.dont_write_bytecode = True
+
+from runtime_case import ARGS, PATIENCE, Agent, RuntimeCase, main  # noqa: E402
 
 OTHER_USER = 7331  # the arena's ordinary user
 MKDIR = {"traps": ["mkdir"], "metadata": "MKDIR_TMPL=-bar"}
@@ -299,14 +301,15 @@ class HandlersTest(RuntimeCase):
         agent = Agent(private, self.tag, user=OTHER_USER, environment={"XDG_RUNTIME_DIR": private})
         self.addCleanup(agent.stop)
         self.assertEqual(agent.ready, b"\x01", "".join(agent.lines))
-        program = "for i in 1 2 3; do mkdir /tmp/x; done; chmod 777 /; /bin/true; echo end"
+        program = "for i in 1 2 3; do mkdir /tmp/x; done; chmod 777 /; nc 203.0.113.1 1; /bin/true; echo end"
         result = self.run_program("roots", agent, program,
-                                  traps=["mkdir", "chmod", "fchmodat", "execve"],
+                                  traps=["mkdir", "chmod", "fchmodat", "connect", "execve"],
                                   metadata="MKDIR_TMPL=-x\nERRNO=chmod:EBADMSG,fchmodat:EBADMSG\n"
                                            "EXEC_PATTERN=/bin/true\nEXEC_DURATION=1h")
-        # What takes no more than the listener is done all the same.
+        # What takes no more than the listener is done all the same; the container's own network has no way out.
         self.assertEqual(result.stdout, "mkdir: can't create directory '/tmp/x': Operation not permitted\n" * 3 +
-                         "chmod: /: Bad message\nend\n", result.stderr)
+                         "chmod: /: Bad message\n"
+                         "nc: can't connect to remote host (203.0.113.1): Network is unreachable\nend\n", result.stderr)
         agent.wait_for(r"container roots: ended")
         told = [line for line in agent.lines if "no process gets there" in line]
         self.assertEqual(len(told), 1, "".join(agent.lines))
