@@ -119,6 +119,9 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   void StartWorker(Fd link) override {
     if (options_.custodian != nullptr) options_.custodian->StartWorker(std::move(link));
   }
+  void Warn(std::string_view line) override {
+    if (options_.warn) options_.warn(line);
+  }
 
  private:
   absl::Status Watch(int fd, uint64_t what);

@@ -130,6 +130,7 @@ class Container final : public Guest {
   // CLOCK_MONOTONIC.
   const uint64_t incarnation;
   WorkerSource* worker_source = nullptr;
+  std::atomic<bool> has_complained = false;  // that no worker gets inside
   std::mutex home_mutex;
   net::SpareSockets home4, home6;
 

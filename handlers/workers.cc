@@ -121,6 +121,23 @@ struct StartJob final : ControlJob {
   int error = 0;
 };
 
+// Nobody gets into the container: its programs see an EPERM that nothing of theirs explains. Once in its
+// life.
+struct Complaint final : ControlJob {
+  Complaint(const Container& its_container, int its_error) : container(its_container), error(its_error) {}
+
+  void Run() override {
+    const bool forbidden = error == EPERM || error == EACCES;
+    container.worker_source->Warn(absl::StrFormat(
+        "container %s: calls that are to be done inside it fail with EPERM, as no process gets there: %s%s",
+        container.name, std::strerror(error),
+        forbidden ? " (it is not this user's: let an agent of its user, or of root, serve it)" : ""));
+  }
+
+  const Container& container;
+  const int error;
+};
+
 // The worker says whether it is in. Not 0: why it is not.
 int Greet(Workers::Bench& bench) {
   WorkerHello hello;
@@ -292,7 +309,13 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       if (job.error == 0) continue;
       // Its predecessor is on its way out, or somebody has killed it.
       const bool again = job.error == EBUSY ? ++progress.looks < kLooks : job.error == EPIPE;
-      if (!again) co_return Reply::Fail(EPERM);
+      if (!again) {
+        if (job.error != ESRCH && !container.has_complained.exchange(true)) {
+          Complaint complaint(container, job.error);
+          co_await OnControl(call, complaint);
+        }
+        co_return Reply::Fail(EPERM);
+      }
       if (job.error == EPIPE) ++progress.attempts;
       co_await Pause(call, kMillisecond);
       continue;

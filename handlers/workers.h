@@ -35,6 +35,8 @@ class WorkerSource {
   virtual ~WorkerSource() = default;
   // Has a worker begin at the other end of `link`. Says nothing about whether that works.
   virtual void StartWorker(Fd link) = 0;
+  // What the operator should know, one line.
+  virtual void Warn(std::string_view line) = 0;
 };
 
 class Workers {

@@ -9,177 +9,21 @@ calls, so it only gets on if it is really served. What is checked comes from the
 descriptors.
 """
 
-import argparse
-import json
 import os
-import queue
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from runtime_case import ARENA, ARGS, PATIENCE, RuntimeCase, main  # noqa: E402
 from scrape import requests, scrape  # noqa: E402  (found by the line above)
 
-ARENA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "arena")
-BUSYBOX = "/usr/bin/busybox"
-PATIENCE = 20  # seconds; nothing here takes one
-SKIP = 77
-ARGS = None
 
-
-class Agent:
-    """A running agent, its log line by line."""
-
-    def __init__(self, folder, tag, *options, environment=None):
-        self.tag = tag
-        self.socket = os.path.join(folder, "agent.sock")
-        ready, ready_write = os.pipe()
-        self.process = subprocess.Popen(
-            [ARGS.agent, "agent", "--socket", self.socket, "--ready-fd", str(ready_write), *options],
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[ready_write], text=True,
-            env={**os.environ, **(environment or {})})
-        os.close(ready_write)
-        self.lines = []
-        self.fresh = queue.Queue()
-        self.collector = threading.Thread(target=self._collect, daemon=True)
-        self.collector.start()
-        with open(ready, "rb") as pipe:
-            self.ready = pipe.read()  # up to the end: the agent closes its side
-
-    def _collect(self):
-        for line in self.process.stderr:
-            self.lines.append(line)
-            self.fresh.put(line)
-
-    def wait_for(self, pattern):
-        """The first line not yet waited for that matches; fails if there is none in time.
-
-        `container NAME` stands for the container that a test calls so.
-        """
-        pattern = re.sub(r"container (\w+)", rf"container \1-{self.tag}", pattern)
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                line = self.fresh.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                log = "".join(self.lines)
-                raise AssertionError(f"no line of the agent matches {pattern!r}:\n{log}") from None
-            if re.search(pattern, line):
-                return line
-
-    def descriptors(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def stop(self, how=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        try:
-            return self.process.wait(timeout=PATIENCE)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
-            self.collector.join(PATIENCE)
-            self.process.stderr.close()
-
-
-class RuntimeTest(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.folder)
-        # Runtimes make control groups by the container's name, machine-wide: no two tests may share one.
-        self.tag = os.urandom(4).hex()
-        self.rootfs = os.path.join(self.folder, "rootfs")
-        for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
-            os.makedirs(os.path.join(self.rootfs, name))
-        shutil.copy(BUSYBOX, os.path.join(self.rootfs, "bin"))
-        for applet in ("sh", "mkdir", "chmod", "sleep", "echo", "nc"):
-            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
-
-    def start_agent(self, *options, **keywords):
-        agent = Agent(self.folder, self.tag, *options, **keywords)
-        self.addCleanup(agent.stop)
-        self.assertEqual(agent.ready, b"\x01", "one byte when ready, then the end:\n" + "".join(agent.lines))
-        return agent
-
-    def runtime_command(self, command, *options, name):
-        root = os.path.join(self.folder, "state")
-        return ["timeout", "-s", "KILL", str(PATIENCE), ARGS.runtime, "--root", root, command, *options,
-                f"{name}-{self.tag}"]
-
-    def runtime(self, command, name, *arguments, **keywords):
-        """Runs the runtime on a container, to its end."""
-        return subprocess.run([*self.runtime_command(command, name=name), *arguments],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-                              **keywords)
-
-    def delete(self, name):
-        subprocess.run(self.runtime_command("delete", "--force", name=name), stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-
-    def bundle(self, name, socket, command, metadata=None, annotations=None):
-        folder = os.path.join(self.folder, name)
-        os.makedirs(folder)
-        rootless = ["--rootless"] if os.getuid() != 0 else []
-        subprocess.run([ARGS.runtime, "spec", *rootless], cwd=folder, check=True)
-        path = os.path.join(folder, "config.json")
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-        config["process"]["terminal"] = False
-        config["process"]["args"] = ["sh", "-c", command]
-        config["root"] = {"path": self.rootfs, "readonly": False}
-        config["annotations"] = annotations or {}
-        config["linux"]["seccomp"] = {
-            "defaultAction": "SCMP_ACT_ALLOW",
-            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-            "listenerPath": socket,
-            "syscalls": [{"names": ["connect", "bind", "mkdir"], "action": "SCMP_ACT_NOTIFY"}],
-        }
-        if metadata is not None:
-            config["linux"]["seccomp"]["listenerMetadata"] = metadata
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(config, file)
-        return folder
-
-    def run_container(self, name, agent, **keywords):
-        command = f"mkdir /tmp/{name} && echo made"
-        return self.runtime("run", name, cwd=self.bundle(name, agent.socket, command, **keywords))
-
-    def execute(self, name, number=0):
-        """Executes a program in a running container."""
-        result = self.runtime("exec", name, "sh", "-c", f"mkdir /tmp/{name}-{number} && echo made")
-        if "SYS_PIDFD_GETFD syscall: operation not permitted" in result.stderr:
-            self.skipTest("this runc cannot take the listener of a rootless exec: " + result.stderr.strip())
-        return result
-
-    def start_container(self, name, agent, program="sleep 1000", **keywords):
-        """Starts a container that stays until it is killed, or until its program has ended."""
-        output = os.path.join(self.folder, name + ".out")
-        folder = self.bundle(name, agent.socket, f"mkdir /tmp/{name} && {program}", **keywords)
-        with open(output, "w", encoding="utf-8") as file:
-            # Not through self.runtime(): what stays behind would hold the pipes of its output.
-            status = subprocess.run(self.runtime_command("run", "-d", name=name), cwd=folder,
-                                    stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
-        with open(output, encoding="utf-8") as file:
-            self.assertEqual(status.returncode, 0, file.read())
-        self.addCleanup(self.delete, name)
-        # `run -d` may return before the container's program has been started, and until then an exec fails.
-        end = time.monotonic() + PATIENCE
-        while not os.path.exists(os.path.join(self.rootfs, "tmp", name)):
-            self.assertLess(time.monotonic(), end, "the container's program does not get on")
-            time.sleep(0.005)
-
-    def assert_served(self, result):
-        self.assertEqual((result.returncode, result.stdout), (0, "made\n"), result.stderr)
-
+class RuntimeTest(RuntimeCase):
     def test_serves_a_container_and_forgets_it(self):
         agent = self.start_agent()
         before = agent.descriptors()
@@ -304,13 +148,8 @@ class RuntimeTest(unittest.TestCase):
 
     def chmod(self, name, agent, **keywords):
         """Runs a container that changes a mode; what the program said of it."""
-        folder = self.bundle(name, agent.socket, "chmod 700 /tmp && echo changed", **keywords)
-        path = os.path.join(folder, "config.json")
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-        config["linux"]["seccomp"]["syscalls"][0]["names"] = ["chmod", "fchmodat"]
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(config, file)
+        folder = self.bundle(name, agent.socket, "chmod 700 /tmp && echo changed", traps=["chmod", "fchmodat"],
+                             **keywords)
         return self.runtime("run", name, cwd=folder)
 
     def test_a_call_fails_as_metadata_says(self):
@@ -323,25 +162,6 @@ class RuntimeTest(unittest.TestCase):
         agent = self.start_agent("--resolver", "none", "--strict")
         result = self.chmod("c21", agent, metadata="ERRNO=chmod:EBADMSG\nNONSENSE=1")
         self.assertEqual(result.stdout, "changed\n", result.stderr)
-
-    def test_the_basic_demo_lets_chmod_fail(self):
-        agent = self.start_agent("--resolver", "demo-basic")
-        self.assertIn("chmod: /tmp: Bad message", self.chmod("c22", agent).stderr)
-
-    def test_the_demos_of_the_kinvolk_agent(self):
-        agent = self.start_agent("--resolver", "kubernetes")
-        pod = {"io.kubernetes.cri.sandbox-namespace": "default", "io.kubernetes.cri.sandbox-name": "mynotifypod",
-               "io.kubernetes.cri.container-name": "container1"}
-        folder = self.bundle("c31", agent.socket, "mkdir /abc", annotations=pod,
-                             metadata="MKDIR_TMPL=-{{.Namespace}}-{{.Pod}}-{{.Container}}")
-        self.assertEqual(self.runtime("run", "c31", cwd=folder).returncode, 0, "".join(agent.lines))
-        self.assertTrue(os.path.isdir(os.path.join(self.rootfs, "abc-default-mynotifypod-container1")))
-        agent.stop()
-        agent = self.start_agent("--resolver", "demo-basic")
-        folder = self.bundle("c32", agent.socket, "mkdir /abc")
-        self.assertEqual(self.runtime("run", "c32", cwd=folder).returncode, 0, "".join(agent.lines))
-        made = [name for name in os.listdir(self.rootfs) if name.startswith("abc-pid-")]
-        self.assertRegex("".join(made), r"^abc-pid-[0-9]+$")
 
     def test_a_mistake_in_metadata_is_told_and_has_no_effect(self):
         agent = self.start_agent()
@@ -544,25 +364,6 @@ class RuntimeTest(unittest.TestCase):
                 self.assertTrue(result.stderr.startswith("shunt agent: "), result.stderr)
                 self.assertIn(names, result.stderr)
                 self.assertFalse(os.path.exists(good))
-
-
-def main():
-    global ARGS  # pylint: disable=global-statement
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--agent", required=True)
-    parser.add_argument("--runtime", required=True, choices=["runc", "crun"])
-    parser.add_argument("--as", dest="who", required=True, choices=["root", "user"])
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    ARGS, rest = parser.parse_known_args()
-    for program in (ARGS.runtime, BUSYBOX, "newuidmap"):
-        if shutil.which(program) is None:
-            print(f"skipped: {program} is not installed")
-            return SKIP
-    if not ARGS.inside:
-        user = ["--user"] if ARGS.who == "user" else []
-        again = [sys.executable, *sys.argv, "--inside"]
-        return subprocess.run([ARENA, *user, "--", *again], check=False).returncode
-    return 0 if unittest.main(argv=[sys.argv[0], "-v", *rest], exit=False).result.wasSuccessful() else 1
 
 
 if __name__ == "__main__":

@@ -30,16 +30,27 @@ trap 'rmdir /sys/fs/cgroup/*/{docker,default} 2>/dev/null || true' EXIT
 cd "$TMPDIR"
 mkdir -p rootfs/{bin,etc,proc,sys,dev,tmp,www} www
 cp /usr/bin/busybox rootfs/bin
-for applet in sh wget httpd; do ln -s busybox "rootfs/bin/$applet"; done
+for applet in sh wget httpd mkdir ls chmod; do ln -s busybox "rootfs/bin/$applet"; done
 echo root:x:0:0:root:/root:/bin/sh >rootfs/etc/passwd
 echo inside >rootfs/www/index.html
 echo host >www/index.html
 busybox httpd -f -p "$ARENA_HOST:8000" -h www &
 await curl -s "http://$ARENA_HOST:8000/"
 
-"$shunt" agent 2>agent.log &
+cat >agent.yaml <<END
+containers:
+  - name: all
+    handlers:
+      mkdir-template: "-made"
+END
+"$shunt" agent --config agent.yaml 2>agent.log & agent=$!
 await test -S /run/shunt/agent.sock
 "$shunt" profile --base /usr/share/containers/seccomp.json --listener /run/shunt/agent.sock >shunt.json
+
+policy=(--base /usr/share/containers/seccomp.json --listener /run/shunt/agent.sock --handler mkdir --fail chmod=EBADMSG)
+"$shunt" profile "${policy[@]}" >policy.json
+"$shunt" profile "${policy[@]}" --metadata MKDIR_TMPL=-metadata >metadata.json
+handled=(sh -c "exec 2>&1; mkdir /abc; ls -1d /abc*; chmod 777 /")
 
 docker() { timeout -s KILL 60 docker "$@"; }
 ctr() { timeout -s KILL 60 ctr "$@"; }
@@ -66,6 +77,9 @@ await curl -s "http://$ARENA_HOST:8081/"
 [[ $(curl -s "http://$ARENA_HOST:8081/") == inside ]] || fail "a port that Docker publishes"
 docker rm -f ours >/dev/null
 docker run --rm --network none --runtime shunt busybox sh -c true || fail "a container that is none of ours"
+# Docker drops the metadata with the listener: what is to be done stands in the configuration.
+said=$(docker run --rm --network none --runtime shunt --security-opt "seccomp=$PWD/policy.json" busybox "${handled[@]}") || true
+[[ $said == $'/abc-made\nchmod: /: Bad message' ]] || fail "calls of a container of Docker: $said"
 docker save busybox:latest -o image.tar
 kill "$dockerd"
 wait "$dockerd" || true
@@ -87,6 +101,13 @@ image=docker.io/library/busybox:latest
 ctr run -d "${options[@]}" --annotation shunt/publish=8080:80 "$image" "web-$$" httpd -f -p 80 -h /www
 await curl -s "http://$ARENA_HOST:8080/"
 [[ $(curl -s "http://$ARENA_HOST:8080/") == inside ]] || fail "a published port"
+options=(--snapshotter native --seccomp --seccomp-profile "$PWD/metadata.json")
+# What the configuration says comes on top of the metadata.
+sed -i s/mkdir-template.*/exec-pattern:\ none/ agent.yaml
+kill -HUP "$agent"
+await grep -q "read the configuration" agent.log
+said=$(ctr run --rm "${options[@]}" "$image" "policy-$$" "${handled[@]}") || true
+[[ $said == $'/abc-metadata\nchmod: /: Bad message' ]] || fail "calls of a container of containerd: $said"
 ctr task delete --force "web-$$" >/dev/null
 if grep -q " error: " agent.log; then fail "there are errors in the log"; fi
 echo passed

@@ -15,7 +15,7 @@ fi
 cd "$TMPDIR"
 mkdir -p rootfs/{bin,etc,proc,sys,dev,tmp,run}
 cp /usr/bin/busybox rootfs/bin
-for applet in sh mkdir echo sleep; do ln -s busybox "rootfs/bin/$applet"; done
+for applet in sh mkdir echo sleep ls chmod; do ln -s busybox "rootfs/bin/$applet"; done
 echo root:x:0:0:root:/root:/bin/sh >rootfs/etc/passwd
 cat >profile.json <<END
 {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
@@ -36,6 +36,13 @@ run=(--security-opt "seccomp=$PWD/profile.json" --rootfs "$PWD/rootfs")
 for runtime in crun runc; do
   output=$(container $runtime run --rm --network slirp4netns "${run[@]}" sh -c "mkdir /tmp/$runtime && echo made")
   [[ $output == made ]] || fail "a container of $runtime says: $output"
+done
+"$agent" profile --base /usr/share/containers/seccomp.json --listener "$XDG_RUNTIME_DIR/shunt/agent.sock" \
+  --handler mkdir --fail chmod=EBADMSG --metadata MKDIR_TMPL=-made >policy.json
+policy=(--rm --network none --security-opt "seccomp=$PWD/policy.json" --rootfs "$PWD/rootfs")
+for runtime in crun runc; do
+  said=$(container $runtime run "${policy[@]}" sh -c "exec 2>&1; mkdir /$runtime; ls -1d /$runtime*; chmod 777 /") || true
+  [[ $said == "/$runtime-made"$'\n''chmod: /: Bad message' ]] || fail "calls of a container of $runtime: $said"
 done
 id=$(container crun run -d --network none --annotation shunt/ignore=10.0.0.0/8 "${run[@]}" \
   sh -c "mkdir /tmp/stays && sleep 1000")
