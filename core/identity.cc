@@ -130,9 +130,12 @@ Result<void> Guise::SetEffective(uint64_t capabilities) {
 
 // Raw calls: those of the C library stop threads that we have not got.
 Result<void> Guise::SetIds(const Identity& identity) {
-  if (!std::ranges::equal(identity.supplementary(), last_.supplementary())) {
+  const bool alike = std::ranges::equal(identity.supplementary(), last_.supplementary());
+  if (!alike || !groups_known_) {
     if (Result<void> own = TakeOff(); !own) return own;
-    if (syscall(SYS_setgroups, identity.group_count, identity.groups.data()) != 0) return FailErrno();
+    if (syscall(SYS_setgroups, identity.group_count, identity.groups.data()) != 0 && !alike)
+      return FailErrno();
+    groups_known_ = true;
     last_.group_count = identity.group_count;
     std::ranges::copy(identity.supplementary(), last_.groups.begin());
   }

@@ -69,6 +69,9 @@ class Guise {
   uint64_t in_force_;  // effective
   bool worn_ = false;  // the ids in `last_` are in force; its groups always are
   Identity last_;      // whose rights were put on last
+  // Groups that this user namespace has no number for look alike, and like the one that may have 65534 in it:
+  // those that we had from the start are only taken for a caller's if they cannot be set.
+  bool groups_known_ = false;
 };
 
 }  // namespace shunt

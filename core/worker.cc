@@ -353,14 +353,20 @@ Result<void> Join(Fd user, Fd mount) {
 }
 
 // The groups that a rootless container's programs have from its user have no number in its user namespace:
-// they can be taken on outside of it only. Where that is forbidden, we were started by that user.
-void TakeGroupsOf(int proc, pid_t caller) {
+// they can be taken on outside of it only. Where that is forbidden, we were started by that user. A worker
+// that has not got them would have the agent's, which inside look like any others without a number.
+Result<void> TakeGroupsOf(int proc, const WorkerSetup& setup, const Listener& listener) {
   std::array<char, 16384> text;
-  const Fd status(openat(proc, CallerPath(caller, "status").c_str(), O_RDONLY | O_CLOEXEC));
+  const Fd status(openat(proc, CallerPath(setup.caller, "status").c_str(), O_RDONLY | O_CLOEXEC));
   const ssize_t size = read(status.get(), text.data(), text.size());
+  if (size <= 0) return Fail(ESRCH);
   static Identity identity;
-  if (size <= 0 || !ParseIdentity({text.data(), static_cast<size_t>(size)}, identity)) return;
-  syscall(SYS_setgroups, identity.group_count, identity.groups.data());
+  const Result<void> parsed = ParseIdentity({text.data(), static_cast<size_t>(size)}, identity);
+  if (!parsed) return parsed;
+  if (!listener.StillValid(setup.call)) return Fail(ESRCH);  // it may have been somebody else's
+  if (syscall(SYS_setgroups, identity.group_count, identity.groups.data()) != 0 && errno != EPERM)
+    return FailErrno();
+  return {};
 }
 
 void StayOn(int cpu) {
@@ -434,7 +440,8 @@ void RunWorker(Fd link, std::span<const Deed> deeds) {
   const Result<Desk*> desk = SitDown(memory.get(), setup.desk_offset);
   if (!desk) Leave(link.get(), desk.error());
   StayOn(setup.cpu);
-  TakeGroupsOf(proc.get(), setup.caller);
+  if (Result<void> groups = TakeGroupsOf(proc.get(), setup, *listener); !groups)
+    Leave(link.get(), groups.error());
   WorkerHello hello{
       .pid = getpid(), .user_namespace = InodeOf(user.get()), .mount_namespace = InodeOf(mount.get())};
   if (Result<void> in = Join(std::move(user), std::move(mount)); !in) Leave(link.get(), in.error());

@@ -41,12 +41,13 @@ inline constexpr std::chrono::milliseconds kUnseenAnswer{20};
 // What a new worker is told, with these descriptors beside it: the container's user namespace, its mount
 // namespace, its listener, its memory.
 struct WorkerSetup {
-  static constexpr uint64_t kMagic = 0x31'6b'72'6f'77'68'73;  // "shwork1"; changes with any layout in here
+  static constexpr uint64_t kMagic = 0x32'6b'72'6f'77'68'73;  // "shwork2"; changes with any layout in here
   static constexpr size_t kDescriptors = 4;
   uint64_t magic = kMagic;
   uint64_t desk_offset = 0;  // in the memory's file
   int32_t cpu = -1;          // -1: free to move
-  int32_t caller = 0;        // a thread of the container
+  int32_t caller = 0;        // a thread of the container, which waits in this call:
+  uint64_t call = 0;
 };
 
 // What it says when it is in, or why it is not (`error`, then it ends). Later it sends single bytes: knocks.

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <utility>
@@ -24,6 +25,7 @@ namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kStartTime = 10'000 * kMillisecond;
+constexpr int64_t kAlmostLongestDeed = kLongestDeed.count() * 900 * kMillisecond;
 // How often a call is given to another worker because the last one has died, or was in other namespaces.
 constexpr int kAttempts = 16;
 // How often a desk is looked at whose worker is on its way out.
@@ -42,10 +44,17 @@ uint64_t Fingerprint(uint64_t registers, std::string_view text) {
   return hash | uint64_t{1} << 63;
 }
 
-int64_t NowSeconds() {
+int64_t NowNanoseconds() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec;
+  return now.tv_sec * 1000 * kMillisecond + now.tv_nsec;
+}
+
+uint64_t NamespaceOf(pid_t tid, const char* which) {
+  std::array<char, 48> path;
+  snprintf(path.data(), path.size(), "/proc/%d/ns/%s", tid, which);
+  struct stat info {};
+  return stat(path.data(), &info) == 0 ? info.st_ino : 0;
 }
 
 // A worker is there, be it of this engine or of one before it: it holds the lock (core/desk.h).
@@ -106,7 +115,8 @@ struct StartJob final : ControlJob {
     if (!pair) return pair.error().code;
     const WorkerSetup setup{.desk_offset = container.memory.OffsetOf(*bench.desk),
                             .cpu = call.reactor.cpu(),
-                            .caller = call.notification.tid};
+                            .caller = call.notification.tid,
+                            .call = call.notification.id};
     const std::array<int, WorkerSetup::kDescriptors> fds = {user.get(), mount.get(), call.listener.fd(),
                                                             container.memory.fd()};
     const Result<void> sent = SendPacket(pair->first.get(), std::as_bytes(std::span(&setup, 1)), fds);
@@ -254,6 +264,18 @@ std::optional<Reply> TakeResult(Call& call, Workers::Bench& bench, bool alive, P
   if (result.elsewhere) {
     progress.user_namespace = result.user_namespace;
     progress.mount_namespace = result.mount_namespace;
+    if (progress.user_namespace == 0 || progress.mount_namespace == 0) {
+      // A worker in a namespace within the caller's sees nothing of the caller. If we do not either, or if
+      // the worker was in the right place, then nobody inside does.
+      progress.user_namespace = NamespaceOf(desk.request.tid, "user");
+      progress.mount_namespace = NamespaceOf(desk.request.tid, "mnt");
+      const bool right_place = progress.user_namespace == bench.user_namespace &&
+                               progress.mount_namespace == bench.mount_namespace;
+      if (progress.user_namespace == 0 || progress.mount_namespace == 0 || right_place) {
+        if (alive) Clear(desk);
+        return Reply::Fail(EPERM);
+      }
+    }
   }
   progress.may_be_done = progress.may_be_done || state == DeskState::kBegun;
   if (alive) Clear(desk);
@@ -293,11 +315,16 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     }
     Workers::Bench* bench = workers.TakeIdle(progress.user_namespace, progress.mount_namespace);
     if (bench == nullptr) {
+      if (const int64_t delay = workers.DelayOfStart(NowNanoseconds()); delay > 0) {
+        co_await Pause(call, delay);
+        continue;
+      }
       bench = workers.TakePlace();
       if (bench == nullptr) {
         co_await workers.Changed(lost);
         continue;
       }
+      workers.CountStart(NowNanoseconds());
       StartJob job(call, *bench);
       co_await OnControl(call, job);
       if (job.error == 0) {
@@ -326,7 +353,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       workers.GiveBack(*bench, Workers::Bench::State::kIdle);
       co_return *reply;
     }
-    const int64_t given = NowSeconds();
+    const int64_t given = NowNanoseconds();
     Workers::Outcome outcome{.knock = PollFd(call, bench->link.get(), POLLIN, 0)};
     bench->outcome = &outcome;
     bool alive = Knock(*bench);
@@ -347,7 +374,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     workers.GiveBack(*bench, alive ? Workers::Bench::State::kIdle : Workers::Bench::State::kEmpty);
     if (reply) co_return *reply;
     // It has taken the whole time that there is for a deed, and would again.
-    if (!alive && NowSeconds() - given >= kLongestDeed.count() * 9 / 10) co_return Reply::Fail(EIO);
+    if (!alive && NowNanoseconds() - given >= kAlmostLongestDeed) co_return Reply::Fail(EIO);
     if (!progress.may_be_done) call.record.Enter(Stage::kReceived);
     ++progress.attempts;
   }
@@ -371,6 +398,14 @@ Workers::Bench* Workers::TakeIdle(uint64_t user_namespace, uint64_t mount_namesp
   }
   if (latest != nullptr) latest->state = Bench::State::kBusy;
   return latest;
+}
+
+int64_t Workers::DelayOfStart(int64_t now) const {
+  return std::max<int64_t>(starts_paid_until_ - kStartsAtOnce * kBetweenStarts - now, 0);
+}
+
+void Workers::CountStart(int64_t now) {
+  starts_paid_until_ = std::max(starts_paid_until_, now) + kBetweenStarts;
 }
 
 Workers::Bench* Workers::TakePlace() {

@@ -43,6 +43,11 @@ class Workers {
  public:
   // At once, for each reactor.
   static constexpr size_t kMost = 4;
+  // A worker is a program that is executed, at the cost of some milliseconds of everybody's time and of the
+  // starter that all containers share; whoever makes user namespaces without an end could have them without
+  // an end. So starts are counted, for each reactor: a few at once, then one in so long (nanoseconds).
+  static constexpr int kStartsAtOnce = 16;
+  static constexpr int64_t kBetweenStarts = 20'000'000;
 
   // What has become of a piece of work. Lives in its task's frame.
   struct Outcome {
@@ -79,6 +84,9 @@ class Workers {
   // one.
   bool IsBusyFor(pid_t tid, uint64_t registers) const;
   void GiveBack(Bench& bench, Bench::State state);
+  // How long to wait before one more may be started; 0: none. `now` in nanoseconds.
+  int64_t DelayOfStart(int64_t now) const;
+  void CountStart(int64_t now);
   // Ends it, or lets it end as soon as it can.
   static void Dismiss(Bench& bench) { bench.link.reset(); }
 
@@ -106,6 +114,7 @@ class Workers {
 
   std::array<Bench, kMost> benches_;
   uint64_t clock_ = 0;
+  int64_t starts_paid_until_ = 0;
   Change* first_ = nullptr;  // waiting tasks, the oldest first
   Change** last_ = &first_;
 };

@@ -38,11 +38,13 @@ void Tell(int pipe_fd) {
 }
 
 [[noreturn]] void Child(const std::vector<sock_filter>& program, bool wait_killable, uid_t uid, gid_t gid,
-                        int from_parent, int to_parent, const std::function<int()>& body) {
+                        bool maps_itself, int from_parent, int to_parent, const std::function<int()>& body) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  WriteFile("/proc/self/setgroups", "deny");
-  WriteFile("/proc/self/uid_map", absl::StrFormat("0 %d 1", uid));
-  WriteFile("/proc/self/gid_map", absl::StrFormat("0 %d 1", gid));
+  if (maps_itself) {
+    WriteFile("/proc/self/setgroups", "deny");
+    WriteFile("/proc/self/uid_map", absl::StrFormat("0 %d 1", uid));
+    WriteFile("/proc/self/gid_map", absl::StrFormat("0 %d 1", gid));
+  }
   BringLoopbackUp();
   // As a container's runtime does, which execs: else a non-root supervisor may not look at us.
   prctl(PR_SET_DUMPABLE, 1);
@@ -94,7 +96,12 @@ int GuestContainer::Run(const std::function<int()>& body) {
   const uid_t uid = geteuid();
   const gid_t gid = getegid();
   const pid_t child = ForkInto(CLONE_NEWUSER | CLONE_NEWNET | options_.more_namespaces);
-  if (child == 0) Child(*program, options_.wait_killable, uid, gid, down[0], up[1], body);
+  if (child == 0)
+    Child(*program, options_.wait_killable, uid, gid, options_.id_map.empty(), down[0], up[1], body);
+  if (!options_.id_map.empty()) {
+    WriteFile(absl::StrFormat("/proc/%d/uid_map", child).c_str(), options_.id_map);
+    WriteFile(absl::StrFormat("/proc/%d/gid_map", child).c_str(), options_.id_map);
+  }
   const Fd from_child(up[0]), to_child(down[1]);
   ::close(down[0]);
   ::close(up[1]);

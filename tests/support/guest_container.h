@@ -33,6 +33,9 @@ struct GuestOptions {
   // Asked as often: true, once, and the engine ends as it is, and another one takes over.
   std::function<bool()> engine_dies;
   int more_namespaces = 0;  // CLONE_NEW...
+  // As uid_map and gid_map, written by the test, which has to be root; `body` begins with ids that are not in
+  // it. Empty: the test's own ids are 0 inside, and groups cannot be set.
+  std::string id_map;
   AcceleratorOptions accelerator{};
 };
 
