@@ -300,7 +300,7 @@ TEST(Inside, AWorkerHasOnlyTheDescriptorsThatItNeeds) {
       for (const auto& entry : fs::directory_iterator(proc + "/fd", ignored)) {
         if (std::atoi(entry.path().filename().c_str()) <= STDERR_FILENO) continue;
         const std::string what = fs::read_symlink(entry.path(), ignored).string();
-        open_there.insert(what.substr(0, what.find_first_of("[0123456789")));
+        if (!what.empty()) open_there.insert(what.substr(0, what.find_first_of("[0123456789")));
       }
     }
   };
