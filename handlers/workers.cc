@@ -324,10 +324,10 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
         co_await workers.Changed(lost);
         continue;
       }
-      workers.CountStart(NowNanoseconds());
       StartJob job(call, *bench);
       co_await OnControl(call, job);
       if (job.error == 0) {
+        workers.CountStart(NowNanoseconds());
         if (co_await PollFd(call, bench->link.get(), POLLIN, kStartTime) < 0) job.error = ETIMEDOUT;
         if (job.error == 0) job.error = Greet(*bench);
       }
@@ -401,7 +401,7 @@ Workers::Bench* Workers::TakeIdle(uint64_t user_namespace, uint64_t mount_namesp
 }
 
 int64_t Workers::DelayOfStart(int64_t now) const {
-  return std::max<int64_t>(starts_paid_until_ - kStartsAtOnce * kBetweenStarts - now, 0);
+  return std::max<int64_t>(starts_paid_until_ - (kStartsAtOnce - 1) * kBetweenStarts - now, 0);
 }
 
 void Workers::CountStart(int64_t now) {

@@ -41,7 +41,12 @@ enum Mark : uint8_t { kBoth = 0xf8, kListener, kOther, kPlain, kLook, kSwitch, k
 struct Outcome {
   std::string id;  // empty: unusable
   size_t listeners = 0;
-  friend bool operator==(const Outcome&, const Outcome&) = default;
+
+  // MSG_PEEK shows the descriptors beside the next message as well if it stops exactly at the end of one that has
+  // none. So what is refused may keep a listener that comes with what follows.
+  bool IsAs(const Outcome& expected) const {
+    return id == expected.id && (id.empty() ? listeners >= expected.listeners : listeners == expected.listeners);
+  }
 };
 
 // One socket for all inputs: whatever an input leaves behind shows in the next.
@@ -224,7 +229,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (byte == kEnd) end(runtimes[now]);
   }
   for (auto& left : runtimes) end(left);
-  SHUNT_CHECK(agent.outcomes == expected);
+  SHUNT_CHECK(std::ranges::equal(agent.outcomes, expected, &Outcome::IsAs));
   SHUNT_CHECK(agent.connections() == 0 && LowestFreeNumber() == free_before);
   return 0;
 }

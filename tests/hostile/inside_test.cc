@@ -300,7 +300,7 @@ TEST(Inside, AWorkerHasOnlyTheDescriptorsThatItNeeds) {
       for (const auto& entry : fs::directory_iterator(proc + "/fd", ignored)) {
         if (std::atoi(entry.path().filename().c_str()) <= STDERR_FILENO) continue;
         const std::string what = fs::read_symlink(entry.path(), ignored).string();
-        open_there.insert(what.substr(0, what.find_first_of("[0123456789")));
+        if (!what.empty()) open_there.insert(what.substr(0, what.find_first_of("[0123456789")));
       }
     }
   };
@@ -459,7 +459,7 @@ TEST_F(Groups, RootOfANestedNamespaceIsNotTheContainersRoot) {
 
 TEST(Inside, ManyNestedNamespacesStartWorkersAtABoundedRate) {
   GuestContainer container(Renaming());
-  constexpr int kNested = 60;
+  constexpr int kNested = 100;
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(container.Run([] {
     if (!EnterTmpfs()) return 255;
@@ -476,9 +476,9 @@ TEST(Inside, ManyNestedNamespacesStartWorkersAtABoundedRate) {
       << container.error();
   const auto took = std::chrono::steady_clock::now() - begin;
   EXPECT_GE(container.workers().size(), static_cast<size_t>(kNested));
-  const std::chrono::nanoseconds least(
-      (static_cast<int64_t>(container.workers().size()) - 2 * Workers::kStartsAtOnce) *
-      Workers::kBetweenStarts / 2);
+  // A container is at home on one reactor.
+  const int64_t late = static_cast<int64_t>(container.workers().size()) - Workers::kStartsAtOnce;
+  const std::chrono::nanoseconds least(late * Workers::kBetweenStarts);
   EXPECT_GE(took, least);
 }
 

@@ -23,6 +23,24 @@ from runtime_case import ARENA, ARGS, PATIENCE, RuntimeCase, main  # noqa: E402
 from scrape import requests, scrape  # noqa: E402  (found by the line above)
 
 
+def descendants(pid):
+    found = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/children", encoding="utf-8") as file:
+            for child in map(int, file.read().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def name_of(pid):
+    """None: it has ended."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 class RuntimeTest(RuntimeCase):
     def test_serves_a_container_and_forgets_it(self):
         agent = self.start_agent()
@@ -162,6 +180,25 @@ class RuntimeTest(RuntimeCase):
         agent = self.start_agent("--resolver", "none", "--strict")
         result = self.chmod("c21", agent, metadata="ERRNO=chmod:EBADMSG\nNONSENSE=1")
         self.assertEqual(result.stdout, "changed\n", result.stderr)
+
+    def test_no_worker_outlives_the_keeper(self):
+        agent = self.start_agent("--resolver", "demo-basic")
+        folder = self.bundle("c33", agent.socket, "mkdir /abc; sleep 1000")
+        container = subprocess.Popen(self.runtime_command("run", name="c33"), cwd=folder, stdin=subprocess.DEVNULL)
+        self.addCleanup(container.wait)
+        self.addCleanup(self.delete, "c33")
+        end = time.monotonic() + PATIENCE
+        while not any(name.startswith("abc-pid-") for name in os.listdir(self.rootfs)):
+            self.assertLess(time.monotonic(), end, "".join(agent.lines))
+            time.sleep(0.005)
+        processes = descendants(agent.process.pid)
+        workers = {pid for pid in processes if name_of(pid) == "shunt-worker"}
+        self.assertTrue(workers, processes)
+        agent.process.kill()
+        # Their numbers cannot be others' so soon.
+        while any(name_of(pid) == "shunt-worker" for pid in workers):
+            self.assertLess(time.monotonic(), end, "a worker is left")
+            time.sleep(0.005)
 
     def test_a_mistake_in_metadata_is_told_and_has_no_effect(self):
         agent = self.start_agent()
