@@ -42,10 +42,11 @@ struct Outcome {
   std::string id;  // empty: unusable
   size_t listeners = 0;
 
-  // MSG_PEEK shows the descriptors beside the next message as well if it stops exactly at the end of one that has
-  // none. So what is refused may keep a listener that comes with what follows.
+  // MSG_PEEK shows the descriptors beside the next message as well if it stops exactly at the end of one that
+  // has none. So what is refused may keep a listener that comes with what follows.
   bool IsAs(const Outcome& expected) const {
-    return id == expected.id && (id.empty() ? listeners >= expected.listeners : listeners == expected.listeners);
+    return id == expected.id &&
+           (id.empty() ? listeners >= expected.listeners : listeners == expected.listeners);
   }
 };
 
