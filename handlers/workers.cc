@@ -302,7 +302,12 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
   }
 
   workers.Reap(lost);
+  // Of those that wait some may be this thread's, which signals have interrupted: they shall not keep their
+  // slots.
+  workers.WakeAll();
+  bool waited = false;
   while (progress.attempts < kAttempts && !call.seat.ended) {
+    if (std::exchange(waited, true) && !call.StillValid()) co_return Reply::Gone();
     // An earlier call of this thread is first. On one of our desks its end is announced; on another reactor's
     // nobody tells us.
     if (workers.IsBusyFor(call.notification.tid, FingerprintOf(call.notification))) {
@@ -316,7 +321,14 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     Workers::Bench* bench = workers.TakeIdle(progress.user_namespace, progress.mount_namespace);
     if (bench == nullptr) {
       if (const int64_t delay = workers.DelayOfStart(NowNanoseconds()); delay > 0) {
+        if (workers.somebody_pauses) {
+          co_await workers.Changed(lost);
+          continue;
+        }
+        workers.somebody_pauses = true;
         co_await Pause(call, delay);
+        workers.somebody_pauses = false;
+        workers.WakeAll();
         continue;
       }
       bench = workers.TakePlace();
@@ -460,6 +472,10 @@ bool Workers::Hurry(LostReplies& lost) {
 void Workers::GiveBack(Bench& bench, Bench::State state) {
   bench.state = state;
   bench.used = ++clock_;
+  WakeAll();
+}
+
+void Workers::WakeAll() {
   // All of them, for they wait for different things; who waits again is in line behind those who do not.
   Change* change = std::exchange(first_, nullptr);
   last_ = &first_;

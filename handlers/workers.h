@@ -84,6 +84,10 @@ class Workers {
   // one.
   bool IsBusyFor(pid_t tid, uint64_t registers) const;
   void GiveBack(Bench& bench, Bench::State state);
+  // Lets all that wait for a change look again.
+  void WakeAll();
+  // One task waits until another worker may be started; the others wait for that one.
+  bool somebody_pauses = false;
   // How long to wait before one more may be started; 0: none. `now` in nanoseconds.
   int64_t DelayOfStart(int64_t now) const;
   void CountStart(int64_t now);

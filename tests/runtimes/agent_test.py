@@ -10,6 +10,7 @@ descriptors.
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
