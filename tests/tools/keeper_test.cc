@@ -14,6 +14,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "tests/support/seccomp_child.h"
 #include "tests/tools/keeper_stage.h"
 
@@ -350,7 +351,7 @@ TEST_F(HostileEngineTest, IsReplacedWhenItSendsDescriptorsThatNobodyWants) {
 TEST_F(HostileEngineTest, IsReplacedWhenItNamesAnUnknownTag) {
   RemoteEngine& engine = Start();
   const Thing thing;
-  engine.Do("message 1 6 0", {thing.fd.get()});  // a kHold
+  engine.Do(absl::StrCat("message 1 ", kHighestHoldingTag + 1, " 0"), {thing.fd.get()});  // a kHold
   ExpectReplaced(engine);
 }
 
