@@ -16,8 +16,10 @@
 #include <cstring>
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "tests/tools/engine_script.h"
 #include "tests/tools/keeper_stage.h"
+#include "tools/keeper_protocol.h"
 #include "tools/stored_holdings.h"
 
 namespace shunt {
@@ -234,9 +236,15 @@ TEST(StoredHoldingsTest, AreAdoptedInAnyOrder) {
 TEST(StoredHoldingsTest, WhatMakesNoSenseIsClosedAndRemoved) {
   const Thing thing, first;
   FakeManager fake;
-  const std::vector<std::string> bad = {"shunt.6.0.0", "shunt.0.0.0", "shunt.5.1.4",
-                                        "shunt.5.1",   "shunt.5.x.0", "shunt.5.01.0",
-                                        "stored",      "shunt.5.7.1", "shunt.5.-1.0"};
+  const std::vector<std::string> bad = {absl::StrCat("shunt.", kHighestHoldingTag + 1, ".0.0"),
+                                        "shunt.0.0.0",
+                                        "shunt.5.1.4",
+                                        "shunt.5.1",
+                                        "shunt.5.x.0",
+                                        "shunt.5.01.0",
+                                        "stored",
+                                        "shunt.5.7.1",
+                                        "shunt.5.-1.0"};
   std::vector<std::pair<std::string, int>> passed = {{"shunt.5.1.0", first.fd.get()}};
   for (const std::string& name : bad) {
     passed.emplace_back(name, thing.fd.get());
