@@ -10,6 +10,7 @@
 #include <csignal>
 #include <utility>
 
+#include "core/clock.h"
 #include "core/limits.h"
 
 namespace shunt {
@@ -18,12 +19,6 @@ namespace {
 constexpr uint32_t kIdleTicks = 4;
 
 thread_local Patience* of_this_thread = nullptr;
-
-int64_t Now() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
 
 // How often the calling thread has gone to sleep by itself. That somebody else got its CPU does not count.
 int64_t Sleeps() {
@@ -112,13 +107,13 @@ bool Patience::Wait::Over() const {
 
 Patience::Access::Access() : patience_(Limited() ? of_this_thread : nullptr) {
   if (patience_ == nullptr) return;
-  begin_ = Now();
+  begin_ = MonotonicNow();
   if (begin_ < patience_->suspicious_until_) sleeps_ = Sleeps();
 }
 
 Patience::Access::~Access() {
   if (patience_ == nullptr) return;
-  const int64_t end = Now();
+  const int64_t end = MonotonicNow();
   if (end - begin_ < kTick) return;
   const int saved = errno;
   const int64_t took = std::min(end - begin_, limits::kLongestStall);

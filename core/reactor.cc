@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/check.h"
+#include "core/clock.h"
 #include "core/confinement.h"
 #include "core/middleware.h"
 
@@ -44,12 +45,6 @@ constexpr uint32_t kHelpEndsAfter = 8;
 bool IsReadable(int listener_fd) {
   pollfd listener{.fd = listener_fd, .events = POLLIN};
   return poll(&listener, 1, 0) == 1 && (listener.revents & POLLIN) != 0;
-}
-
-int64_t Now() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
 __kernel_timespec ToTimespec(int64_t nanoseconds) {
@@ -235,7 +230,7 @@ void Reactor::Serve(Seat& seat, int32_t poll_result) {
     return;
   }
   if (served.middleware != nullptr) [[unlikely]]
-    record.received_at = Now();
+    record.received_at = MonotonicNow();
   counters_.Add(Counter::received);
   seat.served_in = turn_;
   seat.calls.store(seat.calls.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -370,7 +365,7 @@ void Reactor::Tell(const ServedListener& served, const JournalRecord& record, Re
   const Notification notification = record.received.Read();
   const AnsweredCall call{.notification = notification,
                           .error = reply.error(),
-                          .nanoseconds = Now() - record.received_at,
+                          .nanoseconds = MonotonicNow() - record.received_at,
                           .reactor = static_cast<size_t>(config_.index)};
   for (Middleware* link = served.middleware; link != nullptr; link = link->next) link->Answered(call);
 }
@@ -385,13 +380,13 @@ void Reactor::Settle(Seat& seat) {
   const Patience::Stalls stalls = patience_.TakeStalls();
   if (stalls.count == 0) return;
   for (uint32_t i = 0; i < stalls.count; ++i) counters_.Add(Counter::stalled);
-  seat.settled_at = std::max(seat.settled_at, Now()) + stalls.nanoseconds * limits::kStallShare;
+  seat.settled_at = std::max(seat.settled_at, MonotonicNow()) + stalls.nanoseconds * limits::kStallShare;
 }
 
 // How long nothing shall be begun for it, in nanoseconds.
 int64_t Reactor::RestFrom(const Seat& seat) {
   if (seat.settled_at == 0) return 0;
-  return std::max<int64_t>(0, seat.settled_at - Now() - limits::kStallBurst * limits::kStallShare);
+  return std::max<int64_t>(0, seat.settled_at - MonotonicNow() - limits::kStallBurst * limits::kStallShare);
 }
 
 Reply Reactor::PutOff(Call& call) {

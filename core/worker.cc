@@ -28,6 +28,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/confinement.h"
 #include "core/packet_socket.h"
 
@@ -286,13 +287,12 @@ void Worker::Serve(std::span<const Deed> deeds) {
   if (timer_create(CLOCK_MONOTONIC, &by_force, &timer) != 0) _exit(1);
   itimerspec longest{};
   longest.it_value.tv_sec = kLongestDeed.count();
-  timespec armed{};
+  int64_t armed = 0;
   for (;;) {
     WaitForKnock();
     // Not each time: the limit need not be exact.
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (now.tv_sec - armed.tv_sec > kLongestDeed.count() / 10) {
+    const int64_t now = MonotonicNow();
+    if (armed == 0 || now - armed > std::chrono::nanoseconds(kLongestDeed).count() / 10) {
       timer_settime(timer, 0, &longest, nullptr);
       armed = now;
     }

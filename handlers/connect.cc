@@ -16,10 +16,10 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <algorithm>
 
+#include "core/clock.h"
 #include "core/task.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
@@ -43,12 +43,6 @@ int64_t ReadSendTimeout(int socket_fd) {
 bool StillConnecting(int socket_fd) {
   pollfd writable{.fd = socket_fd, .events = POLLOUT};
   return poll(&writable, 1, 0) == 0;
-}
-
-int64_t MonotonicNow() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
 // Nobody tells when a target that waits is killed, or called away by a signal, so it is looked after this

@@ -5,20 +5,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <ctime>
-
+#include "core/clock.h"
 #include "handlers/handlers.h"
 #include "handlers/side_call.h"
 #include "net/netns.h"
 
 namespace shunt {
 namespace {
-
-uint64_t NanosecondsNow() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 // A socket that holds a port of the host in all families that it has.
 Fd HoldPort(uint16_t& port) {
@@ -74,7 +67,7 @@ Container::Container(std::string its_name, ContainerMemory its_memory)
       memory(std::move(its_memory)),
       facts(memory.facts()),
       workers{Workers(memory.desks().first(Workers::kMost)), Workers(memory.desks().last(Workers::kMost))},
-      incarnation(NanosecondsNow()) {}
+      incarnation(MonotonicNow()) {}
 
 // Every name that this machine knows nothing of has been refused where the policy was made.
 void Container::Obey(Policy its_policy, RequestTimes* times) {

@@ -128,7 +128,7 @@ class Container final : public Guest {
   std::array<Workers, 2> workers;  // one for each of its reactors
   // Tells what this engine has done about the container from what others have: when it began,
   // CLOCK_MONOTONIC.
-  const uint64_t incarnation;
+  const int64_t incarnation;
   WorkerSource* worker_source = nullptr;
   std::atomic<bool> has_complained = false;  // that no worker gets inside
   std::mutex home_mutex;

@@ -19,6 +19,7 @@
 #include <optional>
 #include <string_view>
 
+#include "core/clock.h"
 #include "core/proc_text.h"
 #include "core/task.h"
 #include "handlers/container.h"
@@ -30,12 +31,6 @@ namespace {
 constexpr int64_t kSecond = 1'000'000'000;
 // How often a wait looks whether its caller is still there.
 constexpr int64_t kSlice = kSecond / 10;
-
-int64_t Now(clockid_t clock) {
-  timespec now;
-  clock_gettime(clock, &now);
-  return now.tv_sec * kSecond + now.tv_nsec;
-}
 
 // When the thread began, in clock ticks since the machine did; 0: not known.
 uint64_t BirthOf(pid_t tid) {
@@ -67,8 +62,8 @@ int64_t StartOf(const Call& call) {
   if (birth == 0) return 0;
   const int64_t tick = kSecond / sysconf(_SC_CLK_TCK);
   const int64_t age =
-      Now(CLOCK_BOOTTIME) - (static_cast<int64_t>(birth) + 1) * tick;  // rounded up: never early
-  return Now(CLOCK_MONOTONIC) + delay - age;
+      NowOn(CLOCK_BOOTTIME) - (static_cast<int64_t>(birth) + 1) * tick;  // rounded up: never early
+  return MonotonicNow() + delay - age;
 }
 
 // For a program of the pattern's path.
@@ -79,12 +74,12 @@ int64_t DelayOf(const Call& call, uint64_t path) {
   if (!IsString(call, path, policy.exec_pattern)) return 0;
   return container.facts.deadlines.Begin(
       {.tid = call.notification.tid, .birth = BirthOf(call.notification.tid)},
-      Now(CLOCK_MONOTONIC) + policy.exec_delay.count());
+      MonotonicNow() + policy.exec_delay.count());
 }
 
 Task Wait(Call call, int64_t until) {
   Container& container = ContainerOf(call);
-  for (int64_t left; (left = until - Now(CLOCK_MONOTONIC)) > 0;) {
+  for (int64_t left; (left = until - MonotonicNow()) > 0;) {
     co_await Pause(call, std::min(left, kSlice));
     // Taken out by a signal, or the container has ended: nobody is there to be answered.
     if (!call.StillValid()) co_return Reply::Continue();
@@ -107,7 +102,7 @@ Reply BeginLater(Call& call, uint64_t path) {
     return *missed;
   const bool known = call.resumed() && call.record.deadline_ns != 0;
   const int64_t until = known ? call.record.deadline_ns : std::max(StartOf(call), DelayOf(call, path));
-  if (until <= Now(CLOCK_MONOTONIC)) return Reply::Continue();
+  if (until <= MonotonicNow()) return Reply::Continue();
   call.record.deadline_ns = until;
   return Start(Wait(call, until), /*if_no_slot=*/Reply::Continue());
 }

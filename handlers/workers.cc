@@ -12,10 +12,10 @@
 #include <climits>
 #include <cstdio>
 #include <cstring>
-#include <ctime>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "core/clock.h"
 #include "core/packet_socket.h"
 #include "core/reactor.h"
 #include "handlers/container.h"
@@ -42,12 +42,6 @@ uint64_t Fingerprint(uint64_t registers, std::string_view text) {
   uint64_t hash = registers;
   for (const char byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
   return hash | uint64_t{1} << 63;
-}
-
-int64_t NowNanoseconds() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1000 * kMillisecond + now.tv_nsec;
 }
 
 uint64_t NamespaceOf(pid_t tid, const char* which) {
@@ -320,7 +314,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     }
     Workers::Bench* bench = workers.TakeIdle(progress.user_namespace, progress.mount_namespace);
     if (bench == nullptr) {
-      if (const int64_t delay = workers.DelayOfStart(NowNanoseconds()); delay > 0) {
+      if (const int64_t delay = workers.DelayOfStart(MonotonicNow()); delay > 0) {
         if (workers.somebody_pauses) {
           co_await workers.Changed(lost);
           continue;
@@ -339,7 +333,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       StartJob job(call, *bench);
       co_await OnControl(call, job);
       if (job.error == 0) {
-        workers.CountStart(NowNanoseconds());
+        workers.CountStart(MonotonicNow());
         if (co_await PollFd(call, bench->link.get(), POLLIN, kStartTime) < 0) job.error = ETIMEDOUT;
         if (job.error == 0) job.error = Greet(*bench);
       }
@@ -365,7 +359,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       workers.GiveBack(*bench, Workers::Bench::State::kIdle);
       co_return *reply;
     }
-    const int64_t given = NowNanoseconds();
+    const int64_t given = MonotonicNow();
     Workers::Outcome outcome{.knock = PollFd(call, bench->link.get(), POLLIN, 0)};
     bench->outcome = &outcome;
     bool alive = Knock(*bench);
@@ -386,7 +380,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     workers.GiveBack(*bench, alive ? Workers::Bench::State::kIdle : Workers::Bench::State::kEmpty);
     if (reply) co_return *reply;
     // It has taken the whole time that there is for a deed, and would again.
-    if (!alive && NowNanoseconds() - given >= kAlmostLongestDeed) co_return Reply::Fail(EIO);
+    if (!alive && MonotonicNow() - given >= kAlmostLongestDeed) co_return Reply::Fail(EIO);
     if (!progress.may_be_done) call.record.Enter(Stage::kReceived);
     ++progress.attempts;
   }

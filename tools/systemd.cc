@@ -19,6 +19,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "core/clock.h"
 #include "core/packet_socket.h"
 
 namespace shunt {
@@ -92,9 +93,7 @@ void ServiceManager::Connect(std::string_view path) {
 }
 
 void ServiceManager::Reloading() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  Tell(absl::StrCat("RELOADING=1\nMONOTONIC_USEC=", now.tv_sec * 1'000'000 + now.tv_nsec / 1000));
+  Tell(absl::StrCat("RELOADING=1\nMONOTONIC_USEC=", MonotonicNow() / 1000));
 }
 
 void ServiceManager::MainPid(pid_t pid) {
