@@ -66,7 +66,9 @@ Engine::~Engine() {
   reactors_.clear();
 }
 
+// All are told before anybody is waited for: what the next engine waits for is the slowest, and not the sum.
 void Engine::Halt() {
+  for (const auto& reactor : reactors_) reactor->AskToStop();
   for (const auto& reactor : reactors_) reactor->Stop();
 }
 

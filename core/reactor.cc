@@ -105,10 +105,15 @@ absl::Status Reactor::Start() {
   return absl::OkStatus();
 }
 
+void Reactor::AskToStop() {
+  if (!thread_.joinable() || stop_.context != nullptr) return;
+  stop_ = {.deliver = [](Message& self) { self.about<Reactor>().stopping_ = true; }, .context = this};
+  mailbox_.Push(&stop_);
+}
+
 void Reactor::Stop() {
   if (!thread_.joinable()) return;
-  Message message{.deliver = [](Message& self) { self.about<Reactor>().stopping_ = true; }, .context = this};
-  mailbox_.Push(&message);
+  AskToStop();
   thread_.join();
 }
 

@@ -118,7 +118,9 @@ class Reactor {
   void Add(ServedListener& served, Reactor* helper);
   // Control thread: `message` is delivered on the reactor's thread between two calls.
   void Post(Message& message) { mailbox_.Push(&message); }
-  // Ends the thread. What it still served is simply left: its owner closes the listeners.
+  // The thread is to end. What it still serves is simply left: its owner closes the listeners.
+  void AskToStop();
+  // The same, and returns when it has ended.
   void Stop();
 
   // Reactor's thread: for a duplicate of a file of which nobody knows how long it takes to close.
@@ -168,6 +170,7 @@ class Reactor {
   size_t listeners_ = 0;  // served or helped with
   uint64_t turn_ = 1;
   bool stopping_ = false;
+  Message stop_;  // to ourselves; `context` is null until it is sent
   bool defers_task_work_ = false;
   std::thread thread_;
 };
