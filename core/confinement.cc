@@ -152,6 +152,7 @@ constexpr int kKeeper[] = {
     SCMP_SYS(epoll_create1),
     SCMP_SYS(sendto),
     SCMP_SYS(recvfrom),
+    SCMP_SYS(accept4),  // runtimes' connections
     // Journals, and what a network program has complained about.
     SCMP_SYS(fstat),
     SCMP_SYS(newfstatat),

@@ -42,9 +42,10 @@ absl::Status KeepCapabilities(EngineThread thread);
 // is safe, since none of this is what keeps containers apart.
 absl::StatusOr<std::string> ConfineEngine();
 
-// Confines a process that only waits, reads, writes, passes descriptors on, answers notifications, and ends
-// or reaps other processes of its user: it keeps no capability, and the only requests of ioctl that it can
-// make are those of a seccomp listener. For a process with one thread; returns as ConfineEngine().
+// Confines a process that only waits, reads, writes, accepts connections, passes descriptors on, answers
+// notifications, and ends or reaps other processes of its user: it keeps no capability, and the only requests
+// of ioctl that it can make are those of a seccomp listener. For a process with one thread; returns as
+// ConfineEngine().
 absl::StatusOr<std::string> ConfineKeeper();
 
 // Confines the process that opens files of cgroups (core/cgroup.h), as ConfineKeeper(): it can open files

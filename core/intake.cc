@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Intake: see intake.h. The order here: the JSON, the socket, the connections.
+// Intake: see intake.h. The order here: the JSON, the descriptors, the connections.
 
 #include "core/intake.h"
 
 #include <fcntl.h>
 #include <linux/seccomp.h>
 #include <sys/epoll.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,11 +37,11 @@ constexpr char kListenerName[] = "seccompFd";
 
 // What one HandleEvents() does for one source, so that no peer keeps us from the others. The rest comes next
 // time: the polls are level-triggered.
-constexpr int kAcceptsPerEvent = 256;
+constexpr int kArrivalsPerEvent = 256;
 constexpr int kReadsPerEvent = 32;
 constexpr size_t kReadBytes = size_t{64} << 10;
 
-// How long we leave new connections waiting when descriptors are short.
+// How long we leave connections waiting when descriptors are short.
 constexpr milliseconds kShortageWait{100};
 
 // How many may come beside one message, as the kernel has it (SCM_MAX_FD): with room for that many, one that
@@ -237,50 +234,26 @@ absl::Status Watch(int epoll, int fd) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Intake>> Intake::Listen(IntakeOptions options, Receiver receive) {
-  absl::StatusOr<SocketFile> socket = SocketFile::Listen(options.path, options.peers.SocketMode());
-  if (!socket.ok()) return socket.status();
-  auto intake = Start(std::move(options), *std::move(socket), std::move(receive));
-  if (intake.ok()) (*intake)->removes_node_ = true;
-  return intake;
-}
-
-absl::StatusOr<std::unique_ptr<Intake>> Intake::Start(IntakeOptions options, SocketFile socket,
-                                                      Receiver receive) {
+absl::StatusOr<std::unique_ptr<Intake>> Intake::Start(IntakeOptions options, Receiver receive) {
   SHUNT_CHECK(options.connections > 0);
   auto intake = std::unique_ptr<Intake>(new Intake(std::move(options), std::move(receive)));
-  intake->socket_ = std::move(socket);
   intake->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   intake->timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!intake->epoll_.valid() || !intake->timer_.valid()) return SystemError(errno, "make the event queue");
-  for (const absl::Status& status : {Watch(intake->epoll_.get(), intake->socket_.fd()),
-                                     Watch(intake->epoll_.get(), intake->timer_.get())}) {
-    if (!status.ok()) return status;
-  }
+  if (absl::Status status = Watch(intake->epoll_.get(), intake->timer_.get()); !status.ok()) return status;
   return intake;
 }
 
 Intake::Intake(IntakeOptions options, Receiver receive)
     : options_(std::move(options)), receive_(std::move(receive)), buffer_(kReadBytes) {}
 
-Intake::~Intake() {
-  if (removes_node_) socket_.Remove();
-}
-
-absl::Status Intake::Allow(PeerRule peers) {
-  options_.peers = std::move(peers);
-  return socket_.SetMode(options_.peers.SocketMode());
-}
-
 // ---- the connections
 
 void Intake::HandleEvents() {
   std::array<epoll_event, 64> events{};
   const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
-  bool newcomers = false;
   for (int i = 0; i < count; ++i) {
     const int fd = events[static_cast<size_t>(i)].data.fd;
-    if (fd == socket_.fd()) newcomers = true;
     // A number may have been closed and given to another connection since: reading from it once more does no
     // harm.
     if (const auto connection = connections_.find(fd); connection != connections_.end()) Read(connection);
@@ -288,78 +261,61 @@ void Intake::HandleEvents() {
   uint64_t expirations = 0;
   [[maybe_unused]] const ssize_t drained = read(timer_.get(), &expirations, sizeof(expirations));
   CloseOverdue();
+  AskForMissing();
   // After the reads: who has spoken is not in danger of having to make room.
-  if (newcomers && accepting_) Accept();
+  TakeArrivals();
   ArmTimer();
 }
 
-void Intake::Accept() {
-  for (int i = 0; i < kAcceptsPerEvent && accepting_; ++i) {
-    if (!AcceptOne()) return;
+void Intake::Adopt(uint64_t name, Fd socket) {
+  arrivals_.push_back({.name = name, .socket = std::move(socket)});
+  if (arrivals_.size() == 1) ArmTimer();
+}
+
+void Intake::TakeArrivals() {
+  for (int i = 0; i < kArrivalsPerEvent && !arrivals_.empty(); ++i) {
+    Arrival arrival = std::move(arrivals_.front());
+    arrivals_.pop_front();
+    Take(std::move(arrival));
   }
 }
 
-// False: nobody is waiting.
-bool Intake::AcceptOne() {
-  Fd socket(accept4(socket_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket.valid()) {
-    const int error = errno;
-    if (error == EAGAIN) return false;
-    if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS) PauseAccepting();
-    return true;  // ECONNABORTED and the like concern only the one that left
+void Intake::Take(Arrival arrival) {
+  const int fd = arrival.socket.get();
+  if (fd < 0) {
+    missing_.push_back(arrival.name);
+    ask_again_ = Clock::now() + kShortageWait;
+    return Mention(absl::ResourceExhaustedError(
+                       "no descriptor is free for a new connection: raise the limit (ulimit -n)"),
+                   {});
   }
-  const Result<Peer> peer = PeerOf(socket.get());
-  if (!peer) return true;
+  ask_again_ = {};  // there is room again
+  const Result<Peer> peer = PeerOf(fd);
+  if (!peer) return TurnAway(arrival.name, fd);
   if (absl::Status status = options_.peers.Check(*peer); !status.ok()) {
-    Mention(std::move(status), *peer);
-    return true;
+    TurnAway(arrival.name, fd);
+    return Mention(std::move(status), *peer);
   }
   if (connections_.size() >= options_.connections) MakeRoom();
-  const auto connection = Add(last_name_ + 1, std::move(socket), *peer);
-  if (connection == connections_.end()) return true;
-  if (options_.hold) options_.hold(last_name_, connection->first);  // from here on it survives us
-  // Runtimes speak at once: most connections are over before the next one is looked at.
-  Read(connection);
-  return true;
-}
-
-Intake::Connections::iterator Intake::Add(uint64_t name, Fd socket, Peer peer) {
-  const int fd = socket.get();
-  if (!Watch(epoll_.get(), fd).ok()) return connections_.end();
-  last_name_ = std::max(last_name_, name);
+  if (!Watch(epoll_.get(), fd).ok()) return TurnAway(arrival.name, fd);
   Connection connection;
-  connection.socket = std::move(socket);
-  connection.name = name;
-  connection.peer = peer;
+  connection.socket = std::move(arrival.socket);
+  connection.name = arrival.name;
+  connection.peer = *peer;
   connection.deadline = Clock::now() + options_.silence;
-  return connections_.emplace(fd, std::move(connection)).first;
-}
-
-void Intake::Adopt(uint64_t name, Fd socket) {
-  const Result<Peer> peer = PeerOf(socket.get());
-  const auto connection =
-      peer && options_.peers.Check(*peer).ok() ? Add(name, std::move(socket), *peer) : connections_.end();
-  if (connection != connections_.end()) {
-    connection->second.adopted = true;
-  } else if (options_.drop) {
-    options_.drop(name);
-  }
+  // Runtimes speak at once: most connections are over before the next one is looked at.
+  Read(connections_.emplace(fd, std::move(connection)).first);
 }
 
 // Explicitly: others may hold it, and the runtime is to see its end.
-void Intake::Forget(Connections::iterator connection) {
-  shutdown(connection->first, SHUT_RDWR);
-  if (options_.drop) options_.drop(connection->second.name);
-  connections_.erase(connection);
+void Intake::TurnAway(uint64_t name, int socket) const {
+  shutdown(socket, SHUT_RDWR);
+  if (options_.drop) options_.drop(name);
 }
 
-void Intake::PauseAccepting() {
-  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket_.fd(), nullptr);
-  accepting_ = false;
-  accept_again_ = Clock::now() + kShortageWait;
-  Mention(
-      absl::ResourceExhaustedError("no descriptor is free for a new connection: raise the limit (ulimit -n)"),
-      {});
+void Intake::Forget(Connections::iterator connection) {
+  TurnAway(connection->second.name, connection->first);
+  connections_.erase(connection);
 }
 
 // Closes the connection that is least likely to bring a container: one that has done so already, then a
@@ -530,7 +486,7 @@ void Intake::Refuse(Connection& connection, absl::Status why) {
 // The receiver first: should we die in it, the object is still in the socket.
 void Intake::HandOn(Connection& connection, Handover handover) {
   handover.peer = connection.peer;
-  handover.again = std::exchange(connection.adopted, false);
+  handover.again = std::exchange(connection.again, false);
   receive_(std::move(handover));
   TakeOut(connection);
   SetBeginnings(connection.socket.get(), 0);
@@ -574,12 +530,22 @@ void Intake::CloseOverdue() {
     }
     Forget(connection);
   }
-  if (!accepting_ && now >= accept_again_) accepting_ = Watch(epoll_.get(), socket_.fd()).ok();
+}
+
+// One at a time, until there is room for it.
+void Intake::AskForMissing() {
+  const Clock::time_point now = Clock::now();
+  if (missing_.empty() || now < ask_again_) return;
+  const uint64_t name = missing_.front();
+  missing_.pop_front();
+  ask_again_ = now + kShortageWait;
+  if (options_.ask) options_.ask(name);
 }
 
 void Intake::ArmTimer() {
   std::optional<Clock::time_point> next;
-  if (!accepting_) next = accept_again_;
+  if (!missing_.empty()) next = ask_again_;
+  if (!arrivals_.empty()) next = Clock::time_point();
   for (const auto& [fd, connection] : connections_) {
     const Clock::time_point then = connection.watched ? connection.deadline : read_again_;
     if (!next || then < *next) next = then;

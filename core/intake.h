@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Intake: the unix socket on which container runtimes hand us the seccomp listeners of their containers.
+// Intake: the connections on which container runtimes hand us the seccomp listeners of their containers.
 //
 // The protocol is the OCI runtime specification's: a runtime connects, sends one JSON object (the container
 // process state) with the descriptors beside it (SCM_RIGHTS), and the name "seccompFd" in its list `fds` says
@@ -14,9 +14,9 @@
 //     because `runc init` holds a copy of its own and therefore never learns that nobody answers.
 //
 // For the same reason an object that is all there stays in its socket, with its descriptors, until the
-// receiver has returned: it is looked at by MSG_PEEK, which duplicates descriptors. Whoever keeps the
-// connections (IntakeOptions::hold) and gives them to the next engine (Adopt) loses nothing when this one
-// dies in between; the next one finds the object again, and marks it as `again`. Where descriptors are short,
+// receiver has returned: it is looked at by MSG_PEEK, which duplicates descriptors. Whoever accepts and keeps
+// the connections, and gives them to one engine after the other (Adopt), loses nothing when one of them dies
+// in between: the next one finds the object again, and marks it as `again`. Where descriptors are short,
 // it waits there as well. An object that comes in several pieces is taken out piece by piece, since its
 // sender may be waiting for room; it is lost if an engine dies before its end.
 //
@@ -30,6 +30,8 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -40,8 +42,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/fd.h"
+#include "core/limits.h"
 #include "core/peer.h"
-#include "core/socket_file.h"
 
 namespace shunt {
 
@@ -91,20 +93,19 @@ struct Handover {
   // Exactly one if `status` is OK; else every true listener that came: answer them all.
   std::vector<Fd> listeners;
   Peer peer;
-  // Of a connection that was adopted: who had it may have taken the listeners over already.
+  // The first one of its connection: who had that before us may have taken the listeners over already.
   bool again = false;
 };
 
 struct IntakeOptions {
-  std::string path;
-  PeerRule peers;            // who may hand over
-  size_t connections = 256;  // at once; beyond that the least promising one goes
+  PeerRule peers;                                    // who may hand over
+  size_t connections = limits::kRuntimeConnections;  // at once; beyond that the least promising one goes
   size_t object_bytes = size_t{1} << 20;
   std::chrono::milliseconds silence{60'000};  // how long a connection may be idle between objects
   std::chrono::milliseconds patience{5'000};  // how long an object may take from its first byte to its last
-  // Keep a connection under a name, and keep it no more. May be empty: connections end with us.
-  std::function<void(uint64_t name, int fd)> hold;
+  // Keep the connection of that name no more; give it to us once more. May be empty.
   std::function<void(uint64_t name)> drop;
+  std::function<void(uint64_t name)> ask;
 };
 
 class Intake {
@@ -114,19 +115,8 @@ class Intake {
 
   using Receiver = std::function<void(Handover)>;
 
-  // Listens on `options.path`. A socket there on which nobody answers is replaced; anything else is left
-  // alone, and an error. Its mode is 0600, or 0666 where other users are allowed: then the kernel's word
-  // about the peer decides alone. `receive` is called from HandleEvents().
-  static absl::StatusOr<std::unique_ptr<Intake>> Listen(IntakeOptions options, Receiver receive);
-
-  // The same on a socket that is there already, and stays in the file system when we go. `options.path` is
-  // not looked at.
-  static absl::StatusOr<std::unique_ptr<Intake>> Start(IntakeOptions options, SocketFile socket,
-                                                       Receiver receive);
-
-  // Closes everything; what Listen() has made it removes from the file system, unless somebody has replaced
-  // it.
-  ~Intake();
+  // `receive` is called from HandleEvents().
+  static absl::StatusOr<std::unique_ptr<Intake>> Start(IntakeOptions options, Receiver receive);
   Intake(const Intake&) = delete;
   Intake& operator=(const Intake&) = delete;
 
@@ -134,11 +124,13 @@ class Intake {
   int event_fd() const { return epoll_.get(); }
   void HandleEvents();
 
-  // A connection that an engine before this one has held. One whose peer may not talk any more is closed.
+  // Takes a connection that is kept under `name`, which is never given twice. Nothing is done with it, and
+  // nobody dropped for it, before HandleEvents(): another engine may still be at it. Not valid: no descriptor
+  // was free for it; then it is asked for again after a while.
   void Adopt(uint64_t name, Fd socket);
 
   // Replaces the rule for connections to come.
-  absl::Status Allow(PeerRule peers);
+  void Allow(PeerRule peers) { options_.peers = std::move(peers); }
 
   size_t connections() const { return connections_.size(); }
 
@@ -149,9 +141,9 @@ class Intake {
     Fd socket;
     uint64_t name = 0;
     Peer peer;
-    bool adopted = false;  // and no object of it has been completed since
-    bool watched = true;   // false: there was no room for its descriptors
-    size_t unread = 0;     // of `bytes`, which are still in the socket
+    bool again = true;    // no object of it has been completed by us
+    bool watched = true;  // false: there was no room for its descriptors
+    size_t unread = 0;    // of `bytes`, which are still in the socket
     ObjectScanner scanner;
     std::string bytes;      // of the object that is arriving
     std::vector<Fd> fds;    // beside those bytes
@@ -160,14 +152,17 @@ class Intake {
     Clock::time_point deadline;
   };
   using Connections = std::map<int, Connection>;  // by socket
+  struct Arrival {
+    uint64_t name = 0;
+    Fd socket;
+  };
 
   Intake(IntakeOptions options, Receiver receive);
 
-  void Accept();
-  bool AcceptOne();
-  void PauseAccepting();
+  void TakeArrivals();
+  void Take(Arrival arrival);
   void MakeRoom();
-  Connections::iterator Add(uint64_t name, Fd socket, Peer peer);
+  void TurnAway(uint64_t name, int socket) const;
   void Forget(Connections::iterator connection);
   void Read(Connections::iterator connection);
   enum class Next : unsigned char { kGoOn, kWait, kClose };
@@ -181,6 +176,7 @@ class Intake {
   void HandOn(Connection& connection, Handover handover);
   void Mention(absl::Status what, Peer peer);
   void CloseOverdue();
+  void AskForMissing();
   void ArmTimer();
 
   IntakeOptions options_;
@@ -188,14 +184,12 @@ class Intake {
   std::vector<char> buffer_;
   Fd epoll_;
   Fd timer_;
-  SocketFile socket_;
-  bool removes_node_ = false;
+  std::deque<Arrival> arrivals_;  // since HandleEvents()
   Connections connections_;
-  bool accepting_ = true;
-  Clock::time_point accept_again_;
+  std::deque<uint64_t> missing_;  // there was no descriptor for them
+  Clock::time_point ask_again_;   // for what is missing
   Clock::time_point read_again_;  // what is not watched
-  uint64_t last_name_ = 0;
-  size_t unmentioned_ = 0;  // turned away since the last word about such
+  size_t unmentioned_ = 0;        // turned away since the last word about such
   Clock::time_point mentioned_;
 };
 

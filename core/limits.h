@@ -61,6 +61,16 @@ inline constexpr size_t kTimedSeriesPerNamespace = kTimedSeries / 8;
 // pods on a node.
 inline constexpr size_t kTimedNamespaces = 512;
 
+// Connections of runtimes that an engine keeps at once. Some runtimes (runc 1.1) keep theirs for the
+// container's whole life, most for milliseconds; nobody loses anything when one that has brought its
+// container goes.
+inline constexpr size_t kRuntimeConnections = 256;
+
+// How many more are held while they are on their way to an engine, which then chooses which of them go:
+// enough for all containers of a node that start at once, and few beside the descriptors that containers
+// need.
+inline constexpr size_t kConnectionsUnderWay = 64;
+
 // Targets whose pidfd a reactor keeps open, direct-mapped by tid.
 inline constexpr size_t kCachedTargets = 128;
 

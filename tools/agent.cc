@@ -34,6 +34,7 @@
 #include "tools/log.h"
 #include "tools/metrics_socket.h"
 #include "tools/process_limits.h"
+#include "tools/runtime_door.h"
 #include "tools/stored_holdings.h"
 #include "tools/systemd.h"
 
@@ -131,6 +132,7 @@ class Agent {
   Fd metrics_;                   // the same; not valid: none, or the service manager has kept it
   std::string metrics_address_;  // where it is reached
   std::unique_ptr<Keeper> keeper_;
+  std::unique_ptr<RuntimeDoor> door_;
   bool was_ready_ = false;
   std::optional<int> exit_status_;
 };
@@ -175,6 +177,10 @@ std::optional<int> Agent::Begin(AgentSettings settings, const AgentConfig& confi
   return {};
 }
 
+Fd CopyOf(int fd) {
+  return Fd(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
 // The sockets: handed to us by a service manager, kept by it over a restart of ours, or made now.
 absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& config, Adopted& adopted) {
   AgentSettings stored;
@@ -187,14 +193,13 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
       if (!SocketFile::IsInPlace(stored.control, stored.control_node)) stored.control.clear();
     }
   }
-  const auto copy_of = [](const Fd& fd) { return Fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 0)); };
   for (const Adopted::One& one : adopted.holdings) {
     if (one.name == HoldingName{HoldingTag::kIntake, 0} && stored.socket == settings.socket) {
-      intake_ = SocketFile::Adopt(copy_of(one.fds[0]), settings.socket, stored.socket_node);
+      intake_ = SocketFile::Adopt(CopyOf(one.fds[0].get()), settings.socket, stored.socket_node);
       holds_intake_ = true;
     }
     if (one.name.tag == HoldingTag::kControl && stored.control == settings.control) {
-      control_ = SocketFile::Adopt(copy_of(one.fds[0]), settings.control, stored.control_node);
+      control_ = SocketFile::Adopt(CopyOf(one.fds[0].get()), settings.control, stored.control_node);
       holds_control_ = true;
     }
   }
@@ -236,7 +241,9 @@ absl::Status Agent::HoldAll(const AgentSettings& settings, Adopted adopted) {
   for (Adopted::One& one : adopted.holdings) {
     if (absl::Status status = keeper_->HoldAdopted(one.name, std::move(one.fds)); !status.ok()) return status;
   }
-  const auto hold = [this](HoldingTag tag, Fd fd) {
+  const auto hold = [this](HoldingTag tag, Fd fd) -> absl::Status {
+    if (!fd.valid())
+      return absl::ResourceExhaustedError("no descriptor is free; raise the limit (ulimit -n)");
     std::vector<Fd> fds;
     fds.push_back(std::move(fd));
     return keeper_->Hold({tag, 0}, std::move(fds));
@@ -244,9 +251,10 @@ absl::Status Agent::HoldAll(const AgentSettings& settings, Adopted adopted) {
   absl::StatusOr<Fd> file = settings.ToFile();
   absl::Status status = file.status();
   if (status.ok()) status = hold(HoldingTag::kSettings, *std::move(file));
-  if (status.ok() && !holds_intake_) status = hold(HoldingTag::kIntake, intake_.Release());
+  if (status.ok() && !holds_intake_) status = hold(HoldingTag::kIntake, CopyOf(intake_.fd()));
   if (status.ok() && !holds_control_) status = hold(HoldingTag::kControl, control_.Release());
   if (status.ok() && metrics_.valid()) status = hold(HoldingTag::kMetrics, std::move(metrics_));
+  door_ = std::make_unique<RuntimeDoor>(intake_.Release(), *keeper_);
   return status;
 }
 
@@ -279,10 +287,12 @@ int Agent::Run(int signal_fd) {
       exit_status_ = kFailed;
       break;
     }
-    std::array<pollfd, 2> sources{{{signal_fd, POLLIN, 0}, {keeper_->event_fd(), POLLIN, 0}}};
-    if (poll(sources.data(), sources.size(), -1) < 0) continue;  // EINTR: a signal that we do not read
+    std::array<pollfd, 3> sources{
+        {{signal_fd, POLLIN, 0}, {keeper_->event_fd(), POLLIN, 0}, {door_->fd(), POLLIN, 0}}};
+    if (poll(sources.data(), sources.size(), door_->timeout()) < 0) continue;  // EINTR: not read by us
     if (sources[0].revents != 0) HandleSignals(signal_fd);
     if (sources[1].revents != 0) keeper_->HandleEvents();
+    if (sources[2].revents != 0) door_->Accept();
   }
   if (!was_ready_) {  // later it is engines that remove them
     intake_.Remove();
@@ -309,6 +319,7 @@ void Agent::HandleSignals(int signal_fd) {
         break;
       default:
         log::Info("{}: the end", signal.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+        door_->Close();
         keeper_->Leave();
     }
   }

@@ -68,7 +68,8 @@ Json StatusOf(const Accelerator& accelerator) {
 
 absl::StatusOr<Fd> AgentSettings::ToFile() const {
   const std::string text = ToText({{"configuration", configuration},
-                                   {"socket", socket},
+                                   // Engines that would accept themselves know another name, and fail.
+                                   {"accepted_from", socket},
                                    {"socket_node", ToJson(socket_node)},
                                    {"control", control},
                                    {"control_node", ToJson(control_node)},
@@ -85,9 +86,11 @@ absl::StatusOr<AgentSettings> AgentSettings::FromFile(int fd) try {
   std::string text(static_cast<size_t>(info.st_size), '\0');
   if (pread(fd, text.data(), text.size(), 0) != info.st_size) return ToStatus({errno}, "read the settings");
   const Json json = Json::parse(text);
+  const bool accepts = json.contains("accepted_from");
   return AgentSettings{.configuration = json.at("configuration").get<std::string>(),
-                       .socket = json.at("socket").get<std::string>(),
+                       .socket = json.at(accepts ? "accepted_from" : "socket").get<std::string>(),
                        .socket_node = NodeFrom(json.at("socket_node")),
+                       .accepts = accepts,
                        .control = json.at("control").get<std::string>(),
                        .control_node = NodeFrom(json.at("control_node")),
                        .metrics = json.value("metrics", "")};
@@ -98,11 +101,14 @@ absl::StatusOr<AgentSettings> AgentSettings::FromFile(int fd) try {
 absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
   accelerator_ = &accelerator;
   const std::vector<Fd> held = std::move(given[{HoldingTag::kSettings, 0}]);
-  std::vector<Fd> socket = std::move(given[{HoldingTag::kIntake, 0}]);
-  if (held.empty() || socket.empty()) return absl::InternalError("the keeper holds no settings or no socket");
+  if (held.empty()) return absl::InternalError("the keeper holds no settings");
   absl::StatusOr<AgentSettings> settings = AgentSettings::FromFile(held[0].get());
   if (!settings.ok()) return settings.status();
   settings_ = *std::move(settings);
+  if (!settings_.accepts) {
+    return absl::FailedPreconditionError(
+        "the agent was started by an earlier version, whose engines accept connections: restart the service");
+  }
   if (!settings_.configuration.empty()) {
     absl::StatusOr<AgentConfig> config = ParseAgentConfig(settings_.configuration, options_.config);
     if (!config.ok()) return config.status();
@@ -111,20 +117,18 @@ absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
   log::SetLevel(LevelFor(options_, config_));
 
   IntakeOptions options{
-      .path = settings_.socket,
       .peers = PeersFor(config_),
-      .hold =
-          [this](uint64_t name, int fd) {
-            hold_({HoldingTag::kIntake, name}, fd);
-          },
       .drop =
           [this](uint64_t name) {
             drop_({HoldingTag::kIntake, name});
           },
+      .ask =
+          [this](uint64_t name) {
+            ask_({HoldingTag::kIntake, name});
+          },
   };
-  auto intake = Intake::Start(
-      std::move(options), SocketFile::Adopt(std::move(socket[0]), settings_.socket, settings_.socket_node),
-      [this](Handover handover) { Receive(std::move(handover)); });
+  auto intake =
+      Intake::Start(std::move(options), [this](Handover handover) { Receive(std::move(handover)); });
   if (!intake.ok()) return intake.status();
   intake_ = *std::move(intake);
   events_.reset(epoll_create1(EPOLL_CLOEXEC));
@@ -328,7 +332,10 @@ void AgentRole::Reload() {
   absl::StatusOr<AgentConfig> config =
       text.ok() ? ParseAgentConfig(*text, options_.config) : absl::StatusOr<AgentConfig>(text.status());
   absl::Status status = config.status();
-  if (status.ok()) status = intake_->Allow(PeersFor(*config));
+  if (status.ok()) {
+    status = SocketFile::Adopt(Fd(), settings_.socket, settings_.socket_node)
+                 .SetMode(PeersFor(*config).SocketMode());
+  }
   if (!status.ok()) {
     log::Error("the configuration stays as it was: {}", log::Text(status));
     return;
@@ -336,6 +343,7 @@ void AgentRole::Reload() {
   if (config->metrics_bind_address != config_.metrics_bind_address)
     log::Warning("metrics-bind-address holds from the agent's next start on");
   config_ = *std::move(config);
+  intake_->Allow(PeersFor(config_));
   settings_.configuration = *std::move(text);
   if (const absl::StatusOr<Fd> file = settings_.ToFile(); file.ok())
     hold_({HoldingTag::kSettings, 0}, file->get());

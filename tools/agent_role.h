@@ -38,7 +38,8 @@ struct AgentSettings {
   std::string configuration;  // the text that is in force; empty: none
   std::string socket;         // where runtimes hand over
   NodeIdentity socket_node;   // all zero if a service manager made it
-  std::string control;        // where `shunt ctl` asks; empty: nowhere
+  bool accepts = true;  // that process accepts connections; one of an earlier version left it to engines
+  std::string control;  // where `shunt ctl` asks; empty: nowhere
   NodeIdentity control_node;
   std::string metrics;  // where metrics are asked for; empty: nowhere
 
@@ -49,13 +50,16 @@ struct AgentSettings {
 class AgentRole final : public EngineRole {
  public:
   // `ask_upgrade` passes on that somebody wants the program that is installed now to take over; the answer
-  // comes as Upgraded(). `hold` keeps something for the engines after this one, until `drop`.
+  // comes as Upgraded(). `hold` keeps something for the engines after this one, until `drop`; `ask` has it
+  // given to this one once more.
   AgentRole(AgentRoleOptions options, std::function<void()> ask_upgrade,
-            std::function<void(HoldingName, int fd)> hold, std::function<void(HoldingName)> drop)
+            std::function<void(HoldingName, int fd)> hold, std::function<void(HoldingName)> drop,
+            std::function<void(HoldingName)> ask)
       : options_(std::move(options)),
         ask_upgrade_(std::move(ask_upgrade)),
         hold_(std::move(hold)),
         drop_(std::move(drop)),
+        ask_(std::move(ask)),
         started_(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())) {}
 
   absl::Status Prepare(Accelerator& accelerator, Given& given) override;
@@ -84,6 +88,7 @@ class AgentRole final : public EngineRole {
   const std::function<void()> ask_upgrade_;
   const std::function<void(HoldingName, int fd)> hold_;
   const std::function<void(HoldingName)> drop_;
+  const std::function<void(HoldingName)> ask_;
   AgentSettings settings_;
   AgentConfig config_;
   PortRegistry ports_;

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -46,9 +47,9 @@ Result<EngineLink::Arrival> EngineLink::Receive() {
   Result<PacketArrival> arrival =
       ReceivePacket(socket_.get(), std::as_writable_bytes(std::span(&result.packet, 1)), kHoldingDescriptors);
   if (!arrival.has_value()) return tl::unexpected(arrival.error());
-  // Our table is full: to end and start again is all that can be done about it.
-  if (arrival->lost_fds || !IsWellFormed(result.packet, arrival->fds.size())) return shunt::Fail(EPROTO);
-  result.fds = std::move(arrival->fds);
+  const size_t sent = arrival->lost_fds ? std::max<size_t>(arrival->fds.size(), 1) : arrival->fds.size();
+  if (!IsWellFormed(result.packet, sent)) return shunt::Fail(EPROTO);
+  if (!arrival->lost_fds) result.fds = std::move(arrival->fds);
   return result;
 }
 

@@ -31,7 +31,7 @@ class EngineLink {
 
   struct Arrival {
     KeeperPacket packet;  // well formed
-    std::vector<Fd> fds;  // of a kGive
+    std::vector<Fd> fds;  // of a kGive; none if our table had no room for all of them
   };
   // The next packet from the keeper. EAGAIN: nothing there. EPIPE: the keeper has closed the link, or has
   // ended: the engine must end now. EPROTO: what came makes no sense; end as well.
@@ -39,6 +39,7 @@ class EngineLink {
 
   // The descriptors stay the caller's. An error (EMFILE): it is neither sent nor waiting.
   Result<void> Hold(HoldingName name, std::span<const int> fds);
+  void Again(HoldingName name) { Send(MakePacket(KeeperMessage::kAgain, name)); }
   void Drop(HoldingName name) { Send(MakePacket(KeeperMessage::kDrop, name)); }
   void Prepared() { Send(MakePacket(KeeperMessage::kPrepared)); }
   void Ready(uint64_t flags, std::string_view text) {

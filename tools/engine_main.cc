@@ -164,11 +164,19 @@ void EngineMain::OnPacket(EngineLink::Arrival arrival) {
   }
 }
 
+// Not valid: our table had no room for it.
+Fd FirstOf(std::vector<Fd>& fds) {
+  return fds.empty() ? Fd() : std::move(fds.front());
+}
+
 void EngineMain::OnGive(HoldingName name, std::vector<Fd> fds) {
   if (name.tag == HoldingTag::kJournal) journal_name_ = std::max(journal_name_, name.id + 1);
   if (state_ == State::kHalted) return;
   const bool connection = name.tag == HoldingTag::kIntake && name.id != 0;
-  if (state_ != State::kCollecting && connection) return role_->AdoptConnection(name.id, std::move(fds[0]));
+  // To end and start again is all that can be done about it.
+  if (fds.empty() && !connection)
+    return Fail(absl::ResourceExhaustedError("no descriptor is free; raise the limit (ulimit -n)"));
+  if (state_ != State::kCollecting && connection) return role_->AdoptConnection(name.id, FirstOf(fds));
   if (state_ == State::kCollecting || name.tag != HoldingTag::kContainer) {
     given_[name] = std::move(fds);
     return;
@@ -192,7 +200,7 @@ void EngineMain::Prepare() {
     role_ = std::make_unique<AgentRole>(
         arguments_.agent, [this] { link_.Upgrade(); },
         [this](HoldingName name, int fd) { (void)link_.Hold(name, {{fd}}); },
-        [this](HoldingName name) { link_.Drop(name); });
+        [this](HoldingName name) { link_.Drop(name); }, [this](HoldingName name) { link_.Again(name); });
   } else {
     role_ = std::make_unique<RunRole>();
   }
@@ -219,7 +227,7 @@ void EngineMain::Prepare() {
   state_ = State::kPrepared;
   for (auto& [name, fds] : given_) {
     if (name.tag == HoldingTag::kContainer) Adopt(name.id, std::move(fds));
-    if (name.tag == HoldingTag::kIntake && name.id != 0) role_->AdoptConnection(name.id, std::move(fds[0]));
+    if (name.tag == HoldingTag::kIntake && name.id != 0) role_->AdoptConnection(name.id, FirstOf(fds));
   }
   std::erase_if(given_, [](const auto& entry) { return entry.first.tag != HoldingTag::kJournal; });
   link_.Prepared();

@@ -27,7 +27,8 @@ class EngineRole {
   // A container that is held. Returns as Accelerator::Adopt().
   virtual absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) = 0;
 
-  // A connection to the socket that is held as the kIntake. Nothing is read from it before we serve.
+  // A connection to the socket that is held as the kIntake. Nothing is read from it before we serve. Not
+  // valid: there was no descriptor for it.
   virtual void AdoptConnection(uint64_t /*name*/, Fd /*connection*/) {}
 
   // Becomes readable when HandleEvents() has something to do; -1: never. Only while we serve.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/holdings.h"
 
+#include <cstdint>
+#include <iterator>
+
 #include "core/check.h"
 
 namespace shunt {
@@ -21,6 +24,10 @@ std::shared_ptr<const Holding> Holdings::Put(HoldingName name, std::vector<Fd> f
   auto holding = std::make_shared<const Holding>(name, std::move(fds), count_);
   map_[name] = holding;
   return holding;
+}
+
+size_t Holdings::Count(HoldingTag tag) const {
+  return static_cast<size_t>(std::distance(map_.lower_bound({tag, 0}), map_.upper_bound({tag, UINT64_MAX})));
 }
 
 std::shared_ptr<const Holding> Holdings::Drop(HoldingName name) {

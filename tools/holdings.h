@@ -52,6 +52,9 @@ class Holdings {
 
   const Map& all() const { return map_; }
   size_t descriptors() const { return *count_; }
+  bool full() const { return *count_ >= limit_; }
+  // How many there are of one kind.
+  size_t Count(HoldingTag tag) const;
 
  private:
   size_t limit_;

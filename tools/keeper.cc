@@ -335,6 +335,10 @@ void Keeper::OnPacket(EngineProcess& engine, const KeeperPacket& packet, std::ve
       if (allowed && !fds.empty())
         (void)starter_.Send({.kind = StarterRequest::Kind::kWorker}, {{fds[0].get()}});
       break;
+    case KeeperMessage::kAgain:
+      if (const auto held = holdings_.all().find(packet.name()); allowed && held != holdings_.all().end())
+        engine.Send(MakePacket(KeeperMessage::kGive, packet.name()), held->second);
+      break;
     case KeeperMessage::kFailed:
       if (allowed) engine.failure = std::string(packet.text_view());
       break;

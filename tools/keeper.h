@@ -9,7 +9,7 @@
 //   epoll_wait epoll_ctl epoll_create1 timerfd_settime recvmsg sendmsg pidfd_send_signal
 //   fcntl(F_DUPFD_CLOEXEC) ioctl (the listener's: RECV, SEND, ID_VALID, SET_FLAGS) close clock_gettime
 //   getrlimit, and what malloc needs;
-// its destructor also kill and wait4.
+// its destructor also kill and wait4; and who shares its process, accept4 (runtime_door.h).
 //
 // What always holds:
 //   - An engine hears kStart only when no other that heard it can act any more: it is dead, has said

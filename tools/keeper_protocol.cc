@@ -12,6 +12,7 @@ bool NamesHolding(KeeperMessage message) {
     case KeeperMessage::kHold:
     case KeeperMessage::kDrop:
     case KeeperMessage::kServing:
+    case KeeperMessage::kAgain:
     case KeeperMessage::kGive:
       return true;
     default:
@@ -26,7 +27,7 @@ bool CarriesDescriptors(KeeperMessage message) {
 
 bool IsMessage(uint32_t message) {
   return (message >= static_cast<uint32_t>(KeeperMessage::kHold) &&
-          message <= static_cast<uint32_t>(KeeperMessage::kWorker)) ||
+          message <= static_cast<uint32_t>(KeeperMessage::kAgain)) ||
          (message >= static_cast<uint32_t>(KeeperMessage::kGive) &&
           message <= static_cast<uint32_t>(KeeperMessage::kUpgradeFailed));
 }

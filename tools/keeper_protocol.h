@@ -12,7 +12,8 @@
 //   keeper: kPing                      engine: kPong            from kReady on, within seconds
 //   keeper: kStop                      engine: kStopped         receives nothing more; then waits for the end
 //   the keeper closes the link: the engine ends. It may also be killed at any moment instead.
-// kGive may also come after kGiven, and for a name that was given before: it replaces that.
+// kGive may also come after kGiven, and for a name that was given before: it replaces that. Connections come
+// that way (kIntake): the keeper's process accepts them, engines drop them.
 
 #pragma once
 
@@ -54,6 +55,7 @@ enum class KeeperMessage : uint32_t {
   kUpgrade,  // please start the program that is installed now
   kFailed,   // text. From the engine: why it is about to end. From the keeper: why it does not hold `name`
   kWorker,   // 1 descriptor: have a worker begin there
+  kAgain,    // name: please kGive that once more; there was no descriptor for it
 
   // From the keeper.
   kGive = 64,  // name, 1 to 4 descriptors

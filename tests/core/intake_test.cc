@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What Intake promises to runtimes, to broken runtimes, and to the file system.
+// What Intake promises to runtimes, and to broken runtimes.
 
 #include "core/intake.h"
 
@@ -14,19 +14,21 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include <array>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <stdexcept>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "core/socket_file.h"
 #include "tests/support/listener.h"
 
 namespace shunt {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -143,14 +145,15 @@ TEST(ObjectScannerTest, RefusesWhatIsNoObject) {
   }
 }
 
-// An Intake on a socket in a folder of its own, with everything that it handed over.
+// An Intake that is given all who come to a socket in a folder of its own, with everything that it handed
+// over.
 class IntakeTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string folder = absl::StrCat(::testing::TempDir(), "/intake.XXXXXX");
     ASSERT_NE(mkdtemp(folder.data()), nullptr);
     folder_ = folder;
-    options_.path = folder_ + "/agent.sock";
+    path_ = folder_ + "/agent.sock";
     listener_ = MakeListener();
     if (!listener_.valid()) GTEST_SKIP() << "no seccomp listener can be made here: " << std::strerror(errno);
   }
@@ -160,8 +163,10 @@ class IntakeTest : public ::testing::Test {
   }
 
   void Start() {
-    auto intake =
-        Intake::Listen(options_, [this](Handover handover) { got_.push_back(std::move(handover)); });
+    absl::StatusOr<SocketFile> door = SocketFile::Listen(path_, 0600);
+    ASSERT_TRUE(door.ok()) << door.status();
+    door_ = *std::move(door);
+    auto intake = Intake::Start(options_, [this](Handover handover) { got_.push_back(std::move(handover)); });
     ASSERT_TRUE(intake.ok()) << intake.status();
     intake_ = *std::move(intake);
     descriptors_ = OpenDescriptors();
@@ -171,7 +176,7 @@ class IntakeTest : public ::testing::Test {
     Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    std::strcpy(address.sun_path, options_.path.c_str());
+    std::strcpy(address.sun_path, path_.c_str());
     EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0)
         << std::strerror(errno);
     return fd;
@@ -196,6 +201,15 @@ class IntakeTest : public ::testing::Test {
         << std::strerror(errno);
   }
 
+  // As the keeper's process does it.
+  void LetIn() {
+    for (;;) {
+      Fd socket(accept4(door_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      if (!socket.valid()) return;
+      intake_->Adopt(++let_in_, std::move(socket));
+    }
+  }
+
   // Handles events until `enough` holds.
   template <typename Condition>
   void HandleUntil(Condition enough) {
@@ -203,8 +217,9 @@ class IntakeTest : public ::testing::Test {
     while (!enough()) {
       // An exception ends the test here and now: what follows would look at what has not come.
       if (std::chrono::steady_clock::now() > end) throw std::runtime_error("nothing came of it");
-      pollfd wait{intake_->event_fd(), POLLIN, 0};
-      poll(&wait, 1, 1000);
+      std::array<pollfd, 2> wait{{{intake_->event_fd(), POLLIN, 0}, {door_.fd(), POLLIN, 0}}};
+      poll(wait.data(), wait.size(), 1000);
+      LetIn();
       intake_->HandleEvents();
     }
   }
@@ -213,13 +228,17 @@ class IntakeTest : public ::testing::Test {
   }
   // Handles everything that is already there.
   void HandleAll() {
+    LetIn();
+    intake_->HandleEvents();
     pollfd wait{intake_->event_fd(), POLLIN, 0};
     for (int i = 0; i < 10'000 && poll(&wait, 1, 0) > 0; ++i) intake_->HandleEvents();
   }
 
   static std::string Complaint(const Handover& handover) { return std::string(handover.status.message()); }
 
-  std::string folder_;
+  std::string folder_, path_;
+  SocketFile door_;
+  uint64_t let_in_ = 0;
   IntakeOptions options_;
   std::unique_ptr<Intake> intake_;
   Fd listener_;
@@ -464,97 +483,49 @@ TEST_F(IntakeTest, ServesAContainerBehindTenThousandSilentConnections) {
   HandleUntil([&] { return intake_->connections() <= 2; });
 }
 
-TEST_F(IntakeTest, GoesOnWhenDescriptorsRunOut) {
+TEST_F(IntakeTest, AsksAgainAndAgainForConnectionsForWhichThereWasNoDescriptor) {
+  std::vector<uint64_t> asked;
+  options_.ask = [&asked](uint64_t name) { asked.push_back(name); };
   Start();
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
+  intake_->Adopt(101, Fd());
+  intake_->Adopt(102, Fd());
+  HandleUntil([&] { return asked.size() == 1; });
+  EXPECT_THAT(asked, ElementsAre(101));
+  EXPECT_THAT(Complaint(got_[0]), HasSubstr("no descriptor is free for a new connection"));
+  intake_->Adopt(101, Fd());
+  HandleUntil([&] { return asked.size() == 2; });
+  EXPECT_THAT(asked, ElementsAre(101, 102)) << "one cannot keep the other from its turn";
+
   const Fd runtime = Connect();
-  rlimit tight = limit;
-  tight.rlim_cur = static_cast<rlim_t>(runtime.get()) + 1;
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &tight), 0);
-  HandleUntilHandovers(1);
-  EXPECT_THAT(Complaint(got_[0]), HasSubstr("no descriptor is free"));
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
   Send(runtime, RuncState(), {listener_.get()});
-  HandleUntilHandovers(2);
-  EXPECT_TRUE(got_[1].status.ok()) << got_[1].status;
+  intake_->Adopt(102, Fd(accept4(door_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)));
+  HandleUntil([&] { return got_.back().status.ok(); });
+  HandleUntil([&] { return asked.size() == 3; });
+  EXPECT_THAT(asked, ElementsAre(101, 102, 101));
 }
 
-TEST_F(IntakeTest, ReplacesASocketOnWhichNobodyAnswers) {
-  {
-    const Fd dead(socket(AF_UNIX, SOCK_STREAM, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strcpy(address.sun_path, options_.path.c_str());
-    ASSERT_EQ(bind(dead.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-  }
+TEST_F(IntakeTest, DoesNothingWithAConnectionUntilItHandlesEvents) {
+  std::vector<uint64_t> dropped;
+  options_.drop = [&dropped](uint64_t name) { dropped.push_back(name); };
+  options_.connections = 1;
   Start();
-  Connect();
-}
-
-TEST_F(IntakeTest, LeavesASocketAloneOnWhichSomebodyAnswers) {
-  Start();
-  const auto second = Intake::Listen(options_, [](Handover) {});
-  ASSERT_FALSE(second.ok());
-  EXPECT_THAT(std::string(second.status().message()),
-              HasSubstr("another process answers on " + options_.path));
-  Connect();
-}
-
-TEST_F(IntakeTest, LeavesAFileAloneThatIsNoSocket) {
-  std::ofstream(options_.path) << "mine";
-  const auto intake = Intake::Listen(options_, [](Handover) {});
-  ASSERT_FALSE(intake.ok());
-  EXPECT_THAT(std::string(intake.status().message()), HasSubstr(options_.path + " exists and is no socket"));
-  EXPECT_TRUE(std::filesystem::exists(options_.path));
-}
-
-TEST_F(IntakeTest, NamesTheFolderThatIsMissing) {
-  options_.path = folder_ + "/none/agent.sock";
-  const auto intake = Intake::Listen(options_, [](Handover) {});
-  ASSERT_FALSE(intake.ok());
-  EXPECT_THAT(std::string(intake.status().message()), HasSubstr(folder_ + "/none"));
-}
-
-TEST_F(IntakeTest, NamesThePathThatIsTooLong) {
-  options_.path = folder_ + "/" + std::string(108, 'x');
-  const auto intake = Intake::Listen(options_, [](Handover) {});
-  ASSERT_FALSE(intake.ok());
-  EXPECT_THAT(std::string(intake.status().message()), HasSubstr("choose one of 1 to 107"));
-}
-
-TEST_F(IntakeTest, RemovesItsSocketButNotThatOfAnotherAtTheSamePath) {
-  Start();
-  intake_.reset();
-  EXPECT_FALSE(std::filesystem::exists(options_.path));
-
-  Start();
-  std::filesystem::remove(options_.path);
-  std::ofstream(options_.path) << "mine";
-  intake_.reset();
-  EXPECT_TRUE(std::filesystem::exists(options_.path));
-}
-
-TEST_F(IntakeTest, ItsSocketIsForItsUserUnlessOthersAreAllowed) {
-  struct stat info {};
-  const mode_t old_mask = umask(0);
-  Start();
-  umask(old_mask);
-  ASSERT_EQ(stat(options_.path.c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0600u);
-  ASSERT_TRUE(intake_->Allow(PeerRule({getuid() + 1})).ok());
-  ASSERT_EQ(stat(options_.path.c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0666u);
-  ASSERT_TRUE(intake_->Allow(PeerRule()).ok());
-  ASSERT_EQ(stat(options_.path.c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  std::vector<Fd> runtimes;
+  for (int i = 0; i < 3; ++i) runtimes.push_back(Connect());
+  Send(runtimes[0], RuncState(), {listener_.get()});
+  LetIn();
+  EXPECT_EQ(intake_->connections(), 0u);
+  EXPECT_THAT(dropped, IsEmpty());
+  EXPECT_THAT(got_, IsEmpty());
+  HandleUntil([&] { return dropped.size() == 2; });
+  EXPECT_THAT(dropped, ElementsAre(1, 2)) << "the one that has brought its container, then the silent one";
+  EXPECT_EQ(intake_->connections(), 1u);
 }
 
 TEST_F(IntakeTest, TurnsStrangersAwayWithWhatTheySentAndServesTheUsersThatAreAllowed) {
   if (getuid() != 0) GTEST_SKIP() << "only root can be several users";
   constexpr uid_t kStranger = 7331;
   Start();
-  ASSERT_EQ(chmod(options_.path.c_str(), 0666), 0);
+  ASSERT_EQ(chmod(path_.c_str(), 0666), 0);
   ASSERT_EQ(chmod(folder_.c_str(), 0755), 0);
   std::array<int, 2> pipe_ends;
   ASSERT_EQ(pipe2(pipe_ends.data(), O_CLOEXEC), 0);
@@ -585,7 +556,7 @@ TEST_F(IntakeTest, TurnsStrangersAwayWithWhatTheySentAndServesTheUsersThatAreAll
   pollfd hung_up{watched.get(), 0, 0};
   EXPECT_EQ(poll(&hung_up, 1, 0), 1) << "somebody still holds the descriptor that was sent";
 
-  ASSERT_TRUE(intake_->Allow(PeerRule({kStranger})).ok());
+  intake_->Allow(PeerRule({kStranger}));
   const pid_t second = connect_as_stranger();
   HandleUntilHandovers(2);
   EXPECT_TRUE(got_[1].status.ok()) << got_[1].status;

@@ -28,6 +28,7 @@
 
 #include "core/check.h"
 #include "core/intake.h"
+#include "core/socket_file.h"
 #include "tests/support/listener.h"
 
 namespace {
@@ -57,10 +58,12 @@ class Agent {
     std::string folder = std::filesystem::temp_directory_path() / "shunt-fuzz-XXXXXX";
     SHUNT_CHECK(mkdtemp(folder.data()) != nullptr);
     folder_ = folder;
+    auto door = shunt::SocketFile::Listen(folder_ / "socket", 0600);
+    SHUNT_CHECK(door.ok());
+    door_ = *std::move(door);
     shunt::IntakeOptions options;
-    options.path = folder_ / "socket";
     options.silence = options.patience = std::chrono::hours(24);
-    auto intake = Intake::Listen(std::move(options), [this](Handover handover) {
+    auto intake = Intake::Start(std::move(options), [this](Handover handover) {
       SHUNT_CHECK(!handover.status.ok() || !handover.state.id.empty());
       outcomes.push_back({handover.status.ok() ? handover.state.id : "", handover.listeners.size()});
     });
@@ -68,7 +71,6 @@ class Agent {
     intake_ = *std::move(intake);
   }
   ~Agent() {
-    intake_.reset();
     std::error_code ignored;
     std::filesystem::remove_all(folder_, ignored);
   }
@@ -86,6 +88,12 @@ class Agent {
 
   // Lets the agent look until it has seen everything.
   void Look() {
+    for (;;) {
+      Fd socket(accept4(door_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      if (!socket.valid()) break;
+      intake_->Adopt(++let_in_, std::move(socket));
+    }
+    intake_->HandleEvents();
     pollfd ready{intake_->event_fd(), POLLIN, 0};
     for (int rounds = 0; poll(&ready, 1, 0) == 1; ++rounds) {
       SHUNT_CHECK(rounds < 100'000);
@@ -99,6 +107,8 @@ class Agent {
 
  private:
   std::filesystem::path folder_;
+  shunt::SocketFile door_;
+  uint64_t let_in_ = 0;
   std::unique_ptr<Intake> intake_;
 };
 

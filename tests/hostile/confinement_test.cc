@@ -197,6 +197,8 @@ TEST_F(ConfinementTest, AKeeperCanDoNextToNothing) {
   EXPECT_FAILS_WITH(Process::kKeeper, 0, poll(nullptr, 0, 0));
   EXPECT_FAILS_WITH(Process::kKeeper, 0, write(STDERR_FILENO, "", 0));
   EXPECT_FAILS_WITH(Process::kKeeper, 0, kill(getpid(), 0));
+  EXPECT_FAILS_WITH(Process::kKeeper, ENOTSOCK, accept4(STDIN_FILENO, nullptr, nullptr, SOCK_CLOEXEC));
+  EXPECT_FAILS_WITH(Process::kKeeper, ENOSYS, accept(STDIN_FILENO, nullptr, nullptr));
   EXPECT_FAILS_WITH(Process::kKeeper, ENOTTY, ioctl(STDIN_FILENO, SECCOMP_IOCTL_NOTIF_ID_VALID, &id));
   EXPECT_FAILS_WITH(Process::kKeeper, ENOSYS, ioctl(STDIN_FILENO, TIOCSTI, "x"));
   EXPECT_FAILS_WITH(Process::kKeeper, ENOSYS, open("/etc/passwd", O_RDONLY));

@@ -5,8 +5,8 @@
     tests/support/arena -- tests/survival/handover_test.py SHUNT
 
 The container's first trapped call must be answered, whatever happens to the engine. It would wait for ever:
-it has a copy of its listener, as `runc init` has, so the listener never hangs up. SHUNT_SURVIVAL=full kills ten times
-as many.
+it has a copy of its listener, as `runc init` has, so the listener never hangs up. One test kills at random moments
+(SHUNT_SURVIVAL=full: many more of them), the other behind each system call that a hand-over takes.
 """
 
 import array
@@ -65,6 +65,49 @@ def container(path, name):
     os.write(1, b"." if answered else b"?")
     sys.stdin.read(1)
     os._exit(0 if answered else 1)
+
+
+class Traced:
+    """The first thread of a process, which goes from one system call to the next as told."""
+    SYSCALL, SEIZE, INTERRUPT = 24, 0x4206, 0x4207
+    SYSGOOD, EXITKILL = 1, 1 << 20
+    WALL = 0x40000000
+
+    def __init__(self, pid):
+        self.pid, self.lives, self.inside = pid, True, False
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        self.ptrace(self.SEIZE, self.SYSGOOD | self.EXITKILL)
+        self.ptrace(self.INTERRUPT, 0)
+        self.go_on(os.waitpid(pid, self.WALL)[1])
+        while not self.inside:  # then it waits for what comes
+            self.go_on(os.waitpid(pid, self.WALL)[1])
+
+    def ptrace(self, request, data):
+        if self.libc.ptrace(request, self.pid, None, data) != 0:
+            raise OSError(ctypes.get_errno(), f"ptrace {request}")
+
+    def go_on(self, status):
+        """Past this stop. True if that was the end of a system call."""
+        number = os.WSTOPSIG(status)
+        if number == signal.SIGTRAP | 0x80:
+            self.inside = not self.inside
+            self.ptrace(self.SYSCALL, 0)
+            return not self.inside
+        self.ptrace(self.SYSCALL, 0 if status >> 16 else number)
+        return False
+
+    def step(self):
+        """If it has stopped: past that. True if that was the end of a system call, None if it has not stopped."""
+        pid, status = os.waitpid(self.pid, self.WALL | os.WNOHANG) if self.lives else (0, 0)
+        return self.go_on(status) if pid else None
+
+    def kill(self):
+        if self.lives:
+            os.kill(self.pid, signal.SIGKILL)
+            while os.WIFSTOPPED(os.waitpid(self.pid, self.WALL)[1]):
+                pass
+        self.lives = False
 
 
 def children(pid):
@@ -131,10 +174,76 @@ class Handover(unittest.TestCase):
         # One whose container ends before the next engine comes to its message may be served, and end, twice.
         ends = {line.split()[3] for line in log.splitlines() if ": ended (" in line}
         self.assertEqual(ends | lost, {f"c{number}:" for number in range(KILLS)})
-        # Between accept(2) and the moment that the keeper has the connection it dies with its engine. The kills aim
-        # at that moment; hand-overs that are held are never lost.
-        self.assertLess(len(lost), KILLS / 4, self.text())
-        print(f"{KILLS} engines killed during a hand-over; {len(lost)} were killed between accept and hold", flush=True)
+        self.assertEqual(lost, set(), self.text())
+        print(f"{KILLS} engines killed during a hand-over; no listener was lost", flush=True)
+
+    def status(self):
+        return subprocess.Popen([SHUNT, "ctl", "--socket", self.socket, "status", "--json"], stdout=subprocess.PIPE,
+                                stderr=subprocess.DEVNULL)
+
+    def serving_engine(self):
+        while True:
+            with self.status() as asked:
+                told = asked.communicate(timeout=PATIENCE)[0]
+            if asked.returncode == 0 and (pid := json.loads(told)["engine_pid"]) not in self.killed:
+                return pid
+
+    def hand_over_while_traced(self, name, most):
+        """The engine dies behind that many system calls of its control thread, or at the end. Returns how many it made,
+        and whether the container was lost."""
+        engine = Traced(self.serving_engine())
+        self.killed.add(engine.pid)
+        self.addCleanup(engine.kill)
+        calls = 0
+
+        def until(condition):
+            nonlocal calls
+            end = time.monotonic() + LOST_AFTER
+            while not condition() and time.monotonic() < end:
+                if (ended := engine.step()) is None:
+                    select.select([], [], [], 0.0005)  # it has nothing to do, or is at it
+                elif ended and (calls := calls + 1) == most:
+                    engine.kill()
+            return condition()
+
+        with subprocess.Popen([sys.executable, __file__, "--container", self.socket, name], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as runtime:
+            said = b""
+
+            def answered():
+                nonlocal said
+                if select.select([runtime.stdout], [], [], 0)[0]:
+                    said += os.read(runtime.stdout.fileno(), 1)
+                return said.endswith((b".", b"?")) or runtime.poll() is not None
+            until(answered)
+            if runtime.returncode == SKIP:
+                self.skipTest("the kernel gives no listener here")
+            if said != b"!.":  # it was turned away, got a wrong answer, or none
+                engine.kill()
+                runtime.kill()
+                return calls, True
+            while True:
+                with self.status() as asked:
+                    self.assertTrue(until(lambda: asked.poll() is not None), "no engine says how it does")
+                    if asked.returncode == 0:
+                        told = json.loads(asked.stdout.read())
+                        break
+            served = [one for one in told["containers"] if one["name"] == name]
+            self.assertEqual(len(served), 1, f"killed behind {most} system calls: {served}")
+            engine.kill()
+            runtime.stdin.close()
+            self.assertEqual(runtime.wait(PATIENCE), 0)
+        return calls, False
+
+    def test_no_listener_is_lost_whatever_system_call_an_engine_dies_behind(self):
+        calls, lost = self.hand_over_while_traced("whole", 0)
+        self.assertFalse(lost, self.text())
+        self.assertGreater(calls, 20)
+        losses = [most for most in range(1, calls + 1) if self.hand_over_while_traced(f"c{most}", most)[1]]
+        self.assertEqual(losses, [], self.text())
+        self.log.seek(0)
+        self.assertNotIn("cannot be served", self.log.read())
+        print(f"engines killed behind each of the {calls} system calls of a hand-over; no listener was lost", flush=True)
 
     def test_no_listener_is_lost_for_want_of_descriptors(self):
         engine = self.engine()

@@ -113,6 +113,21 @@ TEST(KeeperTest, PassesOnWhatItsOwnerAddsLater) {
   EXPECT_TRUE(stage.Until([&] { return engine->Heard(GiveLine(kOne, {&thing})); }));
 }
 
+TEST(KeeperTest, GivesOnceMoreWhatAnEngineAsksFor) {
+  KeeperStage stage;
+  const Thing thing;
+  stage.Create();
+  ASSERT_TRUE(stage.keeper->Hold(kOne, Copies({&thing})).ok());
+  stage.keeper->Begin();
+  const RemoteEngine* const engine = stage.NextEngine();
+  ASSERT_TRUE(stage.Ready(1));
+  engine->Do("again 5 2");  // nothing is held there
+  engine->Do("again 5 1");
+  ASSERT_TRUE(stage.Until([&] { return engine->Count("give") == 2; }));
+  EXPECT_EQ(std::count(engine->heard.begin(), engine->heard.end(), GiveLine(kOne, {&thing})), 2);
+  EXPECT_EQ(stage.ready, 1U);
+}
+
 TEST(KeeperTest, TellsWhatIsServedAndHasTheConfigurationReadAgain) {
   KeeperStage stage;
   stage.Start();

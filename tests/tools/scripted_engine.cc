@@ -131,6 +131,7 @@ class ScriptedEngine {
     if (word == "failed") link_.Failed("the reason why");
     if (word == "pong" && words >> id) link_.Pong(id);
     if (word == "serving" && words >> tag >> id) link_.Serving({static_cast<HoldingTag>(tag), id}, "a name");
+    if (word == "again" && words >> tag >> id) link_.Again({static_cast<HoldingTag>(tag), id});
     if (word == "drop" && words >> tag >> id) link_.Drop({static_cast<HoldingTag>(tag), id});
     if (word == "hold" && words >> tag >> id) (void)link_.Hold({static_cast<HoldingTag>(tag), id}, fds);
     // What no EngineLink would send: any bytes, any number of descriptors.
