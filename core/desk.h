@@ -65,9 +65,9 @@ struct WorkResult {
 // On pages of its own, so that a worker maps its desk and nothing else of the container's memory.
 struct alignas(4096) Desk {
   std::atomic<DeskState> state = DeskState::kFree;
-  std::atomic<pid_t> tid = 0;          // of the call that is on it, while it is not free
+  std::atomic<pid_t> tid = 0;         // of the call that is on it, while it is not free
   std::atomic<int64_t> given_by = 0;  // which of the container's engines (Container::incarnation)
-  std::atomic<bool> hurry = false;     // the reactor waits for a knock
+  std::atomic<bool> hurry = false;    // the reactor waits for a knock
   WorkRequest request;
   WorkResult result;
 };
