@@ -124,6 +124,7 @@ class Keeper {
 
   const Holdings& holdings() const { return holdings_; }
   bool gave_up() const { return gave_up_; }
+  bool upgrading() const { return upgrading_; }
   // The engine that serves, or is about to; 0: none.
   pid_t engine_pid() const { return engine_ == nullptr ? 0 : engine_->pid; }
 

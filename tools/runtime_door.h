@@ -5,7 +5,8 @@
 // Who has connected is not looked at here: engines judge, and drop what they have finished with, which is
 // also when one has more than limits::kRuntimeConnections. A bounded number more than that is held; beyond it
 // connections wait in the socket's queue until an engine has dropped one. While there is an engine, silent
-// ones are therefore in nobody's way, and while there is none they take no more descriptors than that.
+// ones are therefore in nobody's way, and while there is none they take no more descriptors than that. During
+// an upgrade they wait in the queue as well.
 //
 // Never blocks. It belongs to the keeper's process, into its poll loop, and makes no system call that the
 // keeper does not make, but for accept4.

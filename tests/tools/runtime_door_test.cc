@@ -131,6 +131,17 @@ TEST_F(RuntimeDoorTest, WhereDescriptorsAreShortConnectionsWaitAndAreNotLost) {
   EXPECT_TRUE(Turn());
 }
 
+TEST_F(RuntimeDoorTest, WhoComesDuringAnUpgradeIsLetInAfterIt) {
+  Start();
+  stage_.keeper->Begin();
+  ASSERT_TRUE(stage_.Ready(1));
+  ASSERT_TRUE(stage_.keeper->Upgrade().ok());
+  const Fd runtime = Connect();
+  EXPECT_FALSE(Turn());
+  ASSERT_TRUE(stage_.Until([&] { return !stage_.keeper->upgrading(); }));
+  EXPECT_TRUE(Turn());
+}
+
 TEST_F(RuntimeDoorTest, TakesNobodyInOnceItIsClosed) {
   Start();
   const Fd runtime = Connect();
