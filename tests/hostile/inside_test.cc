@@ -37,7 +37,7 @@
 #include "core/fd.h"
 #include "handlers/workers.h"
 #include "tests/support/fresh_namespace.h"
-#include "tests/support/guest_container.h"
+#include "tests/support/inside_checks.h"
 
 namespace shunt {
 namespace {
@@ -45,29 +45,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kTries = 1500;
-
-GuestOptions Renaming() {
-  GuestOptions options;
-  options.policy.mkdir_suffix = "-made";
-  options.traps = {{"mkdir", {}}, {"mkdirat", {}}};
-  options.more_namespaces = CLONE_NEWNS;
-  return options;
-}
-
-// Inside: a tmpfs of the container's own, in which all of this happens.
-bool EnterTmpfs() {
-  return mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         mount("tmpfs", "/tmp", "tmpfs", 0, "mode=0777") == 0 && chdir("/tmp") == 0;
-}
-
-// In a container of its own; `body` returns 0, or the line that is wrong.
-void ExpectInside(const std::function<int()>& body, GuestOptions options = Renaming()) {
-  GuestContainer container(std::move(options));
-  EXPECT_EQ(container.Run([&] { return EnterTmpfs() ? body() : 255; }), 0) << container.error();
-}
-
-#define CHECK_INSIDE(condition) \
-  if (!(condition)) return fprintf(stderr, "line %d: errno %d\n", __LINE__, errno), __LINE__ % 250 + 1
 
 // mkdir itself is trapped, and renames.
 bool MakePlain(const char* name, mode_t mode) {

@@ -22,40 +22,15 @@
 
 #include "core/filter.h"
 #include "tests/support/fresh_namespace.h"
-#include "tests/support/guest_container.h"
+#include "tests/support/inside_checks.h"
 
 namespace shunt {
 namespace {
-
-constexpr char kSuffix[] = "-made";
-
-GuestOptions Renaming() {
-  GuestOptions options;
-  options.policy.mkdir_suffix = kSuffix;
-  options.traps = {{"mkdir", {}}, {"mkdirat", {}}};
-  options.more_namespaces = CLONE_NEWNS;
-  return options;
-}
-
-// Inside: a tmpfs of the container's own, in which all of this happens.
-bool EnterTmpfs() {
-  return mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         mount("tmpfs", "/tmp", "tmpfs", 0, "mode=0777") == 0 && chdir("/tmp") == 0;
-}
 
 bool IsDirectory(const char* path, mode_t mode) {
   struct stat info {};
   return stat(path, &info) == 0 && S_ISDIR(info.st_mode) && (info.st_mode & 07777) == mode;
 }
-
-// In a container of its own; `body` returns 0, or the line that is wrong.
-void ExpectInside(const std::function<int()>& body, GuestOptions options = Renaming()) {
-  GuestContainer container(std::move(options));
-  EXPECT_EQ(container.Run([&] { return EnterTmpfs() ? body() : 255; }), 0) << container.error();
-}
-
-#define CHECK_INSIDE(condition) \
-  if (!(condition)) return __LINE__ % 250 + 1
 
 TEST(Mkdir, AddsToTheNameAndObeysModeAndUmask) {
   ExpectInside([] {
