@@ -13,6 +13,7 @@
 
 #pragma once
 
+#include <fcntl.h>
 #include <sys/types.h>
 
 #include <array>
@@ -71,5 +72,15 @@ struct alignas(4096) Desk {
   WorkRequest request;
   WorkResult result;
 };
+
+// The lock of the worker at the desk that lies at `offset` in the memory's file, for fcntl(2).
+inline struct flock LockOfDesk(uint64_t offset) {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(offset);
+  lock.l_len = 1;
+  return lock;
+}
 
 }  // namespace shunt

@@ -379,12 +379,8 @@ void StayOn(int cpu) {
 
 // Its pages of the container's memory, and the lock that says that we are there.
 Result<Desk*> SitDown(int memory, uint64_t offset) {
-  struct flock seat {};
-  seat.l_type = F_WRLCK;
-  seat.l_whence = SEEK_SET;
-  seat.l_start = static_cast<off_t>(offset);
-  seat.l_len = 1;
-  if (fcntl(memory, F_SETLK, &seat) != 0) return Fail(EBUSY);
+  const struct flock lock = LockOfDesk(offset);
+  if (fcntl(memory, F_SETLK, &lock) != 0) return Fail(EBUSY);
   void* const pages =
       mmap(nullptr, sizeof(Desk), PROT_READ | PROT_WRITE, MAP_SHARED, memory, static_cast<off_t>(offset));
   if (pages == MAP_FAILED) return FailErrno();

@@ -33,15 +33,14 @@ constexpr int kLooks = 1000;
 
 // FNV-1a.
 constexpr uint64_t kEmptyHash = 0xcbf29ce484222325;
-void Hash(uint64_t& hash, uint64_t value) {
-  for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ (value >> shift & 0xff)) * 0x100000001b3;
+uint64_t Hash(uint64_t hash, std::span<const std::byte> bytes) {
+  for (const std::byte byte : bytes) hash = (hash ^ std::to_integer<uint64_t>(byte)) * 0x100000001b3;
+  return hash;
 }
 
 // The highest bit tells it from the inode numbers that LostReplies is also used with.
 uint64_t Fingerprint(uint64_t registers, std::string_view text) {
-  uint64_t hash = registers;
-  for (const char byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
-  return hash | uint64_t{1} << 63;
+  return Hash(registers, std::as_bytes(std::span(text))) | uint64_t{1} << 63;
 }
 
 uint64_t NamespaceOf(pid_t tid, const char* which) {
@@ -53,12 +52,8 @@ uint64_t NamespaceOf(pid_t tid, const char* which) {
 
 // A worker is there, be it of this engine or of one before it: it holds the lock (core/desk.h).
 bool IsManned(const ContainerMemory& memory, const Desk& desk) {
-  struct flock seat {};
-  seat.l_type = F_WRLCK;
-  seat.l_whence = SEEK_SET;
-  seat.l_start = static_cast<off_t>(memory.OffsetOf(desk));
-  seat.l_len = 1;
-  return fcntl(memory.fd(), F_GETLK, &seat) != 0 || seat.l_type != F_UNLCK;
+  struct flock lock = LockOfDesk(memory.OffsetOf(desk));
+  return fcntl(memory.fd(), F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
 // An earlier call of this thread is on a desk that is not this reactor's. What an engine before us has left
@@ -499,11 +494,8 @@ Result<size_t> ReadPath(const Call& call, uint64_t address, std::span<char> into
 }
 
 uint64_t FingerprintOf(const Notification& notification) {
-  uint64_t hash = kEmptyHash;
-  Hash(hash, notification.arch);
-  Hash(hash, static_cast<uint32_t>(notification.nr));
-  for (const uint64_t argument : notification.args) Hash(hash, argument);
-  return hash;
+  const std::array<uint64_t, 2> call = {notification.arch, static_cast<uint32_t>(notification.nr)};
+  return Hash(Hash(kEmptyHash, std::as_bytes(std::span(call))), std::as_bytes(std::span(notification.args)));
 }
 
 }  // namespace shunt
