@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -15,10 +16,13 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/support/guest_container.h"
+#include "tests/support/shared.h"
 
 namespace shunt {
 namespace {
@@ -197,35 +201,56 @@ TEST(Exec, ReadsAPathThatCrossesAPage) {
   EXPECT_EQ(container.Counted(Counter::waits_begun), 1u);
 }
 
+// A container that is told when one of its calls waits in the engine.
+class Observed {
+ public:
+  explicit Observed(milliseconds delay) {
+    GuestOptions options = Delaying(delay);
+    options.meanwhile = [this](pid_t) {
+      if (container->Counted(Counter::waits_begun) > 0) *waits_ = true;
+    };
+    container.emplace(std::move(options));
+  }
+
+  // Inside.
+  void UntilItWaits() const {
+    while (!*waits_) sched_yield();
+  }
+
+  std::optional<GuestContainer> container;
+
+ private:
+  Shared<std::atomic<bool>> waits_;
+};
+
 // The program that the kernel runs is the one that is there afterwards: it was free to run that anyway.
 TEST(Exec, RunsWhatIsThereWhenTheDelayIsOver) {
-  GuestContainer container(Delaying(milliseconds(300)));
-  const int result = container.Run([] {
+  Observed observed(milliseconds(300));
+  const int result = observed.container->Run([&observed] {
     char* const path =
         static_cast<char*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     strcpy(path, kTrue);
     const auto start = Clock::now();
     const pid_t pid = Spawn(Exec, path);
-    usleep(100'000);  // it waits
+    observed.UntilItWaits();
     strcpy(path, kFalse);
     if (StatusOf(pid) != 1) return 1;
     return Clock::now() - start >= milliseconds(300) ? 0 : 2;
   });
-  EXPECT_EQ(result, 0) << container.error();
+  EXPECT_EQ(result, 0) << observed.container->error();
 }
 
 TEST(Exec, EndsItsWaitsWithTheContainer) {
-  GuestOptions options = Delaying(milliseconds(3'600'000));
-  GuestContainer container(options);
-  const int result = container.Run([] {
+  Observed observed(milliseconds(3'600'000));
+  const int result = observed.container->Run([&observed] {
     const pid_t pid = Spawn(Exec, kTrue);
-    usleep(100'000);
+    observed.UntilItWaits();
     kill(pid, SIGKILL);
     return StatusOf(pid) == 128 ? 0 : 1;
   });
-  EXPECT_EQ(result, 0) << container.error();
-  EXPECT_EQ(container.Counted(Counter::waits_begun), 1u);
-  EXPECT_EQ(container.Counted(Counter::waits_ended), 1u);
+  EXPECT_EQ(result, 0) << observed.container->error();
+  EXPECT_EQ(observed.container->Counted(Counter::waits_begun), 1u);
+  EXPECT_EQ(observed.container->Counted(Counter::waits_ended), 1u);
 }
 
 TEST(Exec, WaitsForWhatIsLeftWhenItsEngineHasDied) {

@@ -159,12 +159,17 @@ int GuestContainer::Run(const std::function<int()>& body) {
       event.fd = (*accelerator)->event_fd();
     }
     (*accelerator)->HandleEvents();
+    ReadCounters(**accelerator);
     if (options_.meanwhile) options_.meanwhile(child);
     if (std::chrono::steady_clock::now() > late) return fail("the container did not end in time");
   }
-  const std::vector<Accelerator::CounterValue> values = (*accelerator)->Counters();
-  for (size_t i = 0; i < values.size(); ++i) counters_[i] = values[i].value;
+  ReadCounters(**accelerator);
   return WaitFor(child);
+}
+
+void GuestContainer::ReadCounters(const Accelerator& accelerator) {
+  const std::vector<Accelerator::CounterValue> values = accelerator.Counters();
+  for (size_t i = 0; i < values.size(); ++i) counters_[i] = values[i].value;
 }
 
 }  // namespace shunt

@@ -50,7 +50,7 @@ class GuestContainer {
   int Run(const std::function<int()>& body);
 
   const std::string& error() const { return error_; }
-  // What the engine counted during the last Run.
+  // What the engine has counted since Run began: also while that has `meanwhile` called.
   uint64_t Counted(Counter counter) const { return counters_[static_cast<size_t>(counter)]; }
   const std::string& locks() const { return locks_; }
   // What the engine warned of.
@@ -59,6 +59,8 @@ class GuestContainer {
   const std::vector<pid_t>& workers() const { return worker_starter_.workers(); }
 
  private:
+  void ReadCounters(const Accelerator& accelerator);
+
   GuestOptions options_;
   WorkerStarter worker_starter_;
   std::string error_;
