@@ -338,6 +338,7 @@ constexpr uint64_t kSetListenerFlags = SECCOMP_IOW(4, uint64_t);
 constexpr Condition kWorkerConditions[] = {
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_SEND)},
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ID_VALID)},
+    {SCMP_SYS(sched_setaffinity), Equals(0, 0)},  // its own
 };
 
 constexpr Condition kKeeperConditions[] = {

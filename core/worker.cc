@@ -74,6 +74,13 @@ void SetPatience(int link, std::chrono::milliseconds patience) {
   setsockopt(link, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 }
 
+void StayOn(int cpu) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  CPU_SET(static_cast<size_t>(cpu), &cpus);
+  sched_setaffinity(0, sizeof(cpus), &cpus);  // best effort, as the reactor's own
+}
+
 uint64_t InodeOf(int fd) {
   struct stat info {};
   return fstat(fd, &info) == 0 ? info.st_ino : 0;
@@ -231,6 +238,7 @@ class Worker {
   const uint64_t user_, mount_;
   Inside::Caller caller_;  // the last one
   Identity identity_;
+  WorkerCall cpu_ = -1;  // that we are bound to
 };
 
 // Returns the caller's user namespace; 0: there is no such thread.
@@ -308,15 +316,16 @@ void Worker::Knock() const {
 
 // With two time limits, of which the shorter one is in force in a row of calls, without a word about it.
 void Worker::WaitForKnock() {
-  char knock;
-  ssize_t got = recv(link_.get(), &knock, 1, 0);
+  WorkerCall cpu = -1;
+  ssize_t got = recv(link_.get(), &cpu, sizeof(cpu), 0);
   if (got < 0 && errno == EAGAIN) {
     if (desk_.state.load() == DeskState::kSent) Knock();
     SetPatience(link_.get(), kIdleWorker);
-    got = recv(link_.get(), &knock, 1, 0);
+    got = recv(link_.get(), &cpu, sizeof(cpu), 0);
     SetPatience(link_.get(), kUnseenAnswer);
   }
   if (got <= 0) _exit(0);  // the engine is gone, or we have been idle for long
+  if (cpu >= 0 && cpu != cpu_) StayOn(cpu_ = cpu);
 }
 
 // ---- the way into the namespaces
@@ -354,27 +363,19 @@ Result<void> Join(Fd user, Fd mount) {
 
 // The groups that a rootless container's programs have from its user have no number in its user namespace:
 // they can be taken on outside of it only. Where that is forbidden, we were started by that user. A worker
-// that has not got them would have the agent's, which inside look like any others without a number.
-Result<void> TakeGroupsOf(int proc, const WorkerSetup& setup, const Listener& listener) {
+// that has not got them would have the agent's, which inside look like any others without a number. The
+// thread may have changed its groups since its namespaces were looked at, but not to any that it could not
+// have had then: inside, groups of the outside can only be given up.
+Result<void> TakeGroupsOf(Fd status) {
   std::array<char, 16384> text;
-  const Fd status(openat(proc, CallerPath(setup.caller, "status").c_str(), O_RDONLY | O_CLOEXEC));
   const ssize_t size = read(status.get(), text.data(), text.size());
   if (size <= 0) return Fail(ESRCH);
   static Identity identity;
   const Result<void> parsed = ParseIdentity({text.data(), static_cast<size_t>(size)}, identity);
   if (!parsed) return parsed;
-  if (!listener.StillValid(setup.call)) return Fail(ESRCH);  // it may have been somebody else's
   if (syscall(SYS_setgroups, identity.group_count, identity.groups.data()) != 0 && errno != EPERM)
     return FailErrno();
   return {};
-}
-
-void StayOn(int cpu) {
-  if (cpu < 0) return;
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  CPU_SET(static_cast<size_t>(cpu), &cpus);
-  sched_setaffinity(0, sizeof(cpus), &cpus);  // best effort, as the reactor's own
 }
 
 // Its pages of the container's memory, and the lock that says that we are there.
@@ -435,9 +436,7 @@ void RunWorker(Fd link, std::span<const Deed> deeds) {
   if (!listener.ok() || !proc.valid()) Leave(link.get(), {EINVAL});
   const Result<Desk*> desk = SitDown(memory.get(), setup.desk_offset);
   if (!desk) Leave(link.get(), desk.error());
-  StayOn(setup.cpu);
-  if (Result<void> groups = TakeGroupsOf(proc.get(), setup, *listener); !groups)
-    Leave(link.get(), groups.error());
+  if (Result<void> groups = TakeGroupsOf(std::move(fds[4])); !groups) Leave(link.get(), groups.error());
   WorkerHello hello{
       .pid = getpid(), .user_namespace = InodeOf(user.get()), .mount_namespace = InodeOf(mount.get())};
   if (Result<void> in = Join(std::move(user), std::move(mount)); !in) Leave(link.get(), in.error());

@@ -39,18 +39,21 @@ inline constexpr std::chrono::seconds kIdleWorker{30};
 inline constexpr std::chrono::milliseconds kUnseenAnswer{20};
 
 // What a new worker is told, with these descriptors beside it: the container's user namespace, its mount
-// namespace, its listener, its memory.
+// namespace, its listener, its memory, and the status file of the thread in /proc that these namespaces are
+// of.
 struct WorkerSetup {
-  static constexpr uint64_t kMagic = 0x32'6b'72'6f'77'68'73;  // "shwork2"; changes with any layout in here
-  static constexpr size_t kDescriptors = 4;
+  static constexpr uint64_t kMagic = 0x33'6b'72'6f'77'68'73;  // "shwork3"; changes with any layout in here
+  static constexpr size_t kDescriptors = 5;
   uint64_t magic = kMagic;
   uint64_t desk_offset = 0;  // in the memory's file
-  int32_t cpu = -1;          // -1: free to move
-  int32_t caller = 0;        // a thread of the container, which waits in this call:
-  uint64_t call = 0;
 };
 
-// What it says when it is in, or why it is not (`error`, then it ends). Later it sends single bytes: knocks.
+// By this it is told that there is work: the CPU of the reactor, where the worker goes as well; -1: it is
+// free to move.
+using WorkerCall = int32_t;
+
+// What it says when it is in, or why it is not (`error`, then it ends). ESRCH: the thread has ended. Later it
+// sends single bytes: knocks.
 struct WorkerHello {
   int32_t error = 0;
   int32_t pid = 0;

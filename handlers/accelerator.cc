@@ -270,7 +270,7 @@ absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec
     options_.warn(std::string(lever.status().message()));
   }
   Hold(key, served);  // from here on it survives us
-
+  StartFirstWorker(*container, served.listener_fd, served.spec.pid);
   // If the container cannot be accelerated its calls are still answered: they take the ordinary path.
   std::string ordinary;
   if (!outlives_us) {

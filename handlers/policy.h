@@ -66,6 +66,9 @@ struct Policy {
   std::vector<std::string> middleware;  // what watches its calls: kPrometheus
   PodIdentity identity;
 
+  // Some of its calls are done by workers (handlers/deeds.h).
+  bool needs_workers() const { return refuse == 0 && mkdir_suffix.has_value(); }
+
   friend bool operator==(const Policy&, const Policy&) = default;
 };
 

@@ -78,45 +78,52 @@ void Clear(Desk& desk) {
   desk.state.store(DeskState::kFree, std::memory_order_release);
 }
 
-// Opens the caller's namespaces and has a worker started that joins them.
+// Whom a worker is started for: descriptors that are this thread's for ever.
+struct Entrance {
+  Fd user, mount;  // namespaces
+  Fd status;
+};
+
+// Of whoever has this number now, and all of it of the same thread.
+Result<Entrance> FindEntrance(pid_t tid) {
+  std::array<char, 24> path;
+  snprintf(path.data(), path.size(), "/proc/%d", tid);
+  const Fd thread(open(path.data(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!thread.valid()) return FailErrno();
+  const auto open_there = [&thread](const char* what) {
+    return Fd(openat(thread.get(), what, O_RDONLY | O_CLOEXEC));
+  };
+  Entrance entrance{
+      .user = open_there("ns/user"), .mount = open_there("ns/mnt"), .status = open_there("status")};
+  if (!entrance.user.valid() || !entrance.mount.valid() || !entrance.status.valid()) return FailErrno();
+  return entrance;
+}
+
+// Has a worker begin at this bench's desk. Control thread. EBUSY: the one before is still there.
+int Begin(const Container& container, int listener, Workers::Bench& bench, const Entrance& entrance) {
+  if (IsManned(container.memory, *bench.desk)) return EBUSY;
+  Clear(*bench.desk);
+  Result<std::pair<Fd, Fd>> pair = MakePacketSockets();
+  if (!pair) return pair.error().code;
+  const WorkerSetup setup{.desk_offset = container.memory.OffsetOf(*bench.desk)};
+  const std::array<int, WorkerSetup::kDescriptors> fds = {entrance.user.get(), entrance.mount.get(), listener,
+                                                          container.memory.fd(), entrance.status.get()};
+  const Result<void> sent = SendPacket(pair->first.get(), std::as_bytes(std::span(&setup, 1)), fds);
+  if (!sent) return sent.error().code;
+  container.worker_source->StartWorker(std::move(pair->second));
+  bench.link = std::move(pair->first);
+  return 0;
+}
+
 struct StartJob final : ControlJob {
-  StartJob(Call& its_call, Workers::Bench& its_bench) : call(its_call), bench(its_bench) {}
+  StartJob(const Call& its_call, Workers::Bench& its_bench, Entrance its_entrance)
+      : call(its_call), bench(its_bench), entrance(std::move(its_entrance)) {}
 
-  void Run() override {
-    const Container& container = ContainerOf(call);
-    if (IsManned(container.memory, *bench.desk)) {
-      error = EBUSY;
-      return;
-    }
-    Clear(*bench.desk);
-    error = Start(container);
-  }
+  void Run() override { error = Begin(ContainerOf(call), call.listener.fd(), bench, entrance); }
 
-  int Start(const Container& container) {
-    const auto open_namespace = [this](const char* which) {
-      return Fd(open(absl::StrFormat("/proc/%d/ns/%s", call.notification.tid, which).c_str(),
-                     O_RDONLY | O_CLOEXEC));
-    };
-    const Fd user = open_namespace("user"), mount = open_namespace("mnt");
-    if (!user.valid() || !mount.valid()) return errno == ENOENT ? ESRCH : errno;
-    if (!call.StillValid()) return ESRCH;
-    Result<std::pair<Fd, Fd>> pair = MakePacketSockets();
-    if (!pair) return pair.error().code;
-    const WorkerSetup setup{.desk_offset = container.memory.OffsetOf(*bench.desk),
-                            .cpu = call.reactor.cpu(),
-                            .caller = call.notification.tid,
-                            .call = call.notification.id};
-    const std::array<int, WorkerSetup::kDescriptors> fds = {user.get(), mount.get(), call.listener.fd(),
-                                                            container.memory.fd()};
-    const Result<void> sent = SendPacket(pair->first.get(), std::as_bytes(std::span(&setup, 1)), fds);
-    if (!sent) return sent.error().code;
-    container.worker_source->StartWorker(std::move(pair->second));
-    bench.link = std::move(pair->first);
-    return 0;
-  }
-
-  Call& call;
+  const Call& call;
   Workers::Bench& bench;
+  Entrance entrance;
   int error = 0;
 };
 
@@ -148,9 +155,9 @@ int Greet(Workers::Bench& bench) {
   return hello.error;
 }
 
-bool Knock(const Workers::Bench& bench) {
-  const char knock = 1;
-  return send(bench.link.get(), &knock, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+bool Knock(const Workers::Bench& bench, const Reactor& reactor) {
+  const WorkerCall cpu = reactor.cpu();
+  return send(bench.link.get(), &cpu, sizeof(cpu), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(cpu);
 }
 
 // The worker has knocked. False: it has ended.
@@ -295,6 +302,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
   // slots.
   workers.WakeAll();
   bool waited = false;
+  int refusal = 0;
   while (progress.attempts < kAttempts && !call.seat.ended) {
     if (std::exchange(waited, true) && !call.StillValid()) co_return Reply::Gone();
     // An earlier call of this thread is first. On one of our desks its end is announced; on another reactor's
@@ -309,42 +317,52 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     }
     Workers::Bench* bench = workers.TakeIdle(progress.user_namespace, progress.mount_namespace);
     if (bench == nullptr) {
-      if (const int64_t delay = workers.DelayOfStart(MonotonicNow()); delay > 0) {
-        if (workers.somebody_pauses) {
+      Workers::Bench* coming = workers.Coming();
+      const bool ours = coming == nullptr;
+      int error = 0;
+      if (ours) {
+        if (const int64_t delay = workers.DelayOfStart(MonotonicNow()); delay > 0) {
+          if (workers.somebody_pauses) {
+            co_await workers.Changed(lost);
+            continue;
+          }
+          workers.somebody_pauses = true;
+          co_await Pause(call, delay);
+          workers.somebody_pauses = false;
+          workers.WakeAll();
+          continue;
+        }
+        Result<Entrance> entrance = FindEntrance(call.notification.tid);
+        if (!call.StillValid()) co_return Reply::Gone();  // it may be somebody else's
+        if (!entrance) {
+          refusal = entrance.error().code;
+          break;
+        }
+        coming = workers.TakePlace();
+        if (coming == nullptr) {
           co_await workers.Changed(lost);
           continue;
         }
-        workers.somebody_pauses = true;
-        co_await Pause(call, delay);
-        workers.somebody_pauses = false;
-        workers.WakeAll();
-        continue;
-      }
-      bench = workers.TakePlace();
-      if (bench == nullptr) {
+        StartJob job(call, *coming, *std::move(entrance));
+        co_await OnControl(call, job);
+        error = job.error;
+        if (error == 0) workers.CountStart(MonotonicNow());
+      } else if (std::exchange(coming->awaited, true)) {
         co_await workers.Changed(lost);
         continue;
       }
-      StartJob job(call, *bench);
-      co_await OnControl(call, job);
-      if (job.error == 0) {
-        workers.CountStart(MonotonicNow());
-        if (co_await PollFd(call, bench->link.get(), POLLIN, kStartTime) < 0) job.error = ETIMEDOUT;
-        if (job.error == 0) job.error = Greet(*bench);
-      }
-      if (job.error != 0) Workers::Dismiss(*bench);
-      workers.GiveBack(*bench, job.error != 0 ? Workers::Bench::State::kEmpty : Workers::Bench::State::kIdle);
-      if (job.error == 0) continue;
-      // Its predecessor is on its way out, or somebody has killed it.
-      const bool again = job.error == EBUSY ? ++progress.looks < kLooks : job.error == EPIPE;
+      if (error == 0 && co_await PollFd(call, coming->link.get(), POLLIN, kStartTime) < 0) error = ETIMEDOUT;
+      if (error == 0) error = Greet(*coming);
+      if (error != 0) Workers::Dismiss(*coming);
+      workers.GiveBack(*coming, error != 0 ? Workers::Bench::State::kEmpty : Workers::Bench::State::kIdle);
+      if (error == 0 || call.seat.ended) continue;
+      // Its predecessor is on its way out, or somebody has killed it, or it was not started for us.
+      const bool again = error == EBUSY ? ++progress.looks < kLooks : error == EPIPE || !ours;
       if (!again) {
-        if (job.error != ESRCH && !container.has_complained.exchange(true)) {
-          Complaint complaint(container, job.error);
-          co_await OnControl(call, complaint);
-        }
-        co_return Reply::Fail(EPERM);
+        refusal = error;
+        break;
       }
-      if (job.error == EPIPE) ++progress.attempts;
+      if (error != EBUSY) ++progress.attempts;
       co_await Pause(call, kMillisecond);
       continue;
     }
@@ -357,7 +375,7 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     const int64_t given = MonotonicNow();
     Workers::Outcome outcome{.knock = PollFd(call, bench->link.get(), POLLIN, 0)};
     bench->outcome = &outcome;
-    bool alive = Knock(*bench);
+    bool alive = Knock(*bench, call.reactor);
     while (alive) {
       const int32_t polled = co_await outcome.knock;
       if (outcome.seen) break;
@@ -378,6 +396,13 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
     if (!alive && MonotonicNow() - given >= kAlmostLongestDeed) co_return Reply::Fail(EIO);
     if (!progress.may_be_done) call.record.Enter(Stage::kReceived);
     ++progress.attempts;
+  }
+  if (refusal != 0) {
+    if (refusal != ESRCH && !container.has_complained.exchange(true)) {
+      Complaint complaint(container, refusal);
+      co_await OnControl(call, complaint);
+    }
+    co_return Reply::Fail(EPERM);
   }
   co_return call.seat.ended ? Reply::Gone() : Reply::Fail(EIO);
 }
@@ -424,7 +449,15 @@ Workers::Bench* Workers::TakePlace() {
   if (best == nullptr) return nullptr;
   Dismiss(*best);
   best->state = Bench::State::kStarting;
+  best->awaited = true;
   return best;
+}
+
+Workers::Bench* Workers::Coming() {
+  for (Bench& bench : benches_) {
+    if (bench.state == Bench::State::kStarting) return &bench;
+  }
+  return nullptr;
 }
 
 // Between the answer and the note that it was sent another call of the thread may come; that is the same call
@@ -469,6 +502,20 @@ void Workers::WakeAll() {
   Change* change = std::exchange(first_, nullptr);
   last_ = &first_;
   while (change != nullptr) std::exchange(change, change->next)->waiter.resume();
+}
+
+void StartFirstWorker(Container& container, int listener, pid_t pid) {
+  if (!container.policy.needs_workers() || container.memory.fd() < 0) return;
+  const Result<Entrance> entrance = FindEntrance(pid != 0 ? pid : container.first_process);
+  if (!entrance) return;
+  Workers& workers = container.workers[0];
+  Workers::Bench& bench = *workers.TakePlace();
+  if (Begin(container, listener, bench, *entrance) == 0) {
+    bench.awaited = false;
+    workers.CountStart(MonotonicNow());
+  } else {
+    workers.GiveBack(bench, Workers::Bench::State::kEmpty);
+  }
 }
 
 Reply DoInside(Call& call, DeedName deed, Prepare prepare) {

@@ -2,10 +2,25 @@
 // Workers: the processes that act inside one container, as one of its reactors sees them, and the task that
 // has a call done by one of them.
 //
-// A worker is started when a call wants one and none is idle in the caller's namespaces; it goes by itself
-// when it has been idle for a while. Each reactor has its own few, on its own CPU, and as many calls of the
-// container are done at once. A thread's next call waits until its earlier one is done with, so that one that
-// a signal has interrupted is not done twice.
+// A container's first worker is started as soon as it is served, if its policy will want one; others when a
+// call wants one and none is idle in the caller's namespaces. A worker goes by itself when it has been idle
+// for a while. Each reactor has its own few, on its own CPU, and as many calls of the container are done at
+// once. A thread's next call waits until its earlier one is done with, so that one that a signal has
+// interrupted is not done twice.
+//
+// A start takes milliseconds, and signals may come faster. So it does not depend on the call that it is for:
+// the caller's namespaces and status are opened at once, as descriptors, and if the call is valid after that
+// they are the caller's, whatever becomes of its call, of itself and of its number. Should the call be
+// interrupted then, its task sees the start through all the same, and what the kernel restarts finds the
+// worker on its way or there. One is started at a time: all calls that wait do so for the same one, which
+// has done most of them before a second one could be there.
+//
+// The first worker is started for the process that the runtime names when it hands its listener over. That
+// has entered its namespaces before it has put itself under the filter, as runtimes do, though it may not be
+// the program yet; if they are others, or nobody may look there so early, the first call has one started for
+// itself. No worker is used for a caller that is elsewhere: it looks for itself each time (core/worker.h).
+// What an engine before this one has served gets its workers by its calls, so that a new engine does not
+// begin with hundreds of them.
 
 #pragma once
 
@@ -27,6 +42,7 @@
 
 namespace shunt {
 
+class Container;
 class LostReplies;
 
 // Who has processes started. Control thread.
@@ -60,6 +76,7 @@ class Workers {
   struct Bench {
     enum class State : uint8_t { kEmpty, kStarting, kIdle, kBusy };
     State state = State::kEmpty;
+    bool awaited = false;  // kStarting: a task sees the start through
     Desk* desk = nullptr;
     Fd link;
     uint64_t user_namespace = 0, mount_namespace = 0;
@@ -78,6 +95,8 @@ class Workers {
   Bench* TakeIdle(uint64_t user_namespace, uint64_t mount_namespace);
   // A place for a new one; an idle one elsewhere is sent away for it. nullptr: all are busy.
   Bench* TakePlace();
+  // The one that is being started. nullptr: none is.
+  Bench* Coming();
   // Gives back those whose worker has sent its answer, and tells their tasks.
   void Reap(LostReplies& lost);
   // An earlier call of this thread is being done; or it may have been interrupted, and this may be the same
@@ -122,6 +141,11 @@ class Workers {
   Change* first_ = nullptr;  // waiting tasks, the oldest first
   Change** last_ = &first_;
 };
+
+// Control thread, before the container is served: has its first worker begin if its policy will want one, in
+// the namespaces of `pid`, a process of it, or of its first one; 0: not known. Whatever goes wrong is left to
+// the first call.
+void StartFirstWorker(Container& container, int listener, pid_t pid);
 
 // Fills in what the deed has to know, from the caller's registers and memory: read once, and checked to be
 // the caller's by whoever calls this. A reply is the answer instead.

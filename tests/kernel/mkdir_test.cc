@@ -6,15 +6,19 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -30,6 +34,12 @@ namespace {
 bool IsDirectory(const char* path, mode_t mode) {
   struct stat info {};
   return stat(path, &info) == 0 && S_ISDIR(info.st_mode) && (info.st_mode & 07777) == mode;
+}
+
+int CountEntries(const char* path) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) count += entry.is_directory() ? 1 : 0;
+  return count;
 }
 
 TEST(Mkdir, AddsToTheNameAndObeysModeAndUmask) {
@@ -135,12 +145,6 @@ int MakeMany(const std::string& prefix, int count) {
   return 0;
 }
 
-int CountEntries(const char* path) {
-  int count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) count += entry.is_directory() ? 1 : 0;
-  return count;
-}
-
 constexpr int kThreads = 4;
 
 // Several threads at once; `each` directories of each.
@@ -196,8 +200,6 @@ int MakeUnderSignals(int count, int every, int& exist) {
   action.sa_flags = SA_RESTART;
   sigaction(SIGALRM, &action, nullptr);
   const itimerval often{.it_interval = {0, every}, .it_value = {0, every}}, never{};
-  // A worker is started only for a call that still waits, which takes longer than signals are apart here.
-  if (mkdir("first", 0700) != 0 || rmdir("first-made") != 0) return errno;
   setitimer(ITIMER_REAL, &often, nullptr);
   int wrong = 0;
   for (int i = 0; i < count; ++i) {
@@ -233,6 +235,39 @@ TEST(Mkdir, OfAnInterruptedCallsAnswersAlmostNoneIsLostWithoutWaitKillable) {
     CHECK_INSIDE(exist < 30);
     return CountEntries("/tmp") == 3000 ? 0 : 254;
   });
+}
+
+// A worker takes longer to start than the signals are apart: it is started once, and not for a call that
+// lasts.
+TEST(Mkdir, TheFirstOneHappensOnceHoweverOftenSignalsInterruptIt) {
+  for (const bool tell_pid : {true, false, true, false}) {
+    GuestOptions options = Renaming();
+    options.tell_pid = tell_pid;
+    GuestContainer container(std::move(options));
+    EXPECT_EQ(container.Run([] {
+      int exist = 0;  // as above
+      if (!EnterTmpfs()) return 255;
+      if (const int wrong = MakeUnderSignals(1, 1000, exist); wrong != 0) return wrong;
+      return CountEntries("/tmp") == 1 ? 0 : 254;
+    }),
+              0)
+        << container.error();
+    EXPECT_EQ(container.workers().size(), 1u);
+  }
+}
+
+TEST(Mkdir, FindsAWorkerThatWasStartedBeforeTheFirstCall) {
+  for (const bool wanted : {true, false}) {
+    GuestOptions options = Renaming();
+    if (!wanted) options.policy.mkdir_suffix.reset();
+    GuestContainer container(std::move(options));
+    EXPECT_EQ(container.Run([] { return 0; }), 0) << container.error();
+    EXPECT_EQ(container.workers().size(), wanted ? 1u : 0u);
+  }
+  GuestContainer container(Renaming());
+  EXPECT_EQ(container.Run([] { return EnterTmpfs() && mkdir("a", 0777) == 0 ? 0 : 255; }), 0)
+      << container.error();
+  EXPECT_EQ(container.workers().size(), 1u);
 }
 
 // What a worker may reach is what the caller may.

@@ -131,9 +131,9 @@ int GuestContainer::Run(const std::function<int()>& body) {
   const absl::StatusOr<std::string> served = (*accelerator)
                                                  ->Serve(std::move(listener),
                                                          {.name = "guest",
-                                                          .pid = child,
+                                                          .pid = options_.tell_pid ? child : 0,
                                                           .publish = options_.publish,
-                                                          .first_process = child,
+                                                          .first_process = options_.tell_pid ? child : 0,
                                                           .policy = options_.policy,
                                                           .ignore = options_.ignore,
                                                           .exact_traps = true},
