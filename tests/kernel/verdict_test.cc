@@ -22,61 +22,11 @@
 #include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "tests/support/guest_container.h"
+#include "tests/support/test_cgroup.h"
 
 namespace shunt {
 namespace {
-
-std::string Text(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-bool Write(const std::string& path, const std::string& text) {
-  const Fd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  return write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
-}
-
-// A cgroup of the test's own; removed with all that is in it dead.
-class TestCgroup {
- public:
-  explicit TestCgroup(Hierarchy hierarchy) : hierarchy_(hierarchy) {
-    std::string root = DirectoryOf(Text("/proc/self/mountinfo"), hierarchy, "/");
-    if (root.empty() && hierarchy == Hierarchy::kUnified) {  // the arena hides it, and is a mount namespace
-      root = absl::StrCat(::testing::TempDir(), "unified/");
-      mkdir(root.c_str(), 0755);
-      if (mount("cgroup2", root.c_str(), "cgroup2", 0, nullptr) != 0) root.clear();
-    }
-    path_ = absl::StrCat(root, "shunt-test-XXXXXX");  // an arena's pids are small and come again
-    made_ = !root.empty() && mkdtemp(path_.data()) != nullptr;
-  }
-  ~TestCgroup() {
-    if (!made_) return;
-    for (int i = 0; i < 1000 && rmdir(path_.c_str()) != 0; ++i) usleep(1000);  // what it held is being reaped
-  }
-
-  bool made() const { return made_; }
-  bool Take(pid_t pid) const { return Write(path_ + "/cgroup.procs", std::to_string(pid)); }
-  bool IsFrozen() const {
-    return hierarchy_ == Hierarchy::kUnified ? absl::StrContains(Text(path_ + "/cgroup.events"), "frozen 1")
-                                             : absl::StartsWith(Text(path_ + "/freezer.state"), "FROZEN");
-  }
-  // Frozen, or about to be: one that waits in a call it cannot be taken out of is neither.
-  void Thaw() const {
-    Write(path_ + (hierarchy_ == Hierarchy::kUnified ? "/cgroup.freeze" : "/freezer.state"),
-          hierarchy_ == Hierarchy::kUnified ? "0" : "THAWED");
-  }
-
- private:
-  const Hierarchy hierarchy_;
-  std::string path_;
-  bool made_ = false;
-};
-
-#define NEED_CGROUP(cgroup) \
-  if (!(cgroup).made())     \
-  GTEST_SKIP() << "no cgroup of this hierarchy can be made here: not root, or not mounted"
 
 GuestOptions Options(DefaultAction action) {
   GuestOptions options;
