@@ -60,7 +60,7 @@ struct WorkResult {
   bool elsewhere = false;
   uint64_t user_namespace = 0;
   uint64_t mount_namespace = 0;
-  int32_t send_error = 0;  // of the answer; ENOENT: the caller had left
+  int32_t send_error = 0;  // of the answer; ENOENT: the caller had left; ESRCH: it is dead
 };
 
 // On pages of its own, so that a worker maps its desk and nothing else of the container's memory.

@@ -230,6 +230,7 @@ class Worker {
   void Work(std::span<const Deed> deeds);
   int64_t Do(std::span<const Deed> deeds);
   uint64_t FindCaller(pid_t tid);
+  bool CallerLives();
 
   Fd link_, proc_;
   Listener listener_;
@@ -250,6 +251,12 @@ uint64_t Worker::FindCaller(pid_t tid) {
   caller_.directory.reset(openat(proc_.get(), CallerPath(tid, "").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   caller_.status.reset(openat(caller_.directory.get(), "status", O_RDONLY | O_CLOEXEC));
   return NamespaceOf(caller_.directory.get(), "ns/user");
+}
+
+// The one that was found: another thread may have its number by now. Whoever ends leaves its mount namespace
+// first.
+bool Worker::CallerLives() {
+  return guise_.TakeOff().has_value() && NamespaceOf(caller_.directory.get(), "ns/mnt") != 0;
 }
 
 int64_t Worker::Do(std::span<const Deed> deeds) {
@@ -283,7 +290,7 @@ void Worker::Work(std::span<const Deed> deeds) {
   if (result.elsewhere) return;
   const Reply reply = value < 0 ? Reply::Fail(static_cast<int>(-value)) : Reply::Return(value);
   const Result<void> sent = listener_.Send(desk_.request.call, reply);
-  result.send_error = sent ? 0 : sent.error().code;
+  result.send_error = sent ? 0 : CallerLives() ? sent.error().code : ESRCH;
   desk_.state.store(DeskState::kSent);
 }
 

@@ -127,7 +127,8 @@ void Container::LeftBehind(const JournalRecord& record) {
   const Notification call = record.received.Read();
   const DeskState state = desk.state.load(std::memory_order_acquire);
   if (state == DeskState::kFree || desk.request.call != call.id) return;
-  const bool answered = state == DeskState::kSent && desk.result.send_error == 0;
+  const bool answered =
+      state == DeskState::kSent && (desk.result.send_error == 0 || desk.result.send_error == ESRCH);
   const bool done = state >= DeskState::kDone && desk.result.value >= 0;
   if (!answered && (done || state == DeskState::kBegun || desk.request.may_be_done))
     facts.lost_replies.Note(call.tid, desk.request.fingerprint, Reply::Return(0));

@@ -171,10 +171,12 @@ Reply ToReply(const WorkResult& result) {
 }
 
 // The worker has done it, and a signal had taken the caller out meanwhile: should the kernel restart the
-// call, it shall find this. Before its desk is free.
+// call, it shall find this. But what a dead one has done is done for whoever has its number next. Before the
+// desk is free.
 void NoteIfLost(LostReplies& lost, const Desk& desk) {
   const WorkResult& result = desk.result;
-  if (result.send_error != 0 && (result.value >= 0 || desk.request.may_be_done))
+  if (result.send_error == 0 || result.send_error == ESRCH) return;
+  if (result.value >= 0 || desk.request.may_be_done)
     lost.Note(desk.request.tid, desk.request.fingerprint, Reply::Return(std::max<int64_t>(result.value, 0)));
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What may happen to a mkdir while a worker is in the middle of it: to the caller, and to the worker. Each is made once, and gets its answer.
+// What may happen to a mkdir while a worker is in the middle of it: to the caller, to the worker, to the
+// caller's number. Each is made once, and gets its answer.
 
 #include <gtest/gtest.h>
 #include <linux/fuse.h>
@@ -164,6 +165,51 @@ TEST(Midway, AStoppedWorkerHoldsUpItsOwnCallOnlyAndMakesNothingTwice) {
       << container.error();
   EXPECT_TRUE(goes_on);
   EXPECT_GT(container.workers().size(), 1u);
+}
+
+// The number of a caller that was killed in the middle of its call is given to another, which calls as well,
+// in the very same way at first.
+TEST(Midway, WhoHasAKilledCallersNumberGetsAnswersOfItsOwn) {
+  NEED_FUSE();
+  constexpr char kLastPid[] = "/proc/sys/kernel/ns_last_pid";
+  if (geteuid() != 0) GTEST_SKIP() << "takes root: " << kLastPid << " is to be written";
+  const Shared<Scene> scene;
+  const Shared<std::atomic<pid_t>> wanted;  // not 0: the next process shall have this number
+  scene->hold.at = FUSE_MKDIR;
+  GuestOptions options = Renaming();
+  options.meanwhile = [&](pid_t) {
+    const pid_t number = *wanted;
+    if (number == 0) return;
+    EXPECT_TRUE(Write(kLastPid, std::to_string(number - 1)));
+    *wanted = 0;
+  };
+  ExpectInside(
+      [&] {
+        CHECK_INSIDE(Prepare(scene->hold));
+        const auto call = [](const char* path) { return ErrorOfMaking(path); };
+        const pid_t killed = Spawn([&] { return call("/mnt/a"); });
+        Until(scene->hold.holding);
+        CHECK_INSIDE(kill(killed, SIGKILL) == 0 && waitpid(killed, nullptr, 0) == killed);
+        pid_t next = 0;
+        for (int i = 0; i < 1000 && next != killed; ++i) {
+          if (next > 0) kill(next, SIGKILL), waitpid(next, nullptr, 0);
+          *wanted = killed;
+          while (*wanted != 0) sched_yield();
+          next = Spawn([&] {
+            Until(scene->go);
+            if (call("/mnt/a") != EEXIST) return 1;
+            if (call("/tmp/b") != 0 || call("/tmp/b") != EEXIST) return 2;
+            return call("/mnt/c");
+          });
+        }
+        CHECK_INSIDE(next == killed);
+        scene->go = true;
+        scene->hold.let_go = true;
+        CHECK_INSIDE(StatusOf(next) == 0);
+        CHECK_INSIDE(scene->hold.made == 2);
+        return 0;
+      },
+      std::move(options));
 }
 
 }  // namespace
