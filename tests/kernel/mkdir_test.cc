@@ -81,6 +81,92 @@ TEST(Mkdir, FailsAsTheKernelWould) {
   });
 }
 
+// Sends a descriptor, and returns the one that has come; -1: none.
+int PassOn(int socket, int fd) {
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fd))> control{};
+  char byte = 0;
+  iovec data{.iov_base = &byte, .iov_len = 1};
+  msghdr message{
+      .msg_iov = &data, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
+  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  if (fd >= 0) {
+    *header = {.cmsg_len = CMSG_LEN(sizeof(fd)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    return sendmsg(socket, &message, 0) == 1 ? fd : -1;
+  }
+  if (recvmsg(socket, &message, 0) != 1 || CMSG_FIRSTHDR(&message) == nullptr) return -1;
+  std::memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+  return fd;
+}
+
+TEST(Mkdir, BeginsAtADirectoryThatAnotherProcessHasPassedOn) {
+  ExpectInside([] {
+    CHECK_INSIDE(mkdir("jail", 0777) == 0 && mkdir("theirs", 0777) == 0);
+    std::array<int, 2> pair;
+    CHECK_INSIDE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair.data()) == 0);
+    const pid_t other = fork();
+    if (other == 0) _exit(PassOn(pair[1], open("/tmp/theirs-made", O_RDONLY | O_DIRECTORY)) >= 0 ? 0 : 1);
+    int status = 0;
+    CHECK_INSIDE(waitpid(other, &status, 0) == other && status == 0);
+    const int theirs = PassOn(pair[0], -1);
+    CHECK_INSIDE(theirs >= 0);
+    // Beyond the caller's root no path leads there; the descriptor does, natively as well.
+    CHECK_INSIDE(chroot("jail-made") == 0 && chdir("/") == 0);
+    CHECK_INSIDE(mkdirat(theirs, "a", 0777) == 0);
+    CHECK_INSIDE(mkdirat(theirs, "../beside", 0777) == 0);
+    CHECK_INSIDE(faccessat(theirs, "a-made", F_OK, 0) == 0 &&
+                 faccessat(theirs, "../beside-made", F_OK, 0) == 0);
+    CHECK_INSIDE(mkdirat(theirs, "/rooted", 0777) == 0);
+    CHECK_INSIDE(IsDirectory("/rooted-made", 0755));
+    return 0;
+  });
+}
+
+TEST(Mkdir, BeginsAtADescriptorThatCanOnlyBeAPlace) {
+  ExpectInside([] {
+    CHECK_INSIDE(mkdir("here", 0777) == 0);
+    const int place = open("here-made", O_PATH | O_DIRECTORY);
+    CHECK_INSIDE(mkdirat(place, "a", 0777) == 0);
+    CHECK_INSIDE(IsDirectory("here-made/a-made", 0755));
+    CHECK_INSIDE(symlink("here-made", "link") == 0 && close(open("file", O_CREAT | O_RDWR, 0600)) == 0);
+    for (const char* none : {"link", "file"}) {
+      const int fd = open(none, O_PATH | O_NOFOLLOW);
+      CHECK_INSIDE(mkdirat(fd, "b", 0777) != 0 && errno == ENOTDIR);
+    }
+    // Removed, but still held.
+    CHECK_INSIDE(rmdir("here-made/a-made") == 0 && rmdir("here-made") == 0);
+    CHECK_INSIDE(mkdirat(place, "c", 0777) != 0 && errno == ENOENT);
+    CHECK_INSIDE(close(place) == 0 && mkdirat(place, "d", 0777) != 0 && errno == EBADF);
+    return 0;
+  });
+}
+
+// Whose descriptor another thread closes or exchanges all the time gets what the kernel could have given it.
+TEST(Mkdir, OfADescriptorThatComesAndGoesSeesOneOfItsFilesOrNone) {
+  ExpectInside([] {
+    CHECK_INSIDE(mkdir("one", 0777) == 0 && mkdir("two", 0777) == 0);
+    const int one = open("one-made", O_RDONLY | O_DIRECTORY), two = open("two-made", O_RDONLY | O_DIRECTORY);
+    const int file = open("file", O_CREAT | O_RDWR, 0600), moving = dup(one);
+    std::atomic<bool> enough = false;
+    std::thread mover([&] {
+      while (!enough) {
+        for (const int to : {one, file, two}) dup2(to, moving);
+        close(moving);
+      }
+    });
+    int made = 0, missed = 0, wrong = 0;
+    for (int i = 0; i < 1500; ++i) {
+      const bool ok = mkdirat(moving, std::to_string(i).c_str(), 0777) == 0;
+      ok ? ++made : errno == EBADF || errno == ENOTDIR ? ++missed : ++wrong;
+    }
+    enough = true;
+    mover.join();
+    CHECK_INSIDE(wrong == 0 && made > 0 && missed > 0);
+    CHECK_INSIDE(CountEntries("one-made") + CountEntries("two-made") == made);
+    return 0;
+  });
+}
+
 TEST(Mkdir, StaysInsideTheCallersRoot) {
   ExpectInside([] {
     CHECK_INSIDE(mkdir("jail", 0777) == 0);
