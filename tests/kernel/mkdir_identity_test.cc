@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// With whose rights a mkdir is done whose caller has changed them by executing a program, or hides.
+
+#include <fcntl.h>
+#include <grp.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/support/inside_checks.h"
+
+namespace shunt {
+namespace {
+
+// Inside: the program, as user 0's, with these mode bits, where everybody may execute it.
+bool Place(const char* as, mode_t mode) {
+  std::error_code error;
+  std::filesystem::copy_file(INSIDE_CALLER, as, error);
+  return !error && chown(as, 0, 0) == 0 && chmod(as, mode) == 0;
+}
+
+// Inside: executes it as this user. What it ends with.
+int RunAs(uid_t user, const char* program, const std::vector<std::string>& steps) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (user != 0 &&
+        (setgroups(0, nullptr) != 0 || setresgid(user, user, user) != 0 || setresuid(user, user, user) != 0))
+      _exit(254);
+    std::vector<char*> argv{const_cast<char*>(program)};
+    for (const std::string& step : steps) argv.push_back(const_cast<char*>(step.c_str()));
+    argv.push_back(nullptr);
+    execv(program, argv.data());
+    _exit(253);
+  }
+  int status = 0;
+  return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+bool IsOf(const char* path, uid_t user) {
+  struct stat info {};
+  return stat(path, &info) == 0 && info.st_uid == user;
+}
+
+bool BecomeRootInside() {
+  return setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0;
+}
+
+TEST(MkdirIdentity, OfASetuidProgramIsTheUsersThatItIsOf) {
+  if (geteuid() != 0) GTEST_SKIP() << "takes root: a range of ids is to be mapped";
+  GuestOptions options = Renaming();
+  options.id_map = "0 700000 65536";
+  GuestContainer container(std::move(options));
+  EXPECT_EQ(container.Run([] {
+    CHECK_INSIDE(BecomeRootInside() && EnterTmpfs() && Place("/tmp/plain", 0755) &&
+                 Place("/tmp/setuid", 04755));
+    // Executed, so that it may be looked at.
+    CHECK_INSIDE(RunAs(0, "/tmp/plain", {"/tmp/shut"}) == 0 && rename("/tmp/shut-made", "/tmp/shut") == 0);
+    CHECK_INSIDE(chmod("/tmp/shut", 0700) == 0);
+    CHECK_INSIDE(RunAs(1, "/tmp/plain", {"/tmp/shut/a"}) == EACCES);
+    CHECK_INSIDE(RunAs(1, "/tmp/setuid", {"/tmp/shut/a"}) == 0);
+    CHECK_INSIDE(IsOf("/tmp/shut/a-made", 0));
+    // The rights are those of the moment.
+    CHECK_INSIDE(RunAs(1, "/tmp/setuid", {"user=1", "/tmp/b", "user=0", "/tmp/shut/c"}) == 0);
+    CHECK_INSIDE(IsOf("/tmp/b-made", 1) && IsOf("/tmp/shut/c-made", 0));
+    CHECK_INSIDE(RunAs(1, "/tmp/setuid", {"user=1", "/tmp/shut/d"}) == EACCES);
+    return 0;
+  }),
+            0)
+      << container.error();
+}
+
+TEST(MkdirIdentity, OfAProgramThatHidesIsItsOwn) {
+  ExpectInside([] {
+    CHECK_INSIDE(Place("/tmp/plain", 0755));
+    CHECK_INSIDE(RunAs(0, "/tmp/plain", {"hide", "/tmp/a"}) == 0);
+    CHECK_INSIDE(IsOf("/tmp/a-made", 0));
+    CHECK_INSIDE(RunAs(0, "/tmp/plain", {"hide", "/tmp/a"}) == EEXIST);
+    CHECK_INSIDE(RunAs(0, "/tmp/plain", {"hide", "/tmp/nowhere/b"}) == ENOENT);
+    return 0;
+  });
+}
+
+}  // namespace
+}  // namespace shunt
