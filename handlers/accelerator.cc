@@ -2,14 +2,12 @@
 #include "handlers/accelerator.h"
 
 #include <fcntl.h>
-#include <linux/kcmp.h>
 #include <linux/nsfs.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -98,7 +96,9 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
 
   absl::Status Init();
 
-  absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) override;
+  absl::StatusOr<std::string> ServeAs(uint64_t key, Fd listener, ContainerSpec spec,
+                                      std::function<void()> ended) override;
+  uint64_t NewKey() override { return next_key_++; }
   absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held, std::function<void()> ended) override;
   bool Serves(int listener) const override;
   absl::Status TakeOver(uint64_t name, Fd journal) override;
@@ -253,13 +253,13 @@ void RealAccelerator::Start(uint64_t key, Listener listener, std::unique_ptr<Con
                       [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
 }
 
-absl::StatusOr<std::string> RealAccelerator::Serve(Fd listener_fd, ContainerSpec spec,
-                                                   std::function<void()> ended) {
+absl::StatusOr<std::string> RealAccelerator::ServeAs(uint64_t key, Fd listener_fd, ContainerSpec spec,
+                                                     std::function<void()> ended) {
   absl::StatusOr<Listener> listener = Listener::Adopt(std::move(listener_fd));
   if (!listener.ok()) return listener.status();
+  next_key_ = std::max(next_key_, key + 1);
   ContainerMemory memory = ContainerMemory::CreateAnyhow(spec);
   const bool outlives_us = memory.fd() >= 0;
-  const uint64_t key = next_key_++;
   std::unique_ptr<Container> container =
       NewContainer(key, std::move(spec), std::move(memory), std::move(ended));
   Served& served = *served_[key];
@@ -336,10 +336,8 @@ absl::StatusOr<std::string> RealAccelerator::Adopt(uint64_t key, std::vector<Fd>
 }
 
 bool RealAccelerator::Serves(int listener) const {
-  const pid_t self = getpid();
   return std::any_of(served_.begin(), served_.end(), [&](const auto& entry) {
-    const int ours = entry.second->listener_fd;
-    return ours >= 0 && syscall(SYS_kcmp, self, self, KCMP_FILE, ours, listener) == 0;
+    return entry.second->listener_fd >= 0 && SameOpenFile(entry.second->listener_fd, listener);
   });
 }
 

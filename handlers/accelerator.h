@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -79,6 +80,9 @@ struct ContainerSpec {
   // False: any filter that traps connect; every swap then looks at everything that could matter, which takes
   // longer.
   bool exact_traps = false;
+  // Not empty: the rest is what holds if nobody can find out more; what there is to find out, for whoever
+  // wrote this (tools/undecided.h).
+  std::string undecided;
 };
 
 class Accelerator {
@@ -91,7 +95,15 @@ class Accelerator {
   // and `ended` is called on the control thread, from HandleEvents(). Returns why its connections stay on the
   // ordinary path for now, or "": also where descriptors or memory are short. Fails only with what is no
   // seccomp listener: a listener that nobody answers would hang its container.
-  virtual absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) = 0;
+  absl::StatusOr<std::string> Serve(Fd listener, ContainerSpec spec, std::function<void()> ended) {
+    return ServeAs(NewKey(), std::move(listener), std::move(spec), std::move(ended));
+  }
+  // The same under a name that NewKey() has given out, here or in an engine before this one, for who held the
+  // container before all about it was known.
+  virtual absl::StatusOr<std::string> ServeAs(uint64_t key, Fd listener, ContainerSpec spec,
+                                              std::function<void()> ended) = 0;
+  // A name for Custodian::HoldContainer() that no container has which is, or was, served or adopted.
+  virtual uint64_t NewKey() = 0;
 
   // Prepares to serve what an engine before this one has held under `key`; again for the same key: forget
   // what was prepared. Its calls go on waiting until Begin(). Returns as Serve() does.

@@ -40,6 +40,7 @@ std::string ToText(const ContainerSpec& spec) {
               {"taken", texts(spec.taken)},
               {"ignore", texts(spec.ignore)},
               {"exact_traps", spec.exact_traps},
+              {"undecided", spec.undecided},
               {"policy", PolicyToJson(spec.policy)}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -61,6 +62,7 @@ absl::StatusOr<ContainerSpec> FromText(absl::string_view text) try {
   spec.pid = json.at("pid").get<pid_t>();
   spec.first_process = json.at("first_process").get<pid_t>();
   spec.exact_traps = json.at("exact_traps").get<bool>();
+  spec.undecided = json.value("undecided", "");
   spec.policy = PolicyFromJson(json.at("policy"));
   if (absl::Status status = ReadPorts(json.at("publish"), spec.publish); !status.ok()) return status;
   if (absl::Status status = ReadPorts(json.at("taken"), spec.taken); !status.ok()) return status;
