@@ -74,6 +74,7 @@ constexpr uint64_t Bit(int capability) {
 
 uint64_t KeptBy(EngineThread thread) {
   uint64_t kept = 0;
+  if (thread == EngineThread::kClient) return kept;
   for (const KeptCapability& one : kKept) {
     const bool keeps = thread == EngineThread::kControl   ? one.control
                        : thread == EngineThread::kReactor ? one.reactor

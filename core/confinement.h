@@ -27,8 +27,9 @@
 
 namespace shunt {
 
-// What a thread of the engine is for. A process that it forks has what it has.
-enum class EngineThread : uint8_t { kControl, kReactor, kSide };
+// What a thread of the engine is for. A process that it forks has what it has. kClient asks servers of others
+// (tools/kube_client.h), and keeps nothing.
+enum class EngineThread : uint8_t { kControl, kReactor, kSide, kClient };
 
 // Drops the capabilities that such a thread has no use for (the table is in confinement.cc), in all sets of
 // the calling thread only: so each thread calls it as it begins. One that has none keeps none.

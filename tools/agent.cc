@@ -31,6 +31,7 @@
 #include "tools/harmless.h"
 #include "tools/in_flight.h"
 #include "tools/keeper.h"
+#include "tools/kube_server.h"
 #include "tools/log.h"
 #include "tools/metrics_socket.h"
 #include "tools/process_limits.h"
@@ -99,6 +100,7 @@ std::vector<std::string> EngineArguments(const AgentOptions& options) {
   add("--lock-socket", options.lock_socket);
   for (const uid_t uid : options.allow_uids) add("--allow-uid", std::to_string(uid));
   add("--resolver", options.resolver);
+  add("--kubeconfig", options.kubeconfig);
   if (options.strict) arguments.emplace_back("--strict");
   if (options.verbose) arguments.emplace_back("--verbose");
   return arguments;
@@ -338,6 +340,10 @@ int RunAgent(AgentOptions options) {
   log::Start(options.verbose ? log::Level::kDebug : log::Level::kInfo);
   if (!options.check_config.empty()) return CheckConfig(options.check_config);
   if (absl::Status status = CheckReadyFd(options.ready_fd); !status.ok()) return Fail(kWrongUsage, status);
+  if (options.resolver == "kubernetes") {
+    if (absl::Status status = FindKubeServer(options.kubeconfig).status(); !status.ok())
+      return Fail(kWrongUsage, status);
+  }
   AgentSettings settings;
   AgentConfig config;
   if (!options.config.empty()) {
@@ -421,12 +427,18 @@ void AddAgentCommand(CLI::App& app, int& exit_status) {
       ->add_option(
           "--resolver", options->resolver,
           "What tells a container's policy, beside the configuration: its metadata; none; demo-basic, "
-          "the same for all; kubernetes, its metadata, with the names that the kubelet knows")
+          "the same for all; kubernetes, its metadata, with what kubelet and API server know of its pod")
       ->capture_default_str()
       ->type_name("metadata|none|demo-basic|kubernetes")
       ->check(CLI::IsMember({"metadata", "none", "demo-basic", "kubernetes"}).description(""));
+  command
+      ->add_option("--kubeconfig", options->kubeconfig,
+                   "With --resolver kubernetes: how to reach the API server [$KUBECONFIG; in a pod: by its "
+                   "service account]")
+      ->type_name("FILE");
   command->add_flag("--strict", options->strict,
-                    "Refuse a container whose metadata has a mistake: all its trapped calls fail");
+                    "Refuse a container whose metadata has a mistake, or whose pod the API server does not "
+                    "tell: all its trapped calls fail");
   command
       ->add_option("--check-config", options->check_config,
                    "Do not serve; explain this configuration line by line, or say what is wrong with it")

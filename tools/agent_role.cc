@@ -6,8 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +18,7 @@
 #include "core/result.h"
 #include "tools/container_pid.h"
 #include "tools/counter_line.h"
+#include "tools/kube_server.h"
 #include "tools/log.h"
 #include "tools/metrics_text.h"
 
@@ -22,6 +26,9 @@ namespace shunt {
 namespace {
 
 using Json = nlohmann::json;
+
+// Each holds two descriptors.
+constexpr size_t kMostUndecided = 256;
 
 log::Level LevelFor(const AgentRoleOptions& options, const AgentConfig& config) {
   return options.verbose ? log::Level::kDebug : config.log_level;
@@ -134,6 +141,7 @@ absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
   events_.reset(epoll_create1(EPOLL_CLOEXEC));
   if (absl::Status status = Watch(intake_->event_fd(), "watch the socket"); !status.ok()) return status;
   if (absl::Status status = ServeMetrics(given); !status.ok()) return status;
+  if (absl::Status status = FindPods(); !status.ok()) return status;
 
   std::vector<Fd> control = std::move(given[{HoldingTag::kControl, 0}]);
   if (control.empty()) return absl::OkStatus();
@@ -164,6 +172,31 @@ absl::Status AgentRole::ServeMetrics(Given& given) {
   return Watch(metrics_->event_fd(), "watch the socket for metrics");
 }
 
+absl::Status AgentRole::FindPods() {
+  if (options_.resolver != Resolver::kKubernetes) return absl::OkStatus();
+  absl::StatusOr<std::optional<KubeServer>> server = FindKubeServer(options_.kubeconfig);
+  if (!server.ok()) {
+    // It was right when the agent was started, and there are containers to serve.
+    no_pods_ = server.status();
+    log::Error("the API server is not asked: {}", log::Text(no_pods_));
+    return absl::OkStatus();
+  }
+  if (!server->has_value()) {
+    log::Info(
+        "no API server is known (--kubeconfig FILE, or the environment of a pod), so labels and "
+        "annotations of pods are not");
+    return absl::OkStatus();
+  }
+  const char* const node = std::getenv("NODE_NAME");
+  absl::StatusOr<std::unique_ptr<PodDirectory>> pods = PodDirectory::Start(
+      **std::move(server), node == nullptr ? "" : node,
+      [this](uint64_t key, const absl::StatusOr<PodDirectory::Record>& pod) { OnPod(key, pod); });
+  if (!pods.ok()) return pods.status();
+  pods_ = *std::move(pods);
+  log::Info("the API server {} is asked about pods", pods_->url());
+  return Watch(pods_->event_fd(), "watch for the API server's answers");
+}
+
 std::string AgentRole::MetricsPage() const {
   MetricsReading reading = ReadMetrics(*accelerator_);
   reading.listeners = listeners_;
@@ -181,11 +214,21 @@ void AgentRole::HandleEvents() {
   intake_->HandleEvents();
   if (control_ != nullptr) control_->HandleEvents();
   if (metrics_ != nullptr) metrics_->HandleEvents();
+  if (pods_ != nullptr) pods_->HandleEvents();
 }
 
 absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held) {
   absl::StatusOr<ContainerSpec> spec = SpecOfHeld(held);
   if (!spec.ok()) spec = OrdinarySpec(absl::StrCat("number ", key));
+  if (undecided_.erase(key) != 0) pods_->Forget(key);  // the engine before us has decided meanwhile
+  if (!held.empty() && !spec->undecided.empty()) {
+    if (AwaitAgain(key, *spec, held[0])) return "";
+    // That decides it, for the engines to come as well.
+    spec->undecided.clear();
+    held.resize(1);
+    if (absl::StatusOr<Fd> memory = MemoryFor(*spec); memory.ok()) held.push_back(*std::move(memory));
+    HoldContainer(key, held);
+  }
   const ContainerKey container{spec->owner, spec->name};
   ports_.Claim(container, spec->publish);
   absl::StatusOr<std::string> ordinary =
@@ -202,17 +245,19 @@ absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held)
 void AgentRole::Receive(Handover handover) {
   if (handover.again && !handover.listeners.empty()) {
     // The engine before us has died after it had them held, and before it said so to the runtime.
-    std::erase_if(handover.listeners, [this](const Fd& one) { return accelerator_->Serves(one.get()); });
+    std::erase_if(handover.listeners,
+                  [this](const Fd& one) { return accelerator_->Serves(one.get()) || Awaits(one.get()); });
     if (handover.listeners.empty()) return;
   }
   if (handover.status.ok()) {
     Serve(handover);
   } else {
     // Nobody knows what it was to obey.
+    const absl::Status status = handover.status;
     Policy policy;
     if (IsStrict()) policy.refuse = EPERM;
     AddMiddleware(config_, policy);
-    KeepOrdinary(handover, handover.status, policy);
+    KeepOrdinary(0, std::move(handover), status, policy);
   }
 }
 
@@ -250,23 +295,126 @@ void LogDecision(const ContainerState& state, const Decision& decision) {
 }
 
 void AgentRole::Serve(Handover& handover) {
-  const ContainerState& state = handover.state;
-  const pid_t pid = TrustedPid(state.pid, handover.peer);
-  Decision decision = Decide(state, pid, handover.peer.uid,
-                             {.config = config_, .resolver = options_.resolver, .strict = IsStrict()});
-  LogDecision(state, decision);
-  if (!decision.wishes.ok()) return KeepOrdinary(handover, decision.wishes, decision.spec.policy);
-  ContainerSpec& spec = decision.spec;
-  spec.owner = handover.peer.uid;
-  spec.pid = pid;
-  spec.first_process = TrustedPid(state.state_pid, handover.peer);
+  Undecided container{.state = std::move(handover.state), .peer = handover.peer};
+  const ContainerState& state = container.state;
+  container.listener = std::move(handover.listeners.front());
+  container.pid = LastingPid(TrustedPid(state.pid, container.peer));
+  container.first_process = LastingPid(TrustedPid(state.state_pid, container.peer));
+  container.origin = OriginOf(state, container.pid.Get(), options_.resolver);
+  const PodQuery query = container.query();
+  if (!query.has_names() && query.uid.empty()) return Settle(NewKey(), std::move(container), nullptr);
+  if (pods_ == nullptr && no_pods_.ok()) return Settle(NewKey(), std::move(container), nullptr);
+  if (pods_ == nullptr) return Settle(NewKey(), std::move(container), no_pods_);
+  if (PodDirectory::Record pod = pods_->Find(query)) return Settle(NewKey(), std::move(container), pod);
+  Await(std::move(container));
+}
 
-  const ContainerKey container{handover.peer.uid, state.id};
+// Those of containers that an engine before us had given a name may not have been served yet.
+uint64_t AgentRole::NewKey() {
+  for (;;) {
+    if (const uint64_t key = accelerator_->NewKey(); !undecided_.contains(key)) return key;
+  }
+}
+
+// Its calls wait with it.
+void AgentRole::Await(Undecided container) {
+  const uint64_t key = NewKey();
+  if (undecided_.size() >= kMostUndecided)
+    return Settle(key, std::move(container), absl::ResourceExhaustedError("too many containers wait for it"));
+  if (absl::Status status = pods_->Ask(container.query(), key); !status.ok())
+    return Settle(key, std::move(container), status);
+  log::Debug("container {}: the API server is asked about pod {}", container.state.id,
+             container.query().ToString());
+  container.pid.Watch();
+  container.first_process.Watch();
+  // An engine that cannot ask does what is done without an answer.
+  ContainerSpec spec = Decide(container.state, container.origin, container.peer.uid, Maker()).spec;
+  if (IsStrict()) spec.policy.refuse = EPERM;
+  spec.owner = container.peer.uid;
+  spec.undecided = ToText(container);
+  std::vector<Fd> held;
+  held.push_back(std::move(container.listener));
+  if (absl::StatusOr<Fd> memory = MemoryFor(spec); memory.ok()) held.push_back(*std::move(memory));
+  HoldContainer(key, held);
+  container.listener = std::move(held[0]);
+  undecided_.emplace(key, std::move(container));
+}
+
+void AgentRole::HoldContainer(uint64_t key, const std::vector<Fd>& held) const {
+  std::vector<int> fds;
+  fds.reserve(held.size());
+  for (const Fd& fd : held) fds.push_back(fd.get());
+  hold_({HoldingTag::kContainer, key}, fds);
+}
+
+bool AgentRole::Awaits(int listener) const {
+  return std::any_of(undecided_.begin(), undecided_.end(), [listener](const auto& entry) {
+    return SameOpenFile(entry.second.listener.get(), listener);
+  });
+}
+
+// An engine before us was waiting for the answer. False: it is to be served as it is held.
+bool AgentRole::AwaitAgain(uint64_t key, const ContainerSpec& spec, Fd& listener) {
+  absl::StatusOr<Undecided> container = UndecidedFrom(spec.undecided);
+  absl::Status status = container.status();
+  if (status.ok()) status = pods_ == nullptr ? no_pods_ : pods_->Ask(container->query(), key);
+  if (!status.ok() || pods_ == nullptr) {
+    log::Warning(
+        "container {}: no API server can be asked about its pod any more: {}; what was known decides",
+        spec.name, log::Text(status));
+    return false;
+  }
+  container->listener = std::move(listener);
+  undecided_.emplace(key, *std::move(container));
+  log::Debug("container {}: taken over, undecided", spec.name);
+  return true;
+}
+
+void AgentRole::OnPod(uint64_t key, const absl::StatusOr<PodDirectory::Record>& pod) {
+  if (auto found = undecided_.extract(key); !found.empty()) Settle(key, std::move(found.mapped()), pod);
+}
+
+// `pod`: nullptr if nobody is asked.
+void AgentRole::Settle(uint64_t key, Undecided container, const absl::StatusOr<PodDirectory::Record>& pod) {
+  ContainerState& state = container.state;
+  if (pod.ok() && *pod != nullptr) {
+    AddRecord(**pod, container.origin.container_id.empty() ? state.id : container.origin.container_id,
+              container.origin);
+    // What the runtime says of one key counts.
+    state.annotations.insert((*pod)->annotations.begin(), (*pod)->annotations.end());
+  }
+  Decision decision = Decide(state, container.origin, container.peer.uid, Maker());
+  if (!pod.ok()) {
+    if (IsStrict()) decision.spec.policy.refuse = EPERM;
+    log::Warning("container {}: the API server {} tells nothing of its pod {}: {}; {}", state.id,
+                 pods_ == nullptr ? "that is not known" : pods_->url(), container.query().ToString(),
+                 log::Text(pod.status()),
+                 IsStrict() ? "strict mode refuses it" : "what the runtime tells decides");
+  }
+  ServeAs(key, std::move(container), std::move(decision), pod.ok() ? *pod : nullptr);
+}
+
+// The pod's record is known as long as somebody has it.
+void AgentRole::ServeAs(uint64_t key, Undecided newcomer, Decision decision, PodDirectory::Record pod) {
+  const ContainerState& state = newcomer.state;
+  LogDecision(state, decision);
+  if (!decision.wishes.ok()) {
+    Handover handover{.state = std::move(newcomer.state), .peer = newcomer.peer};
+    handover.listeners.push_back(std::move(newcomer.listener));
+    return KeepOrdinary(key, std::move(handover), decision.wishes, decision.spec.policy);
+  }
+  ContainerSpec& spec = decision.spec;
+  spec.owner = newcomer.peer.uid;
+  const pid_t pid = spec.pid = newcomer.pid.Get();
+  spec.first_process = newcomer.first_process.Get();
+
+  const ContainerKey container{newcomer.peer.uid, state.id};
   Claim(container, spec);
   const std::string ports = spec.publish.empty() ? "none" : PortList(spec.publish);
-  const absl::StatusOr<std::string> ordinary = accelerator_->Serve(
-      std::move(handover.listeners.front()), std::move(spec), [this, container] { Ended(container); });
+  const absl::StatusOr<std::string> ordinary = accelerator_->ServeAs(
+      key, std::move(newcomer.listener), std::move(spec), [this, container, pod] { Ended(container); });
   if (!ordinary.ok()) {
+    drop_({HoldingTag::kContainer, key});
     ports_.Release(container);
     log::Error("container {} cannot be served: {}", state.id, log::Text(ordinary.status()));
     return;
@@ -281,8 +429,9 @@ void AgentRole::Serve(Handover& handover) {
 }
 
 // A listener that nobody answers can hang its container for ever, and even its runtime. So what we cannot
-// serve as wanted, we serve as if there were nothing to do.
-void AgentRole::KeepOrdinary(Handover& handover, const absl::Status& why, const Policy& policy) {
+// serve as wanted, we serve as if there were nothing to do. `key`: what the listener is held under; 0:
+// nothing.
+void AgentRole::KeepOrdinary(uint64_t key, Handover handover, const absl::Status& why, const Policy& policy) {
   const std::string name =
       handover.state.id.empty() ? absl::StrCat("of process ", handover.peer.pid) : handover.state.id;
   log::Error("container {} (from user {}): {}{}", name, handover.peer.uid, log::Text(why),
@@ -294,11 +443,13 @@ void AgentRole::KeepOrdinary(Handover& handover, const absl::Status& why, const 
     ContainerSpec spec = OrdinarySpec(name);
     spec.owner = handover.peer.uid;
     spec.policy = policy;
-    const absl::StatusOr<std::string> served =
-        accelerator_->Serve(std::move(listener), std::move(spec), [this, container] { Ended(container); });
+    const uint64_t its_key = key != 0 ? key : NewKey();
+    const absl::StatusOr<std::string> served = accelerator_->ServeAs(
+        its_key, std::move(listener), std::move(spec), [this, container] { Ended(container); });
     if (served.ok()) {
       ++listeners_;
     } else {
+      drop_({HoldingTag::kContainer, its_key});
       ports_.Release(container);
       log::Error("container {} cannot be served at all: {}", name, log::Text(served.status()));
     }
@@ -346,7 +497,7 @@ void AgentRole::Reload() {
   intake_->Allow(PeersFor(config_));
   settings_.configuration = *std::move(text);
   if (const absl::StatusOr<Fd> file = settings_.ToFile(); file.ok())
-    hold_({HoldingTag::kSettings, 0}, file->get());
+    hold_({HoldingTag::kSettings, 0}, {{file->get()}});
   log::SetLevel(LevelFor(options_, config_));
   log::Info("read the configuration {}; it holds for containers to come", options_.config);
 }

@@ -9,7 +9,9 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,7 +23,9 @@
 #include "tools/control_server.h"
 #include "tools/engine_role.h"
 #include "tools/metrics_server.h"
+#include "tools/pod_directory.h"
 #include "tools/port_registry.h"
+#include "tools/undecided.h"
 
 namespace shunt {
 
@@ -29,6 +33,7 @@ struct AgentRoleOptions {
   std::string config;             // the configuration's file; empty: none
   std::vector<uid_t> allow_uids;  // users who may hand over, beside those of the configuration
   Resolver resolver = Resolver::kMetadata;
+  std::string kubeconfig;
   bool strict = false;  // whatever the configuration says
   bool verbose = false;
 };
@@ -53,8 +58,8 @@ class AgentRole final : public EngineRole {
   // comes as Upgraded(). `hold` keeps something for the engines after this one, until `drop`; `ask` has it
   // given to this one once more.
   AgentRole(AgentRoleOptions options, std::function<void()> ask_upgrade,
-            std::function<void(HoldingName, int fd)> hold, std::function<void(HoldingName)> drop,
-            std::function<void(HoldingName)> ask)
+            std::function<void(HoldingName, std::span<const int> fds)> hold,
+            std::function<void(HoldingName)> drop, std::function<void(HoldingName)> ask)
       : options_(std::move(options)),
         ask_upgrade_(std::move(ask_upgrade)),
         hold_(std::move(hold)),
@@ -76,8 +81,18 @@ class AgentRole final : public EngineRole {
   absl::Status ServeMetrics(Given& given);
   std::string MetricsPage() const;
   void Receive(Handover handover);
+  absl::Status FindPods();
+  DecisionMaker Maker() const { return {config_, options_.resolver, IsStrict()}; }
   void Serve(Handover& handover);
-  void KeepOrdinary(Handover& handover, const absl::Status& why, const Policy& policy);
+  uint64_t NewKey();
+  void Await(Undecided container);
+  bool AwaitAgain(uint64_t key, const ContainerSpec& spec, Fd& listener);
+  void HoldContainer(uint64_t key, const std::vector<Fd>& held) const;
+  bool Awaits(int listener) const;
+  void OnPod(uint64_t key, const absl::StatusOr<PodDirectory::Record>& pod);
+  void Settle(uint64_t key, Undecided container, const absl::StatusOr<PodDirectory::Record>& pod);
+  void ServeAs(uint64_t key, Undecided container, Decision decision, PodDirectory::Record pod);
+  void KeepOrdinary(uint64_t key, Handover handover, const absl::Status& why, const Policy& policy);
   bool IsStrict() const { return options_.strict || config_.strict; }
   void Claim(const ContainerKey& container, ContainerSpec& spec);
   void Ended(const ContainerKey& container);
@@ -86,13 +101,16 @@ class AgentRole final : public EngineRole {
 
   const AgentRoleOptions options_;
   const std::function<void()> ask_upgrade_;
-  const std::function<void(HoldingName, int fd)> hold_;
+  const std::function<void(HoldingName, std::span<const int> fds)> hold_;
   const std::function<void(HoldingName)> drop_;
   const std::function<void(HoldingName)> ask_;
   AgentSettings settings_;
   AgentConfig config_;
   PortRegistry ports_;
-  size_t listeners_ = 0;  // being served
+  size_t listeners_ = 0;                     // being served
+  std::unique_ptr<PodDirectory> pods_;       // null: nobody is asked
+  absl::Status no_pods_;                     // why not, if somebody should be
+  std::map<uint64_t, Undecided> undecided_;  // by the names that they are held and will be served under
   Accelerator* accelerator_ = nullptr;
   Fd events_;  // an epoll over those below
   std::unique_ptr<Intake> intake_;

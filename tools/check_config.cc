@@ -32,29 +32,33 @@ const std::map<std::string, const char*>& Meanings() {
       {"strict", "whether a container whose metadata has a mistake is refused"},
       {"containers.select.namespace",
        "the pod's namespace. Told by containerd's CRI and CRI-O; with --resolver kubernetes also where the "
-       "kubelet's folder /var/log/pods and the control group tell; unknown outside of pods"},
+       "control group tells the pod, and the kubelet's folder /var/log/pods or the API server its name; "
+       "unknown outside of pods"},
       {"containers.select.pod", "the pod's name. Known and unknown where its namespace is"},
       {"containers.select.container",
        "the container's name in its pod. Told by containerd's CRI and CRI-O; with --resolver kubernetes also "
-       "for a pod "
-       "of one container"},
+       "for a pod of one container"},
       {"containers.select.image",
-       "the image's name, as the orchestrator has it. Told by containerd's CRI and CRI-O; unknown with "
-       "Docker, "
-       "Podman, and bare runtimes"},
+       "the image's name, as the orchestrator has it. Told by containerd's CRI and CRI-O, and with "
+       "--resolver "
+       "kubernetes by the API server for a container whose name is known; unknown with Docker, Podman, and "
+       "bare runtimes"},
       {"containers.select.id", "the runtime's id of the container. Always known"},
       {"containers.select.uid",
        "the user whose runtime hands the container over, as the kernel has it; a rootless runtime counts as "
        "the user "
        "who started it. Always known"},
       {"containers.select.annotations",
-       "annotations in the runtime's state. Of a pod's own, containerd passes on only what its "
-       "pod_annotations and "
-       "container_annotations list; CRI-O passes on all"},
+       "annotations in the runtime's state and, with --resolver kubernetes and an API server to ask, those "
+       "of "
+       "the pod, as they were when its first container came. Without, of a pod's own, containerd passes on "
+       "only what its pod_annotations and container_annotations list; CRI-O passes on all"},
       {"containers.select.labels",
-       "labels. Only CRI-O passes them on (io.kubernetes.cri-o.Labels); with containerd, Docker, Podman, and "
-       "bare "
-       "runtimes this selects nothing"},
+       "the pod's labels, as they were when its first container came: told by the API server, with "
+       "--resolver "
+       "kubernetes. No runtime passes them on (CRI-O those that the kubelet gives each container, "
+       "io.kubernetes.container.name and the like); without an API server to ask, and outside of pods, this "
+       "selects nothing"},
       {"containers.metadata", "false: what the container's own metadata says about handlers does not count"},
       {"containers.ignore", "networks that stay on its ordinary path, beside those of every container"},
       {"containers.publish",

@@ -12,19 +12,6 @@
 namespace shunt {
 namespace {
 
-ContainerOrigin OriginOf(const ContainerState& state, pid_t pid, Resolver resolver) {
-  ContainerOrigin origin = OriginFromAnnotations(state.annotations);
-  AddCgroupOrigin(pid, origin);
-  PodIdentity& identity = origin.identity;
-  if (resolver != Resolver::kKubernetes || origin.pod_uid.empty()) return origin;
-  if (!identity.pod.empty() && !identity.pod_namespace.empty()) return origin;
-  PodIdentity logged = FindLoggedPod(kPodLogs, origin.pod_uid);
-  if (identity.container.empty()) identity.container = std::move(logged.container);
-  identity.pod = std::move(logged.pod);
-  identity.pod_namespace = std::move(logged.pod_namespace);
-  return origin;
-}
-
 SettingContext ContextOf(const ContainerState& state, const ContainerOrigin& origin) {
   // Some runtimes tell one of the two only.
   const pid_t pid = state.pid != 0 ? state.pid : state.state_pid;
@@ -54,6 +41,19 @@ absl::StatusOr<Resolver> ParseResolver(const std::string& text) {
       absl::StrCat("\"", text, "\" should be metadata, none, demo-basic or kubernetes"));
 }
 
+ContainerOrigin OriginOf(const ContainerState& state, pid_t pid, Resolver resolver) {
+  ContainerOrigin origin = OriginFromAnnotations(state.annotations);
+  AddCgroupOrigin(pid, origin);
+  PodIdentity& identity = origin.identity;
+  if (resolver != Resolver::kKubernetes || origin.pod_uid.empty()) return origin;
+  if (!identity.pod.empty() && !identity.pod_namespace.empty()) return origin;
+  PodIdentity logged = FindLoggedPod(kPodLogs, origin.pod_uid);
+  if (identity.container.empty()) identity.container = std::move(logged.container);
+  identity.pod = std::move(logged.pod);
+  identity.pod_namespace = std::move(logged.pod_namespace);
+  return origin;
+}
+
 void AddMiddleware(const AgentConfig& config, Policy& policy) {
   for (const std::string& name : config.middleware) {
     if (std::ranges::find(policy.middleware, name) == policy.middleware.end())
@@ -61,8 +61,8 @@ void AddMiddleware(const AgentConfig& config, Policy& policy) {
   }
 }
 
-Decision Decide(const ContainerState& state, pid_t pid, uid_t uid, const DecisionMaker& maker) {
-  Decision decision{.origin = OriginOf(state, pid, maker.resolver)};
+Decision Decide(const ContainerState& state, ContainerOrigin origin, uid_t uid, const DecisionMaker& maker) {
+  Decision decision{.origin = std::move(origin)};
   const ContainerRule* rule =
       RuleFor(maker.config.rules, {.state = state, .origin = decision.origin, .uid = uid});
   if (rule != nullptr) decision.rule = rule->Title();

@@ -23,7 +23,8 @@ enum class Resolver : uint8_t {
   kMetadata,    // what containers' metadata says
   kNone,        // nowhere: calls are continued
   kDemoBasic,   // the same for all: chmod fails, mkdir appends the process id, proc may be mounted
-  kKubernetes,  // as kMetadata; names that annotations do not tell are looked for in the kubelet's folders
+  kKubernetes,  // as kMetadata; what annotations do not tell is looked for in the kubelet's folders, and the
+                // API server is asked (tools/pod_directory.h)
 };
 absl::StatusOr<Resolver> ParseResolver(const std::string& text);
 
@@ -42,8 +43,14 @@ struct Decision {
   ContainerOrigin origin;
 };
 
-// `pid` as TrustedPid() says (tools/container_pid.h).
-Decision Decide(const ContainerState& state, pid_t pid, uid_t uid, const DecisionMaker& maker);
+// What this machine tells. `pid` as TrustedPid() says (tools/container_pid.h).
+ContainerOrigin OriginOf(const ContainerState& state, pid_t pid, Resolver resolver);
+
+Decision Decide(const ContainerState& state, ContainerOrigin origin, uid_t uid, const DecisionMaker& maker);
+// With what this machine tells.
+inline Decision Decide(const ContainerState& state, pid_t pid, uid_t uid, const DecisionMaker& maker) {
+  return Decide(state, OriginOf(state, pid, maker.resolver), uid, maker);
+}
 
 // What the configuration has watch the calls of every container.
 void AddMiddleware(const AgentConfig& config, Policy& policy);

@@ -199,7 +199,7 @@ void EngineMain::Prepare() {
   if (arguments_.role == "agent") {
     role_ = std::make_unique<AgentRole>(
         arguments_.agent, [this] { link_.Upgrade(); },
-        [this](HoldingName name, int fd) { (void)link_.Hold(name, {{fd}}); },
+        [this](HoldingName name, std::span<const int> fds) { (void)link_.Hold(name, fds); },
         [this](HoldingName name) { link_.Drop(name); }, [this](HoldingName name) { link_.Again(name); });
   } else {
     role_ = std::make_unique<RunRole>();
@@ -309,6 +309,7 @@ void AddEngineCommand(CLI::App& app, int& exit_status) {
     if (!resolver.ok()) throw CLI::ValidationError("--resolver", log::Text(resolver.status()));
     arguments->agent.resolver = *resolver;
   });
+  command->add_option("--kubeconfig", arguments->agent.kubeconfig);
   command->add_flag("--strict", arguments->agent.strict);
   command->add_flag("--verbose", arguments->verbose);
   command->callback([arguments, &exit_status] {

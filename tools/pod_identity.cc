@@ -134,14 +134,16 @@ CgroupOrigin OriginFromCgroups(absl::string_view text) {
 }
 
 void AddCgroupOrigin(pid_t pid, ContainerOrigin& origin) {
-  if (pid <= 0 || !origin.pod_uid.empty()) return;
+  if (pid <= 0) return;
   const Fd file(open(absl::StrCat("/proc/", pid, "/cgroup").c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.valid()) return;
   std::string text;
   std::array<char, 4096> chunk;
   for (ssize_t got; (got = read(file.get(), chunk.data(), chunk.size())) > 0;)
     text.append(chunk.data(), static_cast<size_t>(got));
-  origin.pod_uid = OriginFromCgroups(text).pod_uid;
+  CgroupOrigin told = OriginFromCgroups(text);
+  origin.container_id = std::move(told.container_id);
+  if (origin.pod_uid.empty()) origin.pod_uid = std::move(told.pod_uid);
 }
 
 PodIdentity FindLoggedPod(const std::string& logs, absl::string_view pod_uid) {

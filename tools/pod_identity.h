@@ -19,8 +19,9 @@ namespace shunt {
 struct ContainerOrigin {
   PodIdentity identity;
   std::string pod_uid;
+  std::string container_id;  // by its control group
   std::string image;
-  // CRI-O passes the labels of a container on; others do not.
+  // CRI-O passes on the labels that the kubelet gives a container: who it is, and none of its pod's own.
   std::optional<std::map<std::string, std::string>> labels;
 };
 

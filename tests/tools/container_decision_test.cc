@@ -275,7 +275,7 @@ TEST(ExplainConfigTest, SaysWhatEachLineMeansAndWhatSelectorsCannotSee) {
   EXPECT_THAT(*explained, HasSubstr("f:1: strict: true -- "));
   EXPECT_THAT(*explained, HasSubstr("f:3: level: info -- "));
   EXPECT_THAT(*explained, HasSubstr("f:5: rule web, 1 of 3: for containers that fit"));
-  EXPECT_THAT(*explained, HasSubstr("f:7:   labels: {app: web} -- labels. Only CRI-O"));
+  EXPECT_THAT(*explained, HasSubstr("f:7:   labels: {app: web} -- the pod's labels, as they were"));
   EXPECT_THAT(*explained, HasSubstr("f:9:   mkdir-template: -\\x1b[2J -- mkdir and mkdirat append"));
   EXPECT_THAT(*explained, HasSubstr("(metadata: MKDIR_TMPL)"));
   EXPECT_THAT(*explained, HasSubstr("f:10: rule of line 10, 2 of 3: for every container, if no rule above"));
