@@ -30,8 +30,8 @@ RuntimeDoor::RuntimeDoor(Fd socket, Keeper& keeper) : socket_(std::move(socket))
   }
 }
 
-// The socket itself is one of those that are held. An engine that prepares to take over reads nothing: whoever
-// came and went meanwhile would fill its queue.
+// The socket itself is one of those that are held. An engine that prepares to take over reads nothing:
+// whoever came and went meanwhile would fill its queue.
 bool RuntimeDoor::HasRoom() const {
   return keeper_.holdings().Count(HoldingTag::kIntake) <= kMostHeld && !keeper_.upgrading();
 }
