@@ -394,6 +394,12 @@ int64_t Reactor::RestFrom(const Seat& seat) {
   return std::max<int64_t>(0, seat.settled_at - MonotonicNow() - limits::kStallBurst * limits::kStallShare);
 }
 
+// Of all that wait for the same rest to be over, the first one may begin the next.
+int64_t Reactor::RestOf(Seat& seat) {
+  Settle(seat);
+  return RestFrom(seat);
+}
+
 Reply Reactor::PutOff(Call& call) {
   call.record.Enter(Stage::kReceived);
   return shunt::Start(TryAgain(call), /*if_no_slot=*/Reply::Continue());
@@ -401,17 +407,15 @@ Reply Reactor::PutOff(Call& call) {
 
 // A call whose target got no CPU: from the beginning, when it is its container's turn again.
 Task Reactor::TryAgain(Call call) {
-  constexpr int64_t kBreath = 1'000'000;
   Reply reply = Reply::Again();
   for (uint32_t i = 0; i < limits::kStallsPerCall && !call.seat.ended; ++i) {
-    // Of all that wait for the same rest to be over, the first one may begin the next.
-    for (int64_t rest = kBreath; rest > 0 && !call.seat.ended; rest = RestFrom(call.seat))
+    for (int64_t rest = kBreath; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat))
       co_await Pause(call, rest);
     call.alone = false;
     const Handler handler = call.seat.served->dispatch->Find(call.notification.arch, call.notification.nr);
     reply = handler(call);
-    call.reactor.Settle(call.seat);
     if (reply.kind() != Reply::Kind::kAgain) co_return reply;
+    call.reactor.Settle(call.seat);
   }
   co_return Reply::Continue();
 }

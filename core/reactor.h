@@ -123,6 +123,15 @@ class Reactor {
   // The same, and returns when it has ended.
   void Stop();
 
+  // Reactor's thread: a task's target got no CPU in time (core/patience.h). Charges its container with the
+  // waits that were given up, and says how long nothing more shall be tried for it, in nanoseconds; 0: it may
+  // be tried now. The first wait is kBreath:
+  //   for (int64_t rest = Reactor::kBreath; rest > 0 && !call.seat.ended; rest =
+  //   call.reactor.RestOf(call.seat))
+  //     co_await Pause(call, rest);
+  int64_t RestOf(Seat& seat);
+  static constexpr int64_t kBreath = 1'000'000;
+
   // Reactor's thread: for a duplicate of a file of which nobody knows how long it takes to close.
   void CloseInBackground(Fd fd);
 

@@ -25,6 +25,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/reactor.h"
 #include "core/task.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
@@ -112,20 +113,29 @@ Task TakeSwapBack(Call call, int number, Twin twin, PublishedPort& port, net::So
   (void)ClaimTwin(call, twin);
   net::HolderSearch search(call.notification.tid, old_socket);
   const bool searched = co_await OnSide(call, search);
-  if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
-    co_return Reply::Return(0);
+  TakenBack taken_back = TakenBack::kNo;
+  if (searched) taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+  while (taken_back == TakenBack::kTooSlow && !call.seat.ended) {
+    for (int64_t rest = Reactor::kBreath; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat))
+      co_await Pause(call, rest);
+    taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+  }
+  if (taken_back == TakenBack::kYes) co_return Reply::Return(0);
   call.record.Enter(Stage::kStarting);
   co_return Published(call, port, bound_as, twin.fd.get());
 }
+
+Task SwapLater(Call call, int number, Fd old_socket, Twin twin, PublishedPort& port, net::SockAddr bound_as);
 
 // Puts the twin in place. The old socket is bound inside already.
 Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port,
            const net::SockAddr& bound_as) {
   const Result<net::SocketIdentity> identity = net::Identify(old_socket.get());
   if (!identity) return Reply::Return(0);
-  switch (SwapIn(call, number, std::move(old_socket), identity->inode, twin, bound_as, kTriesIfBegun)) {
-    case Swapped::kTooSlow:  // it stays inside, where the network program may forward its port
-      return Reply::Return(0);
+  switch (SwapIn(call, number, old_socket, identity->inode, twin, bound_as)) {
+    case Swapped::kTooSlow:  // without a slot it stays inside, where the network program may forward its port
+      return Start(SwapLater(call, number, std::move(old_socket), std::move(twin), port, bound_as),
+                   /*if_no_slot=*/Reply::Return(0));
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kShared:
@@ -135,6 +145,17 @@ Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port
       break;
   }
   return Published(call, port, bound_as, twin.fd.get());
+}
+
+// The target got no CPU in time. What is bound already is not begun again: only the swap is tried, until it
+// comes to something.
+Task SwapLater(Call call, int number, Fd old_socket, Twin twin, PublishedPort& port, net::SockAddr bound_as) {
+  call.alone = false;
+  (void)ClaimTwin(call, twin);
+  for (int64_t rest = Reactor::kBreath; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat))
+    co_await Pause(call, rest);
+  const Reply reply = Swap(call, number, std::move(old_socket), std::move(twin), port, bound_as);
+  co_return reply;
 }
 
 // The same for a socket that an epoll may watch: the twin is added to it first.

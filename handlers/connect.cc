@@ -20,6 +20,7 @@
 #include <algorithm>
 
 #include "core/clock.h"
+#include "core/reactor.h"
 #include "core/task.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
@@ -139,8 +140,14 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::Soc
   (void)ClaimTwin(call, twin);
   net::HolderSearch search(call.notification.tid, old_socket);
   const bool searched = co_await OnSide(call, search);
-  if (searched && PutBack(call, number, search.result(), old_socket, twin.cloexec))
-    co_return Reply::Continue();
+  TakenBack taken_back = TakenBack::kNo;
+  if (searched) taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+  while (taken_back == TakenBack::kTooSlow && !call.seat.ended) {
+    for (int64_t rest = Reactor::kBreath; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat))
+      co_await Pause(call, rest);
+    taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+  }
+  if (taken_back == TakenBack::kYes) co_return Reply::Continue();
   call.record.Enter(Stage::kStarting);
   const Reply reply = StartConnection(call, std::move(twin), peer);  // what it was given is closed by now
   co_return reply;
@@ -148,7 +155,7 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::Soc
 
 // Puts the twin in place and starts its connection.
 Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::SockAddr& peer) {
-  switch (SwapIn(call, number, std::move(old_socket.fd), old_socket.inode, twin, peer)) {
+  switch (SwapIn(call, number, old_socket.fd, old_socket.inode, twin, peer)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kTooSlow:

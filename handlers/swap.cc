@@ -100,13 +100,6 @@ Result<Twin> ReplacementFor(const TargetSocket& socket) {
 
 namespace {
 
-Result<void> Install(const Call& call, const Fd& socket, int number, bool cloexec, int tries) {
-  Result<void> result = Fail(EINTR);
-  for (int i = 0; i < tries && !result && result.error() == Errno{EINTR}; ++i)
-    result = call.listener.Install(call.notification.id, socket.get(), number, cloexec);
-  return result;
-}
-
 void Note(JournalRecord& record, Stage stage, int number, uint64_t inode, int flags,
           const net::SockAddr& address) {
   record.number = number;
@@ -122,14 +115,16 @@ void NoteStart(const Call& call, int number, int flags, const net::SockAddr& add
   Note(call.record, Stage::kStarting, number, /*inode=*/0, flags, address);
 }
 
-Swapped SwapIn(const Call& call, int number, Fd old_socket, uint64_t old_inode, const Twin& twin,
-               const net::SockAddr& address, int tries) {
+Swapped SwapIn(const Call& call, int number, Fd& old_socket, uint64_t old_inode, const Twin& twin,
+               const net::SockAddr& address) {
   Note(call.record, Stage::kInstalling, number, old_inode, twin.flags, address);
   net::HolderProbe& probe = BenchOf(call).holders;
   if (!probe.Arm(old_socket.get())) return Swapped::kNotAtAll;
   // Before any thread of the target can use it.
   ContainerOf(call).facts.has_twins.store(true, std::memory_order_release);
-  if (const Result<void> installed = Install(call, twin.fd, number, twin.cloexec, tries); !installed) {
+  const Result<void> installed =
+      call.listener.Install(call.notification.id, twin.fd.get(), number, twin.cloexec);
+  if (!installed) {
     probe.Disarm(old_socket.get());
     return installed.error() == Errno{EINTR} ? Swapped::kTooSlow : Swapped::kNotAtAll;
   }
@@ -156,21 +151,26 @@ HalfSwap FindHalfSwap(const Call& call) {
   return half;
 }
 
-bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
-             const net::SocketIdentity& socket, bool cloexec) {
+TakenBack PutBack(const Call& call, int number, const Result<net::Holder>& holder,
+                  const net::SocketIdentity& socket, bool cloexec) {
   if (holder) {
     Fd stranger;
     const Result<Fd> old_socket = net::TakeHeld(*holder, socket, stranger);
     if (stranger.valid()) LeaveAlone(call, std::move(stranger));
-    if (old_socket && Install(call, *old_socket, number, cloexec, kTriesIfBegun)) {
-      call.counters.Add(Counter::kept_shared);
-      return true;
+    if (old_socket) {
+      const Result<void> installed =
+          call.listener.Install(call.notification.id, old_socket->get(), number, cloexec);
+      if (installed) {
+        call.counters.Add(Counter::kept_shared);
+        return TakenBack::kYes;
+      }
+      if (installed.error() == Errno{EINTR}) return TakenBack::kTooSlow;
     }
   }
   if (!holder && holder.error() == Errno{ENOTSOCK}) NoteExchange(call);
   // After an engine's death it is only a suspicion that somebody holds it.
   if (!call.resumed()) call.counters.Add(Counter::shared_lost);
-  return false;
+  return TakenBack::kNo;
 }
 
 namespace {

@@ -78,14 +78,11 @@ enum class Swapped : uint8_t {
   kTooSlow,   // the target got no CPU in time: nothing happened, and it may be tried again
 };
 
-// Where a call cannot be begun again, an installation is tried that often if the target gets no CPU in time.
-inline constexpr int kTriesIfBegun = 8;
-
-// Installs `twin` as descriptor `number`; closes our duplicate of the old socket, whose inode is `old_inode`.
-// `address` is what the twin is to be connected to or the program has bound, for whoever goes on if we die.
-// `tries`: see above.
-Swapped SwapIn(const Call& call, int number, Fd old_socket, uint64_t old_inode, const Twin& twin,
-               const net::SockAddr& address, int tries = 1);
+// Installs `twin` as descriptor `number`, and then closes our duplicate of the old socket, whose inode is
+// `old_inode`. `address` is what the twin is to be connected to or the program has bound, for whoever goes on
+// if we die.
+Swapped SwapIn(const Call& call, int number, Fd& old_socket, uint64_t old_inode, const Twin& twin,
+               const net::SockAddr& address);
 
 // Notes that the socket `number`, which is a twin already, may be connecting to `address` from now on.
 void NoteStart(const Call& call, int number, int flags, const net::SockAddr& address);
@@ -105,10 +102,16 @@ struct HalfSwap {
 };
 HalfSwap FindHalfSwap(const Call& call);
 
+// What taking a swap back came to.
+enum class TakenBack : uint8_t {
+  kYes,
+  kNo,       // the old socket is not to be had (its other copy is in flight), so the swap stands
+  kTooSlow,  // the target got no CPU in time. One socket must not become two, so it has to be tried again
+};
+
 // Takes a swap back that came to kShared: `holder` is what a HolderSearch on the side thread has found.
-// False: the old socket is not to be had (its other copy is in flight), so the swap stands.
-bool PutBack(const Call& call, int number, const Result<net::Holder>& holder,
-             const net::SocketIdentity& socket, bool cloexec);
+TakenBack PutBack(const Call& call, int number, const Result<net::Holder>& holder,
+                  const net::SocketIdentity& socket, bool cloexec);
 
 // True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`,
 // whose file `socket_fd` duplicates. Otherwise the swap has to wait for a WatcherSearch.

@@ -4,7 +4,9 @@
 // it.
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -13,9 +15,11 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.h"
 #include "tests/endure/guest_sockets.h"
 #include "tests/endure/stuck_file.h"
 #include "tests/support/fleet.h"
+#include "tests/support/shared.h"
 
 namespace shunt {
 namespace {
@@ -174,6 +178,61 @@ TEST_F(Stall, AnEngineWithoutDescriptorsAnswersAllTheSame) {
   const pid_t later = fleet.Launch(1);
   ASSERT_GT(later, 0) << fleet.error();
   EXPECT_EQ(fleet.Join(later, kWorkTimeoutMs), 0) << "descriptors are back, and so is the work";
+}
+
+uint64_t CookieOf(const Fd& fd) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  getsockopt(fd.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size);
+  return cookie;
+}
+
+// Of the lowest priority, on one CPU with a program that never stops.
+int SharesSocketsWithoutCpu() {
+  cpu_set_t first;
+  CPU_ZERO(&first);
+  CPU_SET(0, &first);
+  sched_setaffinity(0, sizeof(first), &first);
+  const Shared<std::atomic<bool>> busy;
+  const pid_t hog = fork();
+  if (hog == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) *busy = true;
+  }
+  while (!*busy) sched_yield();
+  const sched_param none{};
+  sched_setscheduler(0, SCHED_IDLE, &none);
+  // What the scheduler still owes it would last for all of the test.
+  const int64_t begin = NowOn(CLOCK_THREAD_CPUTIME_ID);
+  while (NowOn(CLOCK_THREAD_CPUTIME_ID) - begin < 3'000'000) {
+  }
+  int result = 0;
+  for (int i = 0; i < 12 && result == 0; ++i) {
+    const Fd fd = Tcp();
+    const Fd copy(dup(fd.get()));
+    const int error = Connect(fd.get(), To(kHost, kPort));
+    if (error != ENETUNREACH) result = 1;  // the ordinary path leads nowhere
+    if (CookieOf(fd) != CookieOf(copy)) result = 2;
+  }
+  kill(hog, SIGKILL);
+  return result;
+}
+
+TEST_F(Stall, ASharedSocketStaysOneThoughItsProgramGetsHardlyAnyCpu) {
+  AcceptingPeer peer;
+  ASSERT_TRUE(peer.ok());
+  // Waits are short where there are others whom they could hurt.
+  Fleet fleet({.bodies = {SharesSocketsWithoutCpu, [] { return pause(); }}, .accelerator = {.reactors = 1}});
+  ASSERT_EQ(fleet.Start(), "");
+  const pid_t other = fleet.Launch(1), pid = fleet.Launch(0);
+  ASSERT_GT(other, 0) << fleet.error();
+  ASSERT_GT(pid, 0) << fleet.error();
+  EXPECT_EQ(fleet.Join(pid, 2 * kWorkTimeoutMs), 0);
+  EXPECT_GT(fleet.Counted(Counter::stalled), 0) << "it got enough CPU to prove nothing";
+  EXPECT_GT(fleet.Counted(Counter::kept_shared), 0);
+  EXPECT_EQ(fleet.Counted(Counter::shared_lost), 0);
+  kill(other, SIGKILL);
+  EXPECT_EQ(fleet.Join(other, kWorkTimeoutMs), Fleet::kKilled);
 }
 
 TEST_F(Stall, ATargetWithoutDescriptorsGetsTheKernelsErrors) {
