@@ -69,11 +69,12 @@ absl::StatusOr<Fd> FindLever(const ContainerSpec& spec, const CgroupOpener* open
   Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, spec.first_process, 0)));
   if (!pidfd.valid()) return absl::NotFoundError("its first process has ended");
 
-  absl::StatusOr<Fd> file =
-      OwnFile(spec, opener, Hierarchy::kUnified, kills ? CgroupFile::kKill : CgroupFile::kFreeze);
+  // Where there are both hierarchies, runtimes freeze and thaw by the freezer's.
+  absl::StatusOr<Fd> file = kills ? OwnFile(spec, opener, Hierarchy::kUnified, CgroupFile::kKill)
+                                  : OwnFile(spec, opener, Hierarchy::kFreezer, CgroupFile::kFreezerState);
   if (!file.ok() && !kills) {
-    absl::StatusOr<Fd> state = OwnFile(spec, opener, Hierarchy::kFreezer, CgroupFile::kFreezerState);
-    if (state.ok() || absl::StrContains(file.status().message(), "no cgroup")) file = std::move(state);
+    absl::StatusOr<Fd> freeze = OwnFile(spec, opener, Hierarchy::kUnified, CgroupFile::kFreeze);
+    if (freeze.ok() || absl::StrContains(file.status().message(), "no cgroup")) file = std::move(freeze);
   }
   if (HasEnded(pidfd)) return absl::NotFoundError("its first process has ended");
   if (kills && !file.ok()) return pidfd;

@@ -126,6 +126,30 @@ TEST(Verdict, FreezesOnceForEachCallInTheFreezersHierarchy) {
   FreezesOnceForEachCall(Hierarchy::kFreezer, /*killable=*/true);
 }
 
+// As the container's runtime does, which else could neither see that it is frozen nor thaw it.
+TEST(Verdict, FreezesByTheFreezersHierarchyWhereThereAreBoth) {
+  const TestCgroup freezer(Hierarchy::kFreezer), unified(Hierarchy::kUnified);
+  NEED_CGROUP(freezer);
+  NEED_CGROUP(unified);
+  int by_freezer = 0, by_unified = 0;
+  GuestOptions options = Options(DefaultAction::kFreezeContainer);
+  options.before_served = [&](pid_t pid) { EXPECT_TRUE(freezer.Take(pid) && unified.Take(pid)); };
+  options.meanwhile = [&](pid_t) {
+    if (freezer.IsFrozen()) {
+      ++by_freezer;
+      freezer.Thaw();
+    }
+    if (unified.IsFrozen()) {
+      ++by_unified;
+      unified.Thaw();
+    }
+  };
+  GuestContainer container(options);
+  EXPECT_EQ(container.Run([] { return Forbidden(); }), EPERM) << container.error();
+  EXPECT_EQ(by_freezer, 1) << container.warnings();
+  EXPECT_EQ(by_unified, 0);
+}
+
 TEST(Verdict, FreezesWithWhatAnEngineBeforeHasTaken) {
   for (const Hierarchy hierarchy : {Hierarchy::kUnified, Hierarchy::kFreezer}) {
     const TestCgroup cgroup(hierarchy);
