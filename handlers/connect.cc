@@ -138,14 +138,15 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::Soc
   // The twin is in place and not what it shall be. A signal may send the caller here again meanwhile.
   call.alone = false;
   (void)ClaimTwin(call, twin);
-  net::HolderSearch search(call.notification.tid, old_socket);
-  const bool searched = co_await OnSide(call, search);
-  TakenBack taken_back = TakenBack::kNo;
-  if (searched) taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+  TakenBack taken_back = TakenBack::kTooSlow;
   while (taken_back == TakenBack::kTooSlow && !call.seat.ended) {
-    for (int64_t rest = Reactor::kBreath; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat))
-      co_await Pause(call, rest);
-    taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+    // Anew each time: the other holder may move it meanwhile.
+    net::HolderSearch search(call.notification.tid, old_socket);
+    const bool searched = co_await OnSide(call, search);
+    taken_back = TakenBack::kNo;
+    if (searched) taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+    int64_t rest = taken_back == TakenBack::kTooSlow ? Reactor::kBreath : 0;
+    for (; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat)) co_await Pause(call, rest);
   }
   if (taken_back == TakenBack::kYes) co_return Reply::Continue();
   call.record.Enter(Stage::kStarting);
