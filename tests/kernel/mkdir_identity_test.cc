@@ -13,15 +13,23 @@
 #include <string>
 #include <vector>
 
+#include "core/fd.h"
 #include "tests/support/inside_checks.h"
 
 namespace shunt {
 namespace {
 
+// Opened before the container hides the place where it lies.
+Fd Program() {
+  Fd program(open(INSIDE_CALLER, O_RDONLY));
+  EXPECT_TRUE(program.valid()) << INSIDE_CALLER;
+  return program;
+}
+
 // Inside: the program, as user 0's, with these mode bits, where everybody may execute it.
-bool Place(const char* as, mode_t mode) {
+bool Place(const Fd& program, const char* as, mode_t mode) {
   std::error_code error;
-  std::filesystem::copy_file(INSIDE_CALLER, as, error);
+  std::filesystem::copy_file("/proc/self/fd/" + std::to_string(program.get()), as, error);
   return !error && chown(as, 0, 0) == 0 && chmod(as, mode) == 0;
 }
 
@@ -56,9 +64,10 @@ TEST(MkdirIdentity, OfASetuidProgramIsTheUsersThatItIsOf) {
   GuestOptions options = Renaming();
   options.id_map = "0 700000 65536";
   GuestContainer container(std::move(options));
-  EXPECT_EQ(container.Run([] {
-    CHECK_INSIDE(BecomeRootInside() && EnterTmpfs() && Place("/tmp/plain", 0755) &&
-                 Place("/tmp/setuid", 04755));
+  const Fd program = Program();
+  EXPECT_EQ(container.Run([&program] {
+    CHECK_INSIDE(BecomeRootInside() && EnterTmpfs() && Place(program, "/tmp/plain", 0755) &&
+                 Place(program, "/tmp/setuid", 04755));
     // Executed, so that it may be looked at.
     CHECK_INSIDE(RunAs(0, "/tmp/plain", {"/tmp/shut"}) == 0 && rename("/tmp/shut-made", "/tmp/shut") == 0);
     CHECK_INSIDE(chmod("/tmp/shut", 0700) == 0);
@@ -76,8 +85,9 @@ TEST(MkdirIdentity, OfASetuidProgramIsTheUsersThatItIsOf) {
 }
 
 TEST(MkdirIdentity, OfAProgramThatHidesIsItsOwn) {
-  ExpectInside([] {
-    CHECK_INSIDE(Place("/tmp/plain", 0755));
+  const Fd program = Program();
+  ExpectInside([&program] {
+    CHECK_INSIDE(Place(program, "/tmp/plain", 0755));
     CHECK_INSIDE(RunAs(0, "/tmp/plain", {"hide", "/tmp/a"}) == 0);
     CHECK_INSIDE(IsOf("/tmp/a-made", 0));
     CHECK_INSIDE(RunAs(0, "/tmp/plain", {"hide", "/tmp/a"}) == EEXIST);
