@@ -350,10 +350,9 @@ void Reactor::Answer(const ServedListener& served, JournalRecord& record, Reply 
   bool answered = reply.kind() != Reply::Kind::kGone;
   if (answered && reply.kind() != Reply::Kind::kSent) {
     const Stage reached = record.stage.load(std::memory_order_relaxed);
-    const bool had_side_effect = record.HasSideEffect();
     record.NoteReply(reply);
     answered = served.listener.Send(record.id(), reply).has_value();
-    if (!answered && had_side_effect) {
+    if (!answered && reached != Stage::kReceived) {
       served.guest->Unanswered(record, reached, targets_.Find(served.owner, record.received.Read().tid),
                                reply);
     }

@@ -138,7 +138,8 @@ Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port
       return Start(SwapLater(call, number, std::move(old_socket), std::move(twin), port, bound_as),
                    /*if_no_slot=*/Reply::Return(0));
     case Swapped::kNotAtAll:
-      return Reply::Continue();
+      call.record.Enter(Stage::kBoundInside);
+      return Reply::Return(0);
     case Swapped::kShared:
       return Start(TakeSwapBack(call, number, std::move(twin), port, bound_as, *identity),
                    /*if_no_slot=*/Reply::Fail(ENOBUFS));
@@ -253,7 +254,10 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   const bool confined = view->lock != nullptr && view->lock->lock.kind() == net::SocketLock::Kind::kProgram;
   // Bound, listening or connected already, an address of another family, a lack of privilege: the kernel's
   // own errors.
-  // An engine before this one may have bound it inside already.
+  // An engine before this one may have bound it inside already, or this very call before a signal took it
+  // out.
+  if (socket->facts.local.port() != 0 && !bound_inside)
+    bound_inside = container.facts.lost_replies.Take(call.notification.tid, socket->info.ino).has_value();
   bound_inside = bound_inside && socket->facts.local.port() == wanted->port();
   if (port == nullptr || !confined || wanted->family() != family ||
       (socket->facts.local.port() != 0 && !bound_inside) || LacksPrivilege(call, *wanted)) {
@@ -276,6 +280,8 @@ Reply BindSocket(Call& call, int number, uint64_t address, int length) {
   }
   // What the container's own network has to say (an address that it does not have, a port that is taken
   // inside) comes before the success on the host.
+  call.record.number = number;
+  call.record.inode = socket->info.ino;
   call.record.Enter(Stage::kBoundInside);
   if (!bound_inside && bind(socket->fd.get(), wanted->data(), wanted->size()) != 0) return Reply::Fail(errno);
   fcntl(twin->fd.get(), F_SETFL, twin->flags);

@@ -107,6 +107,10 @@ void Container::Unanswered(const JournalRecord& record, Stage reached, Target& c
     facts.lost_replies.Note(caller.tid(), DeskOf(record).request.fingerprint, reply);
     return;
   }
+  if (reached == Stage::kBoundInside) {
+    if (reply.kind() == Reply::Kind::kReturn) facts.lost_replies.Note(caller.tid(), record.inode, reply);
+    return;
+  }
   if (record.number == kNoFile) {
     facts.lost_replies.Note(caller.tid(), record.inode, reply);
     return;
@@ -118,7 +122,10 @@ void Container::Unanswered(const JournalRecord& record, Stage reached, Target& c
 // A call that was about no file was refused or is over, whether its caller knows or not. A worker may have
 // answered, or may have done it for a caller that a signal had taken out.
 void Container::LeftBehind(const JournalRecord& record) {
-  if (record.stage.load(std::memory_order_relaxed) != Stage::kWithWorker) {
+  const Stage reached = record.stage.load(std::memory_order_relaxed);
+  if (reached == Stage::kBoundInside)  // if it is: whoever takes this looks
+    facts.lost_replies.Note(record.received.Read().tid, record.inode, Reply::Return(0));
+  if (reached != Stage::kWithWorker) {
     if (record.HasSideEffect() && record.number == kNoFile)
       facts.lost_replies.Note(record.received.Read().tid, record.inode, record.reply);
     return;
