@@ -206,6 +206,7 @@ constexpr int kEngine[] = {
     SCMP_SYS(readlinkat),
     SCMP_SYS(unlink),
     SCMP_SYS(chmod),
+    SCMP_SYS(setxattr),  // who may connect to a socket of ours
     // What is known of a container, for the engines to come.
     SCMP_SYS(memfd_create),
     SCMP_SYS(ftruncate),

@@ -65,10 +65,12 @@ absl::Status PeerRule::Check(const Peer& peer) const {
   return absl::OkStatus();
 }
 
-mode_t PeerRule::SocketMode() const {
-  const bool others =
-      std::any_of(uids_.begin(), uids_.end(), [](uid_t uid) { return uid != 0 && uid != geteuid(); });
-  return others ? 0666 : 0600;
+std::vector<uid_t> PeerRule::Others() const {
+  std::vector<uid_t> others = uids_;
+  std::erase_if(others, [](uid_t uid) { return uid == 0 || uid == geteuid(); });
+  std::sort(others.begin(), others.end());
+  others.erase(std::unique(others.begin(), others.end()), others.end());
+  return others;
 }
 
 }  // namespace shunt

@@ -36,8 +36,9 @@ class PeerRule {
   // PermissionDenied, with the peer's ids and the remedy, if it may not.
   absl::Status Check(const Peer& peer) const;
 
-  // The mode of the socket in the file system: 0600, or 0666 where other users are named.
-  mode_t SocketMode() const;
+  // Those that are named, each once, without root and our own: who has to be let in by the socket's node as
+  // well (core/socket_file.h).
+  std::vector<uid_t> Others() const;
 
  private:
   std::vector<uid_t> uids_;

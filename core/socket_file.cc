@@ -2,6 +2,7 @@
 #include "core/socket_file.h"
 
 #include <fcntl.h>
+#include <sys/acl.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "core/result.h"
 
@@ -69,7 +71,7 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
 
 }  // namespace
 
-absl::StatusOr<SocketFile> SocketFile::Listen(std::string path, mode_t mode) {
+absl::StatusOr<SocketFile> SocketFile::Listen(std::string path, std::span<const uid_t> others) {
   const absl::StatusOr<sockaddr_un> address = AddressOf(path);
   if (!address.ok()) return address.status();
 
@@ -103,7 +105,7 @@ absl::StatusOr<SocketFile> SocketFile::Listen(std::string path, mode_t mode) {
   if (lstat(path.c_str(), &info) != 0) return SystemError(errno, absl::StrCat("look at ", path));
   made.node_ = {.device = info.st_dev, .inode = info.st_ino};
   made.path_ = std::move(path);
-  if (absl::Status status = made.SetMode(mode); !status.ok()) return status;
+  if (absl::Status status = made.Admit(others); !status.ok()) return status;
   if (listen(fd, SOMAXCONN) != 0) return SystemError(errno, absl::StrCat("listen on ", made.path_));
   return made;
 }
@@ -116,10 +118,19 @@ SocketFile SocketFile::Adopt(Fd socket, std::string path, NodeIdentity node) {
   return adopted;
 }
 
-absl::Status SocketFile::SetMode(mode_t mode) const {
+absl::Status SocketFile::Admit(std::span<const uid_t> others) {
   // Where a service manager made it, its unit says who may connect.
   if (node_.inode == 0) return absl::OkStatus();
-  if (chmod(path_.c_str(), mode) != 0) return SystemError(errno, absl::StrCat("set the mode of ", path_));
+  std::string text = "u::rw,g::-,o::-";
+  for (const uid_t uid : others) absl::StrAppend(&text, ",u:", uid, ":rw");
+  if (!others.empty()) text += ",m::rw";
+  const acl_t list = acl_from_text(text.c_str());
+  const absl::Cleanup free_list = [list] { acl_free(list); };
+  const bool set = list != nullptr && acl_set_file(path_.c_str(), ACL_TYPE_ACCESS, list) == 0;
+  open_to_all_ = !set && errno == EOPNOTSUPP && !others.empty();
+  if (set) return absl::OkStatus();
+  if (errno != EOPNOTSUPP || chmod(path_.c_str(), open_to_all_ ? 0666 : 0600) != 0)
+    return SystemError(errno, absl::StrCat("say who may connect to ", path_));
   return absl::OkStatus();
 }
 

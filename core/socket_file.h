@@ -9,6 +9,7 @@
 
 #include <sys/types.h>
 
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -27,8 +28,8 @@ class SocketFile {
  public:
   SocketFile() = default;
 
-  // Listens on `path`. The error names the path and what to do.
-  static absl::StatusOr<SocketFile> Listen(std::string path, mode_t mode);
+  // Listens on `path`, for our own user, root and `others`. The error names the path and what to do.
+  static absl::StatusOr<SocketFile> Listen(std::string path, std::span<const uid_t> others = {});
   // What another process has made.
   static SocketFile Adopt(Fd socket, std::string path, NodeIdentity node);
 
@@ -37,7 +38,11 @@ class SocketFile {
   NodeIdentity node() const { return node_; }
   Fd Release() { return std::move(socket_); }
 
-  absl::Status SetMode(mode_t mode) const;
+  // Exactly these may connect beside our own user and root, from now on. Whoever could connect could fill the
+  // queue in which all wait, so it is the kernel that keeps everybody else out, by an access control list.
+  absl::Status Admit(std::span<const uid_t> others);
+  // The filesystem has no such lists, and therefore everybody may connect.
+  bool open_to_all() const { return open_to_all_; }
   // Whether `path` still leads to it. False for one that is not ours to remove.
   static bool IsInPlace(const std::string& path, NodeIdentity node);
 
@@ -48,6 +53,7 @@ class SocketFile {
   Fd socket_;
   std::string path_;
   NodeIdentity node_;
+  bool open_to_all_ = false;
 };
 
 }  // namespace shunt

@@ -221,12 +221,13 @@ absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& conf
     intake_ = SocketFile::Adopt(std::move(adopted.activated), settings.socket, {});
     holds_intake_ = false;
   } else if (intake_.fd() < 0) {
-    absl::StatusOr<SocketFile> made = SocketFile::Listen(settings.socket, PeerRule(uids).SocketMode());
+    absl::StatusOr<SocketFile> made = SocketFile::Listen(settings.socket, PeerRule(uids).Others());
     if (!made.ok()) return made.status();
+    WarnIfOpen(*made);
     intake_ = *std::move(made);
   }
   if (control_.fd() < 0) {
-    absl::StatusOr<SocketFile> made = SocketFile::Listen(settings.control, PeerRule().SocketMode());
+    absl::StatusOr<SocketFile> made = SocketFile::Listen(settings.control);
     if (!made.ok()) {
       intake_.Remove();
       return made.status();

@@ -204,6 +204,14 @@ std::string AgentRole::MetricsPage() const {
   return MetricsText(reading);
 }
 
+void WarnIfOpen(const SocketFile& socket) {
+  if (!socket.open_to_all()) return;
+  log::Warning(
+      "{}: its filesystem has no access control lists, so every user may connect and keep others waiting "
+      "(whom allow-uids does not name is turned away then); choose a path on one that has them, as /run",
+      socket.path());
+}
+
 PeerRule AgentRole::PeersFor(const AgentConfig& config) const {
   std::vector<uid_t> uids = options_.allow_uids;
   uids.insert(uids.end(), config.allow_uids.begin(), config.allow_uids.end());
@@ -483,16 +491,15 @@ void AgentRole::Reload() {
   absl::StatusOr<AgentConfig> config =
       text.ok() ? ParseAgentConfig(*text, options_.config) : absl::StatusOr<AgentConfig>(text.status());
   absl::Status status = config.status();
-  if (status.ok()) {
-    status = SocketFile::Adopt(Fd(), settings_.socket, settings_.socket_node)
-                 .SetMode(PeersFor(*config).SocketMode());
-  }
+  SocketFile socket = SocketFile::Adopt(Fd(), settings_.socket, settings_.socket_node);
+  if (status.ok()) status = socket.Admit(PeersFor(*config).Others());
   if (!status.ok()) {
     log::Error("the configuration stays as it was: {}", log::Text(status));
     return;
   }
   if (config->metrics_bind_address != config_.metrics_bind_address)
     log::Warning("metrics-bind-address holds from the agent's next start on");
+  WarnIfOpen(socket);
   config_ = *std::move(config);
   intake_->Allow(PeersFor(config_));
   settings_.configuration = *std::move(text);

@@ -52,6 +52,9 @@ struct AgentSettings {
   static absl::StatusOr<AgentSettings> FromFile(int fd);
 };
 
+// Says so if everybody may connect to the socket on which runtimes hand over.
+void WarnIfOpen(const SocketFile& socket);
+
 class AgentRole final : public EngineRole {
  public:
   // `ask_upgrade` passes on that somebody wants the program that is installed now to take over; the answer

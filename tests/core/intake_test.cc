@@ -163,7 +163,7 @@ class IntakeTest : public ::testing::Test {
   }
 
   void Start() {
-    absl::StatusOr<SocketFile> door = SocketFile::Listen(path_, 0600);
+    absl::StatusOr<SocketFile> door = SocketFile::Listen(path_);
     ASSERT_TRUE(door.ok()) << door.status();
     door_ = *std::move(door);
     auto intake = Intake::Start(options_, [this](Handover handover) { got_.push_back(std::move(handover)); });

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/xattr.h>
 
 #include <cerrno>
 #include <cstring>
@@ -32,14 +33,14 @@ class SocketFileTest : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  SocketFile Listen(mode_t mode = 0600) const {
-    absl::StatusOr<SocketFile> socket = SocketFile::Listen(path_, mode);
+  SocketFile Listen() const {
+    absl::StatusOr<SocketFile> socket = SocketFile::Listen(path_);
     EXPECT_TRUE(socket.ok()) << socket.status();
     return socket.ok() ? *std::move(socket) : SocketFile();
   }
   // Why nobody can listen there.
   static std::string Complaint(const std::string& path) {
-    return std::string(SocketFile::Listen(path, 0600).status().message());
+    return std::string(SocketFile::Listen(path).status().message());
   }
   sockaddr_un Address() const {
     sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
@@ -104,12 +105,19 @@ TEST_F(SocketFileTest, RemovesItsSocketButNotThatOfAnotherAtTheSamePath) {
 
 TEST_F(SocketFileTest, IsForItsUserUnlessOthersAreAllowed) {
   const mode_t old_mask = umask(0);
-  const SocketFile socket = Listen(PeerRule().SocketMode());
+  SocketFile socket = Listen();
   umask(old_mask);
   EXPECT_EQ(Mode(), 0600u);
-  ASSERT_TRUE(socket.SetMode(PeerRule({getuid() + 1}).SocketMode()).ok());
-  EXPECT_EQ(Mode(), 0666u);
-  ASSERT_TRUE(socket.SetMode(PeerRule().SocketMode()).ok());
+  const uid_t other = getuid() + 1;
+  ASSERT_TRUE(socket.Admit({{other}}).ok());
+  if (socket.open_to_all()) {
+    EXPECT_EQ(Mode(), 0666u);
+  } else {
+    EXPECT_EQ(Mode(), 0660u) << "the group's bits are the list's mask";
+    EXPECT_GT(getxattr(path_.c_str(), "system.posix_acl_access", nullptr, 0), 0);
+  }
+  ASSERT_TRUE(socket.Admit({}).ok());
+  EXPECT_FALSE(socket.open_to_all());
   EXPECT_EQ(Mode(), 0600u);
 }
 

@@ -58,7 +58,7 @@ class Agent {
     std::string folder = std::filesystem::temp_directory_path() / "shunt-fuzz-XXXXXX";
     SHUNT_CHECK(mkdtemp(folder.data()) != nullptr);
     folder_ = folder;
-    auto door = shunt::SocketFile::Listen(folder_ / "socket", 0600);
+    auto door = shunt::SocketFile::Listen(folder_ / "socket");
     SHUNT_CHECK(door.ok());
     door_ = *std::move(door);
     shunt::IntakeOptions options;

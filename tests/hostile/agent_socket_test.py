@@ -11,6 +11,7 @@ it, and must be fit to be read on a terminal whatever the state holds.
 
 import array
 import ctypes
+import errno
 import json
 import os
 import queue
@@ -140,9 +141,8 @@ class AgentSocketTest(unittest.TestCase):
         return runtime.pid
 
     def test_turns_another_user_away_and_says_who_it_was_and_what_to_do(self):
-        # Some other user is permitted, so it is not the socket's mode that keeps this one out.
         agent = self.start("--allow-uid", str(STRANGER + 1))
-        self.assertEqual(os.stat(agent.socket).st_mode & 0o777, 0o666)
+        os.chmod(agent.socket, 0o666)  # as it is where there are no access control lists
         before = len(os.listdir(f"/proc/{agent.process.pid}/fd"))
         pid = self.hand_over(agent)
         agent.wait_for(rb"error: .*process %d of user 7331 may not talk.*7331 in allow-uids.*--allow-uid" % pid)
@@ -150,6 +150,16 @@ class AgentSocketTest(unittest.TestCase):
         while len(os.listdir(f"/proc/{agent.process.pid}/fd")) != before:
             self.assertLess(time.monotonic(), end, "the stranger's connection is kept")
         self.assertFalse([line for line in agent.seen if b"serving" in line])
+
+    def test_only_who_is_permitted_can_connect_at_all(self):
+        agent = self.start("--allow-uid", str(STRANGER + 1), "--allow-uid", str(STRANGER + 2))
+        connect = "import socket, sys; sys.exit(socket.socket(socket.AF_UNIX).connect_ex(sys.argv[1]))"
+
+        def result_of(uid):
+            return subprocess.run(["/usr/bin/python3", "-c", connect, agent.socket], user=uid, check=False).returncode
+
+        self.assertEqual([result_of(uid) for uid in (STRANGER, STRANGER + 1, STRANGER + 2, STRANGER + 3)],
+                         [errno.EACCES, 0, 0, errno.EACCES])
 
     def test_keeps_another_user_out_by_the_mode_where_nobody_else_is_permitted(self):
         agent = self.start()

@@ -26,7 +26,7 @@ class RuntimeDoorTest : public ::testing::Test {
  protected:
   // The keeper that `stage_` is to have, with a door.
   void Start() {
-    absl::StatusOr<SocketFile> socket = SocketFile::Listen(stage_.folder + "/agent.sock", 0600);
+    absl::StatusOr<SocketFile> socket = SocketFile::Listen(stage_.folder + "/agent.sock");
     ASSERT_TRUE(socket.ok()) << socket.status();
     stage_.Create();
     std::vector<Fd> fds;
