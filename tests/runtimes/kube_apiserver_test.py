@@ -2,10 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent and a real kube-apiserver: kube_apiserver_test.py SHUNT
 
-The server is $SHUNT_KUBE_APISERVER, or the one on PATH; Debian 12 has it as source only (package kubernetes), and etcd as
-etcd-server. It takes the manifests of deploy/kubernetes, and the agent has the rights that those give it and no others.
+It takes the manifests of deploy/kubernetes whole, and the agent, with a token of their account, may do what they say and
+nothing else. The server is $SHUNT_KUBE_APISERVER, or the one on PATH, and etcd comes with the package etcd-server.
+
+A server is built from Debian's source package kubernetes in GOPATH mode, with modern-go/reflect2 of the package
+golang-github-modern-go-reflect2-dev in place of the vendored one, which crashes when built with Go 1.19. Before
+cmd/kube-apiserver (`-tags providerless` spares the clouds) build vendor/k8s.io/kube-openapi/cmd/openapi-gen, and have it make
+pkg/generated/openapi, as build/root/Makefile.generated_files does, of the packages marked `+k8s:openapi-gen`.
 """
 
+import copy
+import itertools
 import json
 import os
 import shutil
@@ -34,11 +41,38 @@ ARENA = os.path.join(HERE, "../support/arena")
 MANIFESTS = os.path.join(HERE, "../../deploy/kubernetes")
 PATIENCE = 120  # seconds, for the server's start
 SERVER = os.environ.get("SHUNT_KUBE_APISERVER") or shutil.which("kube-apiserver")
-ADMIN, AGENT = "admin-token", "agent-token"
+ADMIN = "admin-token"
 PATHS = {"Namespace": "/api/v1/namespaces", "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
          "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
          "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+         "ConfigMap": "/api/v1/namespaces/{}/configmaps",
          "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets", "Pod": "/api/v1/namespaces/{}/pods"}
+
+
+def read_manifests():
+    """What `kubectl apply -k` sends, but for the suffix of the ConfigMaps' names."""
+    def documents(name):
+        with open(os.path.join(MANIFESTS, name), encoding="utf-8") as file:
+            return list(yaml.safe_load_all(file))
+    kustomization, = documents("kustomization.yaml")
+    objects = [one for name in kustomization["resources"] for one in documents(name)]
+    for generator in kustomization["configMapGenerator"]:
+        data = {}
+        for name in generator["files"]:
+            with open(os.path.join(MANIFESTS, name), encoding="utf-8") as file:
+                data[name] = file.read()
+        objects.append({"kind": "ConfigMap", "apiVersion": "v1", "data": data,
+                        "metadata": {"name": generator["name"], "namespace": kustomization["namespace"]}})
+    return objects
+
+
+def lost(sent, kept, path=""):
+    """The fields of `sent` that are not in `kept`: a server leaves out what it does not know, without a word."""
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        return [what for key, value in sent.items() for what in lost(value, kept.get(key), f"{path}.{key}")]
+    if isinstance(sent, list) and isinstance(kept, list) and len(sent) <= len(kept):
+        return [what for number, value in enumerate(sent) for what in lost(value, kept[number], f"{path}[{number}]")]
+    return [] if sent == kept else [f"{path}: {sent!r} became {kept!r}"]
 
 
 def free_port():
@@ -56,7 +90,7 @@ class KubeApiserver(unittest.TestCase):
         kube.sign(cls.folder, "ca", "server", "IP:127.0.0.1")
         kube.openssl("genrsa", "-out", "accounts.key", "2048", cwd=cls.folder)
         with open(os.path.join(cls.folder, "tokens.csv"), "w", encoding="ascii") as file:
-            file.write(f'{ADMIN},admin,1,"system:masters"\n{AGENT},system:serviceaccount:shunt:shunt-agent,2\n')
+            file.write(f'{ADMIN},admin,1,"system:masters"\n')
         cls.log = open(os.path.join(cls.folder, "log"), "w+", encoding="utf-8", errors="replace")
         cls.addClassCleanup(cls.log.close)
         etcd, peers, cls.port = free_port(), free_port(), free_port()
@@ -78,16 +112,17 @@ class KubeApiserver(unittest.TestCase):
                 cls.log.seek(0)
                 raise AssertionError("the server does not start:\n" + cls.log.read()[-5000:])
             time.sleep(0.1)  # nobody tells when it is ready
-        for name in ("namespace.yaml", "rbac.yaml", "daemonset.yaml"):
-            with open(os.path.join(MANIFESTS, name), encoding="utf-8") as file:
-                for one in yaml.safe_load_all(file):
-                    cls.create(one)
+        cls.manifests = read_manifests()
+        cls.taken = [cls.create(one) for one in cls.manifests]
         cls.create({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "prod"}})
         made = cls.create({"kind": "Pod", "apiVersion": "v1",
                            "metadata": {"name": "web-1", "namespace": "prod", "labels": {"app": "web"},
                                         "annotations": {"tier": "front"}},
                            "spec": {"nodeName": "node-1", "containers": [{"name": "nginx", "image": "nginx:1"}]}})
         cls.uid = made["metadata"]["uid"]
+        cls.pod = "/api/v1/namespaces/prod/pods/web-1"
+        cls.token = cls.make_token("shunt-agent")
+        cls.wait_for_right(cls.token, cls.pod)
 
     @classmethod
     def run_program(cls, *command):
@@ -96,10 +131,10 @@ class KubeApiserver(unittest.TestCase):
         cls.addClassCleanup(process.kill)
 
     @classmethod
-    def ask(cls, method, path, body=None):
+    def ask(cls, method, path, body=None, token=ADMIN):
         request = urllib.request.Request(f"https://127.0.0.1:{cls.port}{path}", method=method,
                                          data=None if body is None else json.dumps(body).encode(),
-                                         headers={"Authorization": "Bearer " + ADMIN, "Content-Type": "application/json"})
+                                         headers={"Authorization": "Bearer " + token, "Content-Type": "application/json"})
         context = ssl.create_default_context(cafile=cls.folder + "/ca.crt")
         try:
             with urllib.request.urlopen(request, context=context, timeout=PATIENCE) as answer:
@@ -110,11 +145,41 @@ class KubeApiserver(unittest.TestCase):
             return 0, str(error)
 
     @classmethod
-    def create(cls, one):
-        code, text = cls.ask("POST", PATHS[one["kind"]].format(one["metadata"].get("namespace")), one)
+    def create(cls, one, options=""):
+        code, text = cls.ask("POST", PATHS[one["kind"]].format(one["metadata"].get("namespace")) + options, one)
         if code != 201:
             raise AssertionError(f"the server does not take {one['kind']} {one['metadata']['name']}: {code} {text}")
         return json.loads(text)
+
+    @classmethod
+    def make_token(cls, account):
+        """As the kubelet gets it that it puts into the account's pods."""
+        code, text = cls.ask("POST", PATHS["ServiceAccount"].format("shunt") + f"/{account}/token",
+                             {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}})
+        if code != 201:
+            raise AssertionError(f"the server makes no token for {account}: {code} {text}")
+        return json.loads(text)["status"]["token"]
+
+    @classmethod
+    def wait_for_right(cls, token, path):
+        end = time.monotonic() + PATIENCE
+        while (answer := cls.ask("GET", path, token=token))[0] != 200:
+            if time.monotonic() > end:
+                raise AssertionError(f"no right to get {path}: {answer}")
+            time.sleep(0.05)  # nobody tells when the authorizer has seen a new binding
+
+    def rules_of(self, token, namespace):
+        """{(verb, group, resource, name or None)}, and what else a token may ask for: {(verb, path)}"""
+        code, text = self.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+                              {"kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1",
+                               "spec": {"namespace": namespace}}, token)
+        self.assertEqual(code, 201, text)
+        status = json.loads(text)["status"]
+        self.assertFalse(status["incomplete"], status)
+        return {*itertools.chain.from_iterable(
+            itertools.product(rule["verbs"], rule["apiGroups"], rule["resources"], rule.get("resourceNames", [None]))
+            for rule in status["resourceRules"])}, {*itertools.chain.from_iterable(
+                itertools.product(rule["verbs"], rule["nonResourceURLs"]) for rule in status["nonResourceRules"])}
 
     def start_agent(self, token, **environment):
         folder = tempfile.mkdtemp()
@@ -136,28 +201,71 @@ class KubeApiserver(unittest.TestCase):
         self.assertEqual(container.answer(), wanted, "".join(self.agent.lines))
         container.end()
 
+    def test_the_manifests_lose_nothing_on_the_way(self):
+        for sent, kept in zip(self.manifests, self.taken):
+            self.assertEqual(lost(sent, kept), [], f"{sent['kind']} {sent['metadata']['name']}")
+
+    def test_a_pod_of_the_agent_is_taken(self):
+        # What the controller makes of a DaemonSet, which checks less of a pod than the server does when one comes.
+        manifest, = [one for one in self.manifests if one["kind"] == "DaemonSet"]
+        template = manifest["spec"]["template"]
+        pod = {"kind": "Pod", "apiVersion": "v1", "spec": {"nodeName": "node-1", **template["spec"]},
+               "metadata": {"name": "shunt-agent-1", "namespace": "shunt", **template["metadata"]}}
+        self.assertEqual(lost(pod, self.create(pod, "?dryRun=All")), [])
+
+    def test_the_manifests_give_the_right_to_get_pods_and_no_other(self):
+        self.create({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "nobody", "namespace": "shunt"}})
+        nobody = self.make_token("nobody")
+        for namespace in ("prod", "shunt", "kube-system"):
+            resources, paths = self.rules_of(self.token, namespace)
+            of_all, paths_of_all = self.rules_of(nobody, namespace)
+            self.assertEqual(resources - of_all, {("get", "", "pods", None)})
+            self.assertEqual(paths, paths_of_all)
+        self.assertEqual(self.ask("GET", self.pod, token=nobody)[0], 403)
+
+    def test_the_server_refuses_what_the_manifests_do_not_name(self):
+        self.assertEqual(self.ask("GET", self.pod, token=self.token)[0], 200)
+        for method, path in (("GET", "/api/v1/pods"), ("GET", "/api/v1/namespaces/prod/pods"),
+                             ("GET", "/api/v1/namespaces/prod/pods?watch=1"), ("GET", self.pod + "/log"),
+                             ("POST", self.pod + "/exec?command=id"), ("DELETE", self.pod),
+                             ("GET", "/api/v1/namespaces/shunt/configmaps/agent"),
+                             ("GET", "/api/v1/namespaces/shunt/secrets"), ("GET", "/api/v1/nodes")):
+            with self.subTest(f"{method} {path}"):
+                code, text = self.ask(method, path, token=self.token)
+                self.assertEqual(code, 403, text)
+
     def test_a_pod_is_known_by_its_names(self):
-        self.start_agent(AGENT)
+        self.start_agent(self.token)
         self.assert_becomes(kube.annotations_of("web-1", self.uid), "EBADMSG")
         self.agent.wait_for(rf"it is .* nginx of pod prod/web-1 \(uid {self.uid}\)")
 
     def test_another_pod_of_that_name_is_not_it(self):
-        self.start_agent(AGENT)
+        self.start_agent(self.token)
         self.assert_becomes(kube.annotations_of("web-1", kube.UID), "ENOENT")
         self.agent.wait_for(rf"warning: .*another one now, with uid {self.uid}")
 
     def test_a_pod_that_is_not_there(self):
-        self.start_agent(AGENT)
+        self.start_agent(self.token)
         self.assert_becomes(kube.annotations_of("web-2", self.uid), "ENOENT")
         self.agent.wait_for(r'warning: .*it answers 404: pods "web-2" not found')
 
     def test_the_manifests_give_no_right_to_list(self):
-        self.start_agent(AGENT, NODE_NAME="node-1")
+        self.start_agent(self.token, NODE_NAME="node-1")
         self.assert_becomes({"io.kubernetes.cri.sandbox-uid": self.uid}, "ENOENT")
         self.agent.wait_for(r"warning: .*it answers 403: pods is forbidden: .*right to list pods")
 
     def test_who_may_list_finds_a_pod_by_its_uid(self):
-        self.start_agent(ADMIN, NODE_NAME="node-1")
+        # As rbac.yaml says: "verbs [get, list]".
+        for one in copy.deepcopy(self.manifests):
+            if one["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
+                for named in (one["metadata"], one.get("roleRef", {}), *one.get("subjects", [])):
+                    named["name"] = "lister"
+                for rule in one.get("rules", []):
+                    rule["verbs"] = ["get", "list"]
+                self.create(one)
+        lister = self.make_token("lister")
+        self.wait_for_right(lister, "/api/v1/pods")
+        self.start_agent(lister, NODE_NAME="node-1")
         self.assert_becomes({"io.kubernetes.cri.sandbox-uid": self.uid}, "EBADMSG")
         self.agent.wait_for(rf"it is .* nginx of pod prod/web-1 \(uid {self.uid}\)")
 
