@@ -5,6 +5,7 @@ Everything runs in an arena, as its ordinary user; only the lock server is root'
 soak_guest.cc. Whatever does not go as it should is kept in Load.troubles, in words.
 """
 
+import collections
 import contextlib
 import itertools
 import json
@@ -79,6 +80,15 @@ class Agent:
                 resident += int(status.get("VmRSS", "0 kB").split()[0])
                 threads += int(status["Threads"])
         return {"descriptors": descriptors, "resident": resident, "threads": threads}
+
+    def kinds(self):
+        """What its descriptors are, and how many of each, over the tree."""
+        kinds = collections.Counter()
+        for pid in self.tree():
+            with contextlib.suppress(OSError):
+                for number in os.listdir(f"/proc/{pid}/fd"):
+                    kinds[re.sub(r"\d+", "N", os.readlink(f"/proc/{pid}/fd/{number}"))] += 1
+        return kinds
 
     def counters(self):
         """What the engine has counted so far, by name: SIGUSR1 has it logged."""

@@ -86,10 +86,11 @@ def settle(load, before):
         time.sleep(0.1)
 
 
-def judge_rest(load, before, now, waiting, lost):
+def judge_rest(load, before, kinds_before, now, waiting, lost):
     if now["descriptors"] > before["descriptors"]:
+        more = ", ".join(f"{count} {kind}" for kind, count in (load.agent.kinds() - kinds_before).items())
         load.troubles.append(f"{now['descriptors']} descriptors are left of all containers; "
-                             f"before there were {before['descriptors']}")
+                             f"before there were {before['descriptors']}: now more by {more}")
     if now["threads"] > before["threads"]:
         load.troubles.append(f"{now['threads']} threads are left; before there were {before['threads']}")
     if waiting:
@@ -102,12 +103,12 @@ def soak(arguments):
     load = Load(arguments.shunt, arguments.guest)
     try:
         load.begin()
-        before = load.agent.sample()
+        before, kinds_before = load.agent.sample(), load.agent.kinds()
         load.load()
         series = measure(load, arguments.minutes * 60, arguments.every)
         load.stop()
         now, counters, waiting, lost = settle(load, before)
-        judge_rest(load, before, now, waiting, lost)
+        judge_rest(load, before, kinds_before, now, waiting, lost)
         if (status := load.agent.stop()) != 0:
             load.troubles.append(f"the agent ended with {status}: {load.agent.log()[-2000:]}")
         load.troubles += [line for line in load.agent.log().splitlines() if " error: " in line]
