@@ -10,7 +10,6 @@ it, and must be fit to be read on a terminal whatever the state holds.
 """
 
 import array
-import ctypes
 import errno
 import json
 import os
@@ -24,6 +23,10 @@ import tempfile
 import threading
 import time
 import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from seccomp_listener import make_listener  # noqa: E402  (found by the line above)
 
 ARENA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "arena")
 PATIENCE = 30  # seconds; nothing here takes one
@@ -43,18 +46,6 @@ HOSTILE_IDS = (
     "../../../etc/passwd",
     "%s%n{}{0:>999999999}",
 )
-
-
-def make_listener():
-    """A true listener, of a filter on this very process that allows everything."""
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
-    allow = ctypes.create_string_buffer(
-        (0x06).to_bytes(2, "little") + bytes(2) + (0x7FFF0000).to_bytes(4, "little"))  # BPF_RET, ALLOW
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    program = Program(1, ctypes.addressof(allow))
-    return libc.syscall(317, 1, 8, ctypes.byref(program))  # seccomp, SET_MODE_FILTER, NEW_LISTENER
 
 
 def act_as_runtime(path, container_id):

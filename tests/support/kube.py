@@ -13,9 +13,10 @@ import errno
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
+
+from seccomp_listener import make_listener
 
 CHMOD = 90
 SKIP = 77
@@ -90,28 +91,12 @@ class Container:
         self.process.stdout.close()
 
 
-def make_listener():
-    """Of a filter on this process that reports chmod and allows everything else."""
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
-    rules = b"".join(struct.pack("HBBI", *rule) for rule in (
-        (0x20, 0, 0, 0),           # the system call's number
-        (0x15, 0, 1, CHMOD),
-        (0x06, 0, 0, 0x7FC00000),  # USER_NOTIF
-        (0x06, 0, 0, 0x7FFF0000)))
-    code = ctypes.create_string_buffer(rules)
-    program = Program(4, ctypes.addressof(code))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    return libc, libc.syscall(317, 1, 8, ctypes.byref(program))  # seccomp, SET_MODE_FILTER, NEW_LISTENER
-
-
 def be_a_container(path, group):
     told = json.loads(sys.stdin.readline())
     if group:
         with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as file:
             file.write("0")
-    libc, listener = make_listener()
+    libc, listener = ctypes.CDLL(None, use_errno=True), make_listener(CHMOD)
     pid = os.getpid()
     state = {"ociVersion": "1.0.2", "fds": ["seccompFd"], "pid": pid,
              "state": {"ociVersion": "1.0.2", "id": told["id"], "status": "creating", "pid": pid, "bundle": "/",

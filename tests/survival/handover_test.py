@@ -18,12 +18,15 @@ import resource
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from seccomp_listener import make_listener  # noqa: E402  (found by the line above)
 
 PATIENCE = 20
 LOST_AFTER = 3  # seconds
@@ -32,25 +35,9 @@ TRAPPED = 110  # getppid
 SKIP = 77
 
 
-def make_listener():
-    """Of a filter on this process that reports getppid and allows everything else."""
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
-    rules = b"".join(struct.pack("HBBI", *rule) for rule in (
-        (0x20, 0, 0, 0),           # the system call's number
-        (0x15, 0, 1, TRAPPED),
-        (0x06, 0, 0, 0x7FC00000),  # USER_NOTIF
-        (0x06, 0, 0, 0x7FFF0000)))
-    code = ctypes.create_string_buffer(rules)
-    program = Program(4, ctypes.addressof(code))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    return libc.syscall(317, 1, 8, ctypes.byref(program))  # seccomp, SET_MODE_FILTER, NEW_LISTENER
-
-
 def container(path, name):
     """Hands itself over and makes one trapped call."""
-    listener = make_listener()
+    listener = make_listener(TRAPPED)
     if listener < 0:
         os._exit(SKIP)
     state = {"ociVersion": "1.0.2", "fds": ["seccompFd"], "pid": os.getpid(),
