@@ -106,24 +106,13 @@ Reply Published(Call& call, PublishedPort& port, const net::SockAddr& bound_as, 
 
 // Somebody else (a dup, a process forked earlier) holds the old socket. One socket must not become two, so it
 // is put back, and stays inside with all its holders.
-Task TakeSwapBack(Call call, int number, Twin twin, PublishedPort& port, net::SockAddr bound_as,
-                  net::SocketIdentity old_socket) {
-  // The twin is in place and not what it shall be. A signal may send the caller here again meanwhile.
-  call.alone = false;
-  (void)ClaimTwin(call, twin);
-  TakenBack taken_back = TakenBack::kTooSlow;
-  while (taken_back == TakenBack::kTooSlow && !call.seat.ended) {
-    // Anew each time: the other holder may move it meanwhile.
-    net::HolderSearch search(call.notification.tid, old_socket);
-    const bool searched = co_await OnSide(call, search);
-    taken_back = TakenBack::kNo;
-    if (searched) taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
-    int64_t rest = taken_back == TakenBack::kTooSlow ? Reactor::kBreath : 0;
-    for (; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat)) co_await Pause(call, rest);
-  }
-  if (taken_back == TakenBack::kYes) co_return Reply::Return(0);
-  call.record.Enter(Stage::kStarting);
-  co_return Published(call, port, bound_as, twin.fd.get());
+Reply StayInside(Call& call, int number, Twin twin, PublishedPort& port, const net::SockAddr& bound_as,
+                 const net::SocketIdentity& old_socket) {
+  return Start(TakeSwapBack(call, number, std::move(twin), old_socket, Reply::Return(0),
+                            [&port, bound_as](Call& of, const Twin& its) {
+                              return Published(of, port, bound_as, its.fd.get());
+                            }),
+               /*if_no_slot=*/Reply::Fail(ENOBUFS));
 }
 
 Task SwapLater(Call call, int number, Fd old_socket, Twin twin, PublishedPort& port, net::SockAddr bound_as);
@@ -141,8 +130,7 @@ Reply Swap(Call& call, int number, Fd old_socket, Twin twin, PublishedPort& port
       call.record.Enter(Stage::kBoundInside);
       return Reply::Return(0);
     case Swapped::kShared:
-      return Start(TakeSwapBack(call, number, std::move(twin), port, bound_as, *identity),
-                   /*if_no_slot=*/Reply::Fail(ENOBUFS));
+      return StayInside(call, number, std::move(twin), port, bound_as, *identity);
     case Swapped::kAlone:
       break;
   }
@@ -215,9 +203,7 @@ std::optional<Reply> ResumeSwap(Call& call) {
   const JournalRecord& record = call.record;
   Twin twin{.fd = std::move(half.socket->fd), .cloexec = (half.socket->info.flags & O_CLOEXEC) != 0};
   if (!half.maybe_shared) return Published(call, *port, half.address, twin.fd.get());
-  return Start(
-      TakeSwapBack(call, record.number, std::move(twin), *port, half.address, {.inode = record.inode}),
-      /*if_no_slot=*/Reply::Fail(ENOBUFS));
+  return StayInside(call, record.number, std::move(twin), *port, half.address, {.inode = record.inode});
 }
 
 }  // namespace

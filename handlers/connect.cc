@@ -134,24 +134,10 @@ struct OldSocket {
 };
 
 // Somebody else holds the old socket: it is put back, and the kernel connects it on its ordinary path.
-Task TakeSwapBack(Call call, int number, Twin twin, net::SockAddr peer, net::SocketIdentity old_socket) {
-  // The twin is in place and not what it shall be. A signal may send the caller here again meanwhile.
-  call.alone = false;
-  (void)ClaimTwin(call, twin);
-  TakenBack taken_back = TakenBack::kTooSlow;
-  while (taken_back == TakenBack::kTooSlow && !call.seat.ended) {
-    // Anew each time: the other holder may move it meanwhile.
-    net::HolderSearch search(call.notification.tid, old_socket);
-    const bool searched = co_await OnSide(call, search);
-    taken_back = TakenBack::kNo;
-    if (searched) taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
-    int64_t rest = taken_back == TakenBack::kTooSlow ? Reactor::kBreath : 0;
-    for (; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat)) co_await Pause(call, rest);
-  }
-  if (taken_back == TakenBack::kYes) co_return Reply::Continue();
-  call.record.Enter(Stage::kStarting);
-  const Reply reply = StartConnection(call, std::move(twin), peer);  // what it was given is closed by now
-  co_return reply;
+Reply StayInside(Call& call, int number, Twin twin, const net::SockAddr& peer, uint64_t old_inode) {
+  return Start(TakeSwapBack(call, number, std::move(twin), {.inode = old_inode}, Reply::Continue(),
+                            [peer](Call& of, Twin its) { return StartConnection(of, std::move(its), peer); }),
+               /*if_no_slot=*/Reply::Fail(ENOBUFS));
 }
 
 // Puts the twin in place and starts its connection.
@@ -162,8 +148,7 @@ Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::S
     case Swapped::kTooSlow:
       return Reply::Again();
     case Swapped::kShared:
-      return Start(TakeSwapBack(call, number, std::move(twin), peer, {.inode = old_socket.inode}),
-                   /*if_no_slot=*/Reply::Fail(ENOBUFS));
+      return StayInside(call, number, std::move(twin), peer, old_socket.inode);
     case Swapped::kAlone:
       break;
   }
@@ -282,10 +267,7 @@ std::optional<Reply> ResumeSwap(Call& call) {
             .flags = record.flags,
             .cloexec = (half.socket->info.flags & O_CLOEXEC) != 0};
   fcntl(twin.fd.get(), F_SETFL, record.flags | O_NONBLOCK);
-  if (half.maybe_shared) {
-    return Start(TakeSwapBack(call, record.number, std::move(twin), half.address, {.inode = record.inode}),
-                 /*if_no_slot=*/Reply::Fail(ENOBUFS));
-  }
+  if (half.maybe_shared) return StayInside(call, record.number, std::move(twin), half.address, record.inode);
   return StartConnection(call, std::move(twin), half.address);
 }
 

@@ -4,7 +4,7 @@
 //   CarryOver      makes a twin the same as the container's socket
 //   WatcherSearch  adds it to the epolls that watch the container's socket
 //   SwapIn         installs it, and sees whether somebody else holds the old socket
-//   PutBack        takes the swap back in that case
+//   TakeSwapBack   takes the swap back in that case
 //
 // Whatever goes wrong before the installation leaves the container's socket as it was.
 
@@ -13,8 +13,10 @@
 #include <fcntl.h>
 
 #include <optional>
+#include <utility>
 
 #include "core/call.h"
+#include "core/reactor.h"
 #include "core/task.h"
 #include "handlers/container.h"
 #include "handlers/side_call.h"
@@ -109,9 +111,34 @@ enum class TakenBack : uint8_t {
   kTooSlow,  // the target got no CPU in time. One socket must not become two, so it has to be tried again
 };
 
-// Takes a swap back that came to kShared: `holder` is what a HolderSearch on the side thread has found.
+// Tries to take a swap back that came to kShared: `holder` is what a HolderSearch on the side thread has
+// found.
 TakenBack PutBack(const Call& call, int number, const Result<net::Holder>& holder,
                   const net::SocketIdentity& socket, bool cloexec);
+
+// The whole of it: searches and tries until it comes to something. The call is then answered with
+// `if_taken_back`; where the swap stands, by `otherwise(call, twin)`.
+template <typename Otherwise>
+Task TakeSwapBack(Call call, int number, Twin twin, net::SocketIdentity old_socket, Reply if_taken_back,
+                  Otherwise otherwise) {
+  // The twin is in place and not what it shall be. A signal may send the caller here again meanwhile.
+  call.alone = false;
+  (void)ClaimTwin(call, twin);
+  TakenBack taken_back = TakenBack::kTooSlow;
+  while (taken_back == TakenBack::kTooSlow && !call.seat.ended) {
+    // Anew each time: the other holder may move it meanwhile.
+    net::HolderSearch search(call.notification.tid, old_socket);
+    const bool searched = co_await OnSide(call, search);
+    taken_back = TakenBack::kNo;
+    if (searched) taken_back = PutBack(call, number, search.result(), old_socket, twin.cloexec);
+    int64_t rest = taken_back == TakenBack::kTooSlow ? Reactor::kBreath : 0;
+    for (; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat)) co_await Pause(call, rest);
+  }
+  if (taken_back == TakenBack::kYes) co_return if_taken_back;
+  call.record.Enter(Stage::kStarting);
+  const Reply reply = otherwise(call, std::move(twin));  // what it was given is closed by now
+  co_return reply;
+}
 
 // True if it is certain, and cheap to know, that no epoll of the target watches its descriptor `number`,
 // whose file `socket_fd` duplicates. Otherwise the swap has to wait for a WatcherSearch.
