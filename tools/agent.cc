@@ -90,6 +90,14 @@ absl::Status CheckReadyFd(int fd) {
   return absl::OkStatus();
 }
 
+// Who gives it expects labels and annotations to count, which nobody would ask for.
+absl::Status CheckKubeconfig(const AgentOptions& options) {
+  if (options.kubeconfig.empty() || options.resolver == "kubernetes") return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--kubeconfig ", options.kubeconfig, ": should stand beside --resolver kubernetes: with ",
+                   "--resolver ", options.resolver, " no API server is asked"));
+}
+
 // For engines: what they need to know that this process was told.
 std::vector<std::string> EngineArguments(const AgentOptions& options) {
   std::vector<std::string> arguments = {"agent", "--affinity", options.affinity};
@@ -339,6 +347,7 @@ void Agent::SayCounters() const {
 
 int RunAgent(AgentOptions options) {
   log::Start(options.verbose ? log::Level::kDebug : log::Level::kInfo);
+  if (absl::Status status = CheckKubeconfig(options); !status.ok()) return Fail(kWrongUsage, status);
   if (!options.check_config.empty()) return CheckConfig(options.check_config);
   if (absl::Status status = CheckReadyFd(options.ready_fd); !status.ok()) return Fail(kWrongUsage, status);
   if (options.resolver == "kubernetes") {
@@ -434,7 +443,7 @@ void AddAgentCommand(CLI::App& app, int& exit_status) {
       ->check(CLI::IsMember({"metadata", "none", "demo-basic", "kubernetes"}).description(""));
   command
       ->add_option("--kubeconfig", options->kubeconfig,
-                   "With --resolver kubernetes: how to reach the API server [$KUBECONFIG; in a pod: by its "
+                   "With --resolver kubernetes only: how to reach the API server [$KUBECONFIG; in a pod: by its "
                    "service account]")
       ->type_name("FILE");
   command->add_flag("--strict", options->strict,
