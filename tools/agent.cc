@@ -169,11 +169,11 @@ std::optional<int> Agent::Begin(AgentSettings settings, const AgentConfig& confi
   KeeperEvents events{
       .ready = [this](uint64_t, std::string_view) { OnReady(); },
       .upgraded =
-          [](const absl::Status& status) {
-            if (status.ok()) {
-              log::Info("upgraded");
+          [](const absl::StatusOr<std::string>& how) {
+            if (how.ok()) {
+              log::Info("upgraded: {}", *how);
             } else {
-              log::Error("the upgrade failed, and the old engine goes on: {}", log::Text(status));
+              log::Error("the upgrade failed, and the old engine goes on: {}", log::Text(how.status()));
             }
           },
       .ended = [this](const absl::Status& status) { OnEnded(status); },

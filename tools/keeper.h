@@ -85,7 +85,8 @@ struct KeeperOptions {
 struct KeeperEvents {
   std::function<void(uint64_t flags, std::string_view text)> ready;  // each time that an engine serves
   std::function<void(HoldingName, std::string_view text)> serving;
-  std::function<void(const absl::Status&)> upgraded;  // how an upgrade went
+  // How an upgrade went: which engine has taken over from which, or why none has.
+  std::function<void(const absl::StatusOr<std::string>&)> upgraded;
   // There will be no engine any more: OK after Leave(); otherwise the starter is gone, and the process should
   // end with an error, for somebody to start it again.
   std::function<void(const absl::Status&)> ended;

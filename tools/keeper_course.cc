@@ -58,13 +58,13 @@ void Keeper::OnReady(EngineProcess& engine, const KeeperPacket& packet) {
   failures_ = 0;
   early_kills_ = 0;
   gave_up_ = false;
-  const bool upgraded = &engine == next_.get();
-  if (upgraded) {
+  std::string upgraded;
+  if (&engine == next_.get()) {
     (void)starter_.Send({.kind = StarterRequest::Kind::kKeepNew});
     upgrading_ = false;
     Engine old = std::exchange(engine_, std::move(next_));
-    Say(absl::StrCat("upgraded: engine ", engine.pid, " has taken over",
-                     old == nullptr ? std::string() : absl::StrCat(" from ", old->pid)));
+    upgraded = absl::StrCat("engine ", engine.pid, " has taken over",
+                            old == nullptr ? std::string() : absl::StrCat(" from ", old->pid));
     if (old != nullptr) {
       old->Send(KeeperMessage::kUpgradeDone);
       CloseLink(*old);
@@ -76,7 +76,7 @@ void Keeper::OnReady(EngineProcess& engine, const KeeperPacket& packet) {
   }
   down_since_.reset();
   if (events_.ready) events_.ready(packet.value, packet.text_view());
-  if (upgraded && events_.upgraded) events_.upgraded(absl::OkStatus());
+  if (!upgraded.empty() && events_.upgraded) events_.upgraded(upgraded);
 }
 
 // ---- losses

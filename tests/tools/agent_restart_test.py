@@ -34,8 +34,8 @@ class AgentRestart(unittest.TestCase):
         self.addCleanup(self.end, signal.SIGTERM)
         self.start()
 
-    def start(self):
-        self.agent = self.store.start([SHUNT, "agent", "--fd-store", "--socket", self.path])
+    def start(self, output=None):
+        self.agent = self.store.start([SHUNT, "agent", "--fd-store", "--socket", self.path], output)
         self.assertTrue(self.store.ready.acquire(timeout=PATIENCE), "the agent is not ready")
 
     def end(self, number):
@@ -65,6 +65,17 @@ class AgentRestart(unittest.TestCase):
             self.assertFalse(os.path.exists(self.path))
             self.start()
             self.is_reached()
+
+    def test_an_upgrade_that_went_well_is_told_and_is_no_warning(self):
+        self.end(signal.SIGTERM)
+        with tempfile.TemporaryFile("w+") as log:
+            self.start(log)
+            subprocess.run([SHUNT, "ctl", "--socket", self.path, "upgrade"], check=True, timeout=PATIENCE)
+            self.end(signal.SIGTERM)
+            log.seek(0)
+            lines = [line for line in log if "upgrade" in line]
+        self.assertEqual(len(lines), 1, lines)
+        self.assertRegex(lines[0], r" info: upgraded: engine \d+ has taken over from \d+\n\Z")
 
     def test_without_an_engine_it_ends_and_leaves_nothing_behind(self):
         path = os.path.join(self.folder, "other.sock")

@@ -79,7 +79,7 @@ void KeeperStage::Create() {
             serving.push_back(std::to_string(static_cast<uint32_t>(name.tag)) + " " +
                               std::to_string(name.id) + " " + std::string(text));
           },
-      .upgraded = [this](const absl::Status& status) { upgrades.push_back(status); },
+      .upgraded = [this](const absl::StatusOr<std::string>& how) { upgrades.push_back(how.status()); },
       .ended = [this](const absl::Status& status) { ended = status; },
   };
   absl::StatusOr<std::unique_ptr<Keeper>> created = Keeper::Create(options, events, manager);
