@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/confinement.h"
 #include "core/result.h"
@@ -34,6 +35,7 @@
 #include "tools/kube_server.h"
 #include "tools/log.h"
 #include "tools/metrics_socket.h"
+#include "tools/network_reading.h"
 #include "tools/process_limits.h"
 #include "tools/runtime_door.h"
 #include "tools/stored_holdings.h"
@@ -93,9 +95,9 @@ absl::Status CheckReadyFd(int fd) {
 // Who gives it expects labels and annotations to count, which nobody would ask for.
 absl::Status CheckKubeconfig(const AgentOptions& options) {
   if (options.kubeconfig.empty() || options.resolver == "kubernetes") return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--kubeconfig ", options.kubeconfig, ": should stand beside --resolver kubernetes: with ",
-                   "--resolver ", options.resolver, " no API server is asked"));
+  return absl::InvalidArgumentError(absl::StrCat("--kubeconfig ", options.kubeconfig,
+                                                 ": should stand beside --resolver kubernetes: with ",
+                                                 "--resolver ", options.resolver, " no API server is asked"));
 }
 
 // For engines: what they need to know that this process was told.
@@ -353,6 +355,7 @@ int RunAgent(AgentOptions options) {
   if (options.resolver == "kubernetes") {
     if (absl::Status status = FindKubeServer(options.kubeconfig).status(); !status.ok())
       return Fail(kWrongUsage, status);
+    if (absl::Status status = FindNodeName().status(); !status.ok()) return Fail(kWrongUsage, status);
   }
   AgentSettings settings;
   AgentConfig config;
@@ -412,11 +415,17 @@ void AddAgentCommand(CLI::App& app, int& exit_status) {
                    "A user who may hand containers over, beside root and ourselves; repeatable")
       ->type_name("UID")
       ->expected(1)
-      ->take_all();
+      ->take_all()
+      ->check([](const std::string& text) { return log::Text(ParseUid(text).status()); });
   command
       ->add_option("--ready-fd", options->ready_fd,
                    "Descriptor that gets one byte, and is closed, when runtimes can connect")
-      ->type_name("N");
+      ->type_name("N")
+      ->check([](const std::string& text) {
+        int number = 0;
+        if (absl::SimpleAtoi(text, &number)) return std::string();
+        return absl::StrCat("\"", text, "\" should be a descriptor's number, for example 3 with 3>FILE");
+      });
   command->add_option("--affinity", options->affinity, "pin: one thread to each CPU; float: let them move")
       ->capture_default_str()
       ->type_name("pin|float")
@@ -442,9 +451,10 @@ void AddAgentCommand(CLI::App& app, int& exit_status) {
       ->type_name("metadata|none|demo-basic|kubernetes")
       ->check(CLI::IsMember({"metadata", "none", "demo-basic", "kubernetes"}).description(""));
   command
-      ->add_option("--kubeconfig", options->kubeconfig,
-                   "With --resolver kubernetes only: how to reach the API server [$KUBECONFIG; in a pod: by its "
-                   "service account]")
+      ->add_option(
+          "--kubeconfig", options->kubeconfig,
+          "With --resolver kubernetes only: how to reach the API server [$KUBECONFIG; in a pod: by its "
+          "service account]")
       ->type_name("FILE");
   command->add_flag("--strict", options->strict,
                     "Refuse a container whose metadata has a mistake, or whose pod the API server does not "

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -187,9 +186,10 @@ absl::Status AgentRole::FindPods() {
         "annotations of pods are not");
     return absl::OkStatus();
   }
-  const char* const node = std::getenv("NODE_NAME");
+  absl::StatusOr<std::string> node = FindNodeName();
+  if (!node.ok()) return node.status();
   absl::StatusOr<std::unique_ptr<PodDirectory>> pods = PodDirectory::Start(
-      **std::move(server), node == nullptr ? "" : node,
+      **std::move(server), *std::move(node),
       [this](uint64_t key, const absl::StatusOr<PodDirectory::Record>& pod) { OnPod(key, pod); });
   if (!pods.ok()) return pods.status();
   pods_ = *std::move(pods);

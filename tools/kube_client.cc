@@ -68,9 +68,6 @@ bool IsFinal(CURLcode code) {
 // ---- the thread that asks
 
 absl::StatusOr<std::unique_ptr<KubeClient>> KubeClient::Start(Options options) {
-  if (!options.node.empty() && !IsPodName(options.node))
-    return absl::InvalidArgumentError(
-        absl::StrCat("NODE_NAME: no node can be called \"", options.node, "\""));
   const absl::StatusOr<Libcurl> curl = Libcurl::Load();
   if (!curl.ok()) return curl.status();
   std::unique_ptr<KubeClient> client(new KubeClient(std::move(options), *curl));

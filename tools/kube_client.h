@@ -41,7 +41,7 @@ class KubeClient {
 
   struct Options {
     KubeServer server;
-    std::string node;                     // $NODE_NAME; empty: pods are found by their names only
+    std::string node;                     // as FindNodeName() says; empty: pods are found by their names only
     std::chrono::milliseconds longest{};  // for one question, with all tries
     std::chrono::milliseconds one_try{};
   };

@@ -17,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include "core/fd.h"
 #include "core/result.h"
+#include "tools/pod_record.h"
 
 namespace shunt {
 namespace {
@@ -185,27 +186,47 @@ absl::StatusOr<KubeServer> ServerOfKubeconfig(const std::string& text, const std
   return absl::InvalidArgumentError(absl::StrCat("kubeconfig ", name, ": ", error.what()));
 }
 
-absl::StatusOr<std::optional<KubeServer>> FindKubeServer(const std::string& kubeconfig) {
-  const auto variable = [](const char* name) -> std::string {
-    const char* const value = std::getenv(name);
-    return value == nullptr ? "" : value;
-  };
-  const std::string path = kubeconfig.empty() ? variable("KUBECONFIG") : kubeconfig;
-  absl::StatusOr<KubeServer> server = absl::NotFoundError("");
-  if (!path.empty()) {
-    if (path.find(':') != std::string::npos)
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", path, "\" should be one kubeconfig, whose path has no \":\""));
-    const absl::StatusOr<std::string> text = ReadFile(path);
-    if (!text.ok()) return text.status();
-    server = ServerOfKubeconfig(*text, path);
-  } else if (const std::string host = variable("KUBERNETES_SERVICE_HOST"); !host.empty()) {
-    server = ServerOfPod(host, variable("KUBERNETES_SERVICE_PORT"));
-  } else {
-    return std::nullopt;
+namespace {
+
+std::string Variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+absl::StatusOr<KubeServer> ServerOfFile(const std::string& path) {
+  if (path.find(':') != std::string::npos)
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", path, "\" should be one kubeconfig, whose path has no \":\""));
+  const absl::StatusOr<std::string> text = ReadFile(path);
+  if (!text.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(text.status().message(), "; should be a kubeconfig that the agent may read"));
   }
+  return ServerOfKubeconfig(*text, path);
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<KubeServer>> FindKubeServer(const std::string& kubeconfig) {
+  const std::string path = kubeconfig.empty() ? Variable("KUBECONFIG") : kubeconfig;
+  if (!path.empty()) {
+    absl::StatusOr<KubeServer> server = ServerOfFile(path);
+    if (server.ok()) return *std::move(server);
+    return absl::InvalidArgumentError(
+        absl::StrCat(kubeconfig.empty() ? "KUBECONFIG: " : "--kubeconfig: ", server.status().message()));
+  }
+  const std::string host = Variable("KUBERNETES_SERVICE_HOST");
+  if (host.empty()) return std::nullopt;
+  absl::StatusOr<KubeServer> server = ServerOfPod(host, Variable("KUBERNETES_SERVICE_PORT"));
   if (!server.ok()) return server.status();
   return *std::move(server);
+}
+
+absl::StatusOr<std::string> FindNodeName() {
+  std::string name = Variable("NODE_NAME");
+  if (name.empty() || IsPodName(name)) return name;
+  return absl::InvalidArgumentError(absl::StrCat("NODE_NAME: no node can be called \"", name,
+                                                 "\"; should be as `kubectl get nodes` has it, or not set"));
 }
 
 }  // namespace shunt

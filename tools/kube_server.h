@@ -48,4 +48,7 @@ absl::StatusOr<KubeServer> ServerOfKubeconfig(const std::string& text, const std
 // there.
 absl::StatusOr<std::optional<KubeServer>> FindKubeServer(const std::string& kubeconfig);
 
+// $NODE_NAME; empty: it is not set.
+absl::StatusOr<std::string> FindNodeName();
+
 }  // namespace shunt

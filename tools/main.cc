@@ -4,7 +4,10 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tools/agent.h"
@@ -17,9 +20,44 @@
 
 namespace {
 
+// How many letters have to be put in, left out or exchanged to make one word of the other.
+size_t Distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t exchanged = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({exchanged, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// Of the options of `command` the one that was meant by `word`, perhaps; empty: none is near.
+std::string NearestOption(const CLI::App& command, const std::string& word) {
+  constexpr size_t kMostMistakes = 2;
+  std::string nearest;
+  size_t least = kMostMistakes + 1;
+  for (const CLI::Option* const option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) {
+      const std::string full = "--" + name;
+      // Words are cut off as often as they are mistyped.
+      const size_t distance = word.size() > 3 && full.starts_with(word) ? 0 : Distance(word, full);
+      if (distance < least) least = distance, nearest = full;
+    }
+  }
+  return nearest;
+}
+
 // What `command` did not expect, and what it would have.
 std::string Unexpected(const CLI::App& command, const std::string& extra) {
-  if (extra.starts_with('-')) return "unknown option " + extra;
+  if (extra.starts_with('-')) {
+    const std::string word = extra.substr(0, extra.find('='));
+    const std::string meant = NearestOption(command, word);
+    return "unknown option " + word + (meant.empty() ? "" : "; is " + meant + " meant?");
+  }
   std::string right;
   for (const CLI::App* const subcommand : command.get_subcommands(nullptr)) {
     if (!subcommand->get_group().empty()) right += (right.empty() ? "" : ", ") + subcommand->get_name();
@@ -33,9 +71,12 @@ std::string Explain(const CLI::App& app, const CLI::ParseError& error) {
   std::string text = error.what();
   for (const CLI::App* const subcommand : app.get_subcommands()) {
     command += " " + subcommand->get_name();
-    for (const std::string& extra : subcommand->remaining()) {
-      if (extra != "--") text = Unexpected(*subcommand, extra);
-    }
+    // What follows an unknown option is most likely its value.
+    std::vector<std::string> extras = subcommand->remaining();
+    std::erase(extras, "--");
+    const auto option =
+        std::ranges::find_if(extras, [](const std::string& extra) { return extra.starts_with('-'); });
+    if (!extras.empty()) text = Unexpected(*subcommand, option == extras.end() ? extras.back() : *option);
   }
   for (const std::string& extra : app.remaining()) text = Unexpected(app, extra);
   std::replace(text.begin(), text.end(), '\n', ' ');

@@ -11,17 +11,21 @@
 
 namespace shunt {
 
+absl::StatusOr<uid_t> ParseUid(const std::string& text) {
+  uint32_t uid = 0;
+  // The highest number means "no user" to the kernel.
+  if (absl::SimpleAtoi(text, &uid) && uid != UINT32_MAX) return uid;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" should be a user id, as `id -u NAME` prints it"));
+}
+
 absl::Status ReadUids(const YAML::Node& value, std::vector<uid_t>& uids) {
   const auto texts = Texts(value);
   if (!texts.ok()) return texts.status();
   for (const std::string& text : *texts) {
-    uint32_t uid = 0;
-    // The highest number means "no user" to the kernel.
-    if (!absl::SimpleAtoi(text, &uid) || uid == UINT32_MAX) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", text, "\" should be a user id, as `id -u NAME` prints it"));
-    }
-    uids.push_back(uid);
+    const absl::StatusOr<uid_t> uid = ParseUid(text);
+    if (!uid.ok()) return uid.status();
+    uids.push_back(*uid);
   }
   return absl::OkStatus();
 }

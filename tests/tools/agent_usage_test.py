@@ -39,6 +39,34 @@ class AgentUsage(unittest.TestCase):
             self.assert_wrong(["--socket", self.socket, "--kubeconfig", "/etc/kube.conf", *resolver],
                               r"--kubeconfig /etc/kube\.conf: should stand beside --resolver kubernetes")
 
+    def test_what_is_no_user_or_no_descriptor(self):
+        for uid in ("foo", "-1", "4294967295", "99999999999", ""):
+            self.assert_wrong(["--socket", self.socket, "--allow-uid", uid],
+                              rf'--allow-uid: "{uid}" should be a user id, as `id -u NAME` prints it')
+        self.assert_wrong(["--socket", self.socket, "--ready-fd", "foo"],
+                          '--ready-fd: "foo" should be a descriptor\'s number')
+
+    def test_an_option_that_is_mistyped(self):
+        for wrong, meant in (("--sock", "--socket"), ("--sokcet", "--socket"), ("--socket-", "--socket"),
+                             ("--allow-uids", "--allow-uid"), ("--kube", "--kubeconfig")):
+            for arguments in ([wrong, self.socket], [f"{wrong}={self.socket}"]):
+                self.assert_wrong(arguments, f"unknown option {wrong}; is {meant} meant\\?")
+        self.assert_wrong(["--entirely-different", "x"], r"unknown option --entirely-different \(")
+
+    def test_what_the_kubernetes_resolver_is_told_by_its_environment(self):
+        arguments = ["--socket", self.socket, "--resolver", "kubernetes"]
+        server = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+        self.assert_wrong(arguments, 'NODE_NAME: no node can be called "bad name"; should be as', **server,
+                          NODE_NAME="bad name")
+        self.assert_wrong(arguments, 'KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT: .* should be https://HOST:PORT',
+                          **{**server, "KUBERNETES_SERVICE_PORT": "x"})
+        self.assert_wrong(arguments, "KUBECONFIG: open /none/there: No such file or directory; should be a kubeconfig",
+                          KUBECONFIG="/none/there")
+        self.assert_wrong(arguments, 'KUBECONFIG: "/a:/b" should be one kubeconfig', KUBECONFIG="/a:/b")
+        self.assert_wrong([*arguments, "--kubeconfig", "/none/there"],
+                          "--kubeconfig: open /none/there: No such file or directory; should be a kubeconfig")
+        self.assert_wrong([*arguments, "--kubeconfig", "/etc"], "--kubeconfig: read /etc: Is a directory; should be")
+
 
 if __name__ == "__main__":
     SHUNT = os.path.abspath(sys.argv.pop(1))
