@@ -139,6 +139,12 @@ void ExplainRules(const YAML::Node& list, const std::vector<ContainerRule>& rule
     }
     if (all && last_word == nullptr) last_word = &rule;
     explanation.Walk(list[i], "containers.", "  ");
+    for (const SettingKey& half : LoneHalves(rule.settings)) {
+      explanation.Say(list[i]["handlers"][half.in_configuration].Mark().line + 1, "  ",
+                      absl::StrCat(half.in_configuration,
+                                   ": HALF OF A PAIR: means nothing for a container whose metadata ",
+                                   "has no right ", half.other_half, ", which strict mode refuses for that"));
+    }
   }
 }
 

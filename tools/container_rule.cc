@@ -117,14 +117,9 @@ absl::StatusOr<std::string> MetadataValue(const YAML::Node& value, SettingForm f
 }
 
 // Halves of a pair may be in the rule and in the metadata, but the value itself has to be right.
-absl::Status TryAlone(const Setting& setting) {
-  static const std::map<std::string, Setting> kOtherHalves = {{"EXEC_PATTERN", {"EXEC_DURATION", "0"}},
-                                                              {"EXEC_DURATION", {"EXEC_PATTERN", ""}},
-                                                              {"SIDECARS", {"SIDECARS_DELAY", "0"}},
-                                                              {"SIDECARS_DELAY", {"SIDECARS", ""}}};
+absl::Status TryAlone(const SettingKey& key, const Setting& setting) {
   std::vector<Setting> settings = {setting};
-  if (const auto other = kOtherHalves.find(setting.key); other != kOtherHalves.end())
-    settings.push_back(other->second);
+  if (key.other_half != nullptr) settings.push_back({key.other_half, "0"});  // right for each
   Policy ignored;
   for (const std::string& mistake : Obey(settings, {}, ignored)) {
     if (absl::StartsWith(mistake, setting.key + ": "))
@@ -140,7 +135,7 @@ absl::Status ReadSettings(const std::string& name, const YAML::Node& value, std:
       absl::StatusOr<std::string> text = MetadataValue(node, key.form);
       if (!text.ok()) return text.status();
       settings.push_back({key.key, *std::move(text)});
-      return TryAlone(settings.back());
+      return TryAlone(key, settings.back());
     };
   }
   return ReadMapping(name, "containers.handlers.", value, keys);
@@ -157,9 +152,15 @@ absl::Status ReadPublishList(const YAML::Node& value, std::vector<net::Publish>&
   return net::CheckPublishList(publish);
 }
 
+std::string InConfiguration(absl::string_view setting) {
+  const std::vector<SettingKey>& keys = SettingKeys();
+  return std::find_if(keys.begin(), keys.end(), [&](const SettingKey& key) { return key.key == setting; })
+      ->in_configuration;
+}
+
 absl::Status ReadRule(const std::string& name, const YAML::Node& value, ContainerRule& rule) {
   rule.line = value.Mark().line + 1;
-  return ReadMapping(
+  absl::Status status = ReadMapping(
       name, "containers.", value,
       {{"name",
         [&](const YAML::Node& node) {
@@ -172,6 +173,14 @@ absl::Status ReadRule(const std::string& name, const YAML::Node& value, Containe
        {"metadata", [&](const YAML::Node& node) { return ReadBool(node, rule.metadata); }},
        {"ignore", [&](const YAML::Node& node) { return ReadSubnets(node, rule.ignore); }},
        {"publish", [&](const YAML::Node& node) { return ReadPublishList(node, rule.publish); }}});
+  if (!status.ok() || rule.metadata) return status;
+  for (const SettingKey& half : LoneHalves(rule.settings)) {
+    return At(name, value["handlers"][half.in_configuration].Mark(),
+              absl::StrCat("\"containers.handlers.", half.in_configuration, "\": means nothing without ",
+                           InConfiguration(half.other_half),
+                           ", which the metadata may not give either (metadata: false)"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace

@@ -204,15 +204,17 @@ using V = absl::string_view;
 constexpr Key kKeys[] = {
     {{"MKDIR_TMPL", "mkdir-template", SettingForm::kText, "mkdir and mkdirat append this to every path"},
      ReadMkdirTemplate},
-    {{"EXEC_PATTERN", "exec-pattern", SettingForm::kText,
-      "with exec-duration: the program that begins later"},
+    {{"EXEC_PATTERN", "exec-pattern", SettingForm::kText, "with exec-duration: the program that begins later",
+      "EXEC_DURATION"},
      [](V value, Reading& r) { r.exec_pattern = std::string(value); }},
-    {{"EXEC_DURATION", "exec-duration", SettingForm::kText, "with exec-pattern: how much later"},
+    {{"EXEC_DURATION", "exec-duration", SettingForm::kText, "with exec-pattern: how much later",
+      "EXEC_PATTERN"},
      [](V value, Reading& r) { ReadDelay(value, r.exec_delay, r); }},
-    {{"SIDECARS", "sidecars", SettingForm::kList, "with sidecars-delay: containers that begin at once"},
+    {{"SIDECARS", "sidecars", SettingForm::kList, "with sidecars-delay: containers that begin at once",
+      "SIDECARS_DELAY"},
      [](V value, Reading& r) { r.sidecars = ListOf(value); }},
     {{"SIDECARS_DELAY", "sidecars-delay", SettingForm::kText,
-      "with sidecars: the age at which all other containers begin"},
+      "with sidecars: the age at which all other containers begin", "SIDECARS"},
      [](V value, Reading& r) { ReadDelay(value, r.start_delay, r); }},
     {{"MOUNT_PROC", "mount-proc", SettingForm::kBool, "proc may be mounted"},
      [](V value, Reading& r) { ReadFlag(value, r.policy.mounts.proc, r); }},
@@ -304,6 +306,17 @@ const std::vector<SettingKey>& SettingKeys() {
     return texts;
   }();
   return *kTexts;
+}
+
+std::vector<SettingKey> LoneHalves(const std::vector<Setting>& settings) {
+  const auto is_there = [&settings](absl::string_view key) {
+    return std::any_of(settings.begin(), settings.end(), [&](const Setting& one) { return one.key == key; });
+  };
+  std::vector<SettingKey> halves = SettingKeys();
+  std::erase_if(halves, [&is_there](const SettingKey& key) {
+    return key.other_half == nullptr || !is_there(key.key) || is_there(key.other_half);
+  });
+  return halves;
 }
 
 }  // namespace shunt

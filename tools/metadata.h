@@ -46,8 +46,12 @@ struct SettingKey {
   const char* key;
   const char* in_configuration;
   SettingForm form;
-  const char* gives;  // for people: what it does
+  const char* gives;                 // for people: what it does
+  const char* other_half = nullptr;  // the key without which it means nothing
 };
 const std::vector<SettingKey>& SettingKeys();
+
+// Those of the settings that mean nothing unless somebody else gives the other half.
+std::vector<SettingKey> LoneHalves(const std::vector<Setting>& settings);
 
 }  // namespace shunt

@@ -8,12 +8,17 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <chrono>
+#include <string>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "tools/check_config.h"
 
 namespace shunt {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -183,6 +188,25 @@ TEST_F(DecideTest, ARuleHasTheLastWordOverMetadataKeyByKey) {
   EXPECT_FALSE(Made("containers: [{metadata: false}]").mounts.proc);
 }
 
+TEST_F(DecideTest, HalfOfAPairHasNoEffectAndStrictModeRefusesItWhereverItIsSaid) {
+  const std::pair<std::string, std::string> halves[] = {{"EXEC_PATTERN=/bin/true", "exec-pattern: /bin/true"},
+                                                        {"EXEC_DURATION=2s", "exec-duration: 2s"},
+                                                        {"SIDECARS=envoy", "sidecars: [envoy]"},
+                                                        {"SIDECARS_DELAY=3s", "sidecars-delay: 3s"}};
+  for (const auto& [in_metadata, in_rule] : halves) {
+    for (const bool by_rule : {false, true}) {
+      for (const bool strict : {false, true}) {
+        state_.metadata = by_rule ? "" : in_metadata;
+        Configure(absl::StrCat("containers: [{handlers: {", by_rule ? in_rule : "", "}}]"));
+        const Policy policy = Made(Resolver::kMetadata, strict).spec.policy;
+        EXPECT_EQ(policy.refuse, strict ? EPERM : 0) << in_metadata;
+        EXPECT_EQ(policy.exec_pattern, "");
+        EXPECT_EQ(policy.start_delay, std::chrono::nanoseconds(0));
+      }
+    }
+  }
+}
+
 TEST_F(DecideTest, ARuleGivesEveryHandlerAndNetwork) {
   state_.metadata = "";
   const Policy policy = Made(
@@ -281,6 +305,38 @@ TEST(ExplainConfigTest, SaysWhatEachLineMeansAndWhatSelectorsCannotSee) {
   EXPECT_THAT(*explained, HasSubstr("f:10: rule of line 10, 2 of 3: for every container, if no rule above"));
   EXPECT_THAT(*explained, HasSubstr("f:11:   NEVER USED: rule of line 10 above"));
   EXPECT_FALSE(ExplainConfig("strct: true", "f").ok());
+}
+
+TEST(ExplainConfigTest, SaysOfHalfOfAPairWhoHasToGiveTheOther) {
+  const auto explained = ExplainConfig(
+      "containers:\n"
+      "  - select: {pod: a}\n"
+      "    handlers:\n"
+      "      exec-pattern: /bin/true\n"
+      "  - handlers: {sidecars: [a], sidecars-delay: 3s}\n",
+      "f");
+  ASSERT_TRUE(explained.ok()) << explained.status();
+  EXPECT_THAT(*explained,
+              HasSubstr("f:4:   exec-pattern: HALF OF A PAIR: means nothing for a container whose "
+                        "metadata has no right EXEC_DURATION, which strict mode refuses"));
+  EXPECT_THAT(*explained, Not(HasSubstr("sidecars: HALF")));
+}
+
+TEST(ExplainConfigTest, HalfOfAPairIsAnErrorWhereNobodyElseCanGiveTheOther) {
+  const std::pair<const char*, const char*> halves[] = {{"exec-pattern: /x", "exec-duration"},
+                                                        {"exec-duration: 2s", "exec-pattern"},
+                                                        {"sidecars: [a]", "sidecars-delay"},
+                                                        {"sidecars-delay: 3s", "sidecars"}};
+  for (const auto& [half, other] : halves) {
+    const std::string config =
+        absl::StrCat("containers:\n  - metadata: false\n    handlers:\n      ", half, "\n");
+    EXPECT_THAT(
+        std::string(ExplainConfig(config, "f").status().message()),
+        AllOf(StartsWith("f:4: \"containers.handlers."), HasSubstr(absl::StrCat("without ", other, ","))));
+  }
+  EXPECT_TRUE(
+      ExplainConfig("containers: [{metadata: false, handlers: {exec-pattern: /x, exec-duration: 2s}}]", "f")
+          .ok());
 }
 
 TEST(ExplainConfigTest, EveryKeyOfARuleHasAMeaning) {
