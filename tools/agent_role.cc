@@ -261,12 +261,32 @@ void AgentRole::Receive(Handover handover) {
     Serve(handover);
   } else {
     // Nobody knows what it was to obey.
-    const absl::Status status = handover.status;
+    LogUnusable(handover);
     Policy policy;
     if (IsStrict()) policy.refuse = EPERM;
     AddMiddleware(config_, policy);
-    KeepOrdinary(0, std::move(handover), status, policy);
+    KeepOrdinary(0, std::move(handover), policy);
   }
+}
+
+// For messages, also of one whose state tells nothing.
+std::string NameOf(const Handover& handover) {
+  return handover.state.id.empty() ? absl::StrCat("of process ", handover.peer.pid) : handover.state.id;
+}
+
+void LogOrdinary(const Handover& handover, const absl::Status& why) {
+  log::Error("container {} (from user {}): {}{}", NameOf(handover), handover.peer.uid, log::Text(why),
+             handover.listeners.empty() ? "" : "; its connections stay on the ordinary path");
+}
+
+void AgentRole::LogUnusable(const Handover& handover) {
+  const std::optional<size_t> left_out = unusable_.Spend(handover.peer.uid, LogBudget::Clock::now());
+  if (!left_out) return;
+  if (*left_out > 0) {
+    log::Warning("user {} has handed over {} times more what is no container state; left out here",
+                 handover.peer.uid, *left_out);
+  }
+  LogOrdinary(handover, handover.status);
 }
 
 std::string PortList(const std::vector<net::Publish>& ports) {
@@ -409,7 +429,8 @@ void AgentRole::ServeAs(uint64_t key, Undecided newcomer, Decision decision, Pod
   if (!decision.wishes.ok()) {
     Handover handover{.state = std::move(newcomer.state), .peer = newcomer.peer};
     handover.listeners.push_back(std::move(newcomer.listener));
-    return KeepOrdinary(key, std::move(handover), decision.wishes, decision.spec.policy);
+    LogOrdinary(handover, decision.wishes);
+    return KeepOrdinary(key, std::move(handover), decision.spec.policy);
   }
   ContainerSpec& spec = decision.spec;
   spec.owner = newcomer.peer.uid;
@@ -439,11 +460,8 @@ void AgentRole::ServeAs(uint64_t key, Undecided newcomer, Decision decision, Pod
 // A listener that nobody answers can hang its container for ever, and even its runtime. So what we cannot
 // serve as wanted, we serve as if there were nothing to do. `key`: what the listener is held under; 0:
 // nothing.
-void AgentRole::KeepOrdinary(uint64_t key, Handover handover, const absl::Status& why, const Policy& policy) {
-  const std::string name =
-      handover.state.id.empty() ? absl::StrCat("of process ", handover.peer.pid) : handover.state.id;
-  log::Error("container {} (from user {}): {}{}", name, handover.peer.uid, log::Text(why),
-             handover.listeners.empty() ? "" : "; its connections stay on the ordinary path");
+void AgentRole::KeepOrdinary(uint64_t key, Handover handover, const Policy& policy) {
+  const std::string name = NameOf(handover);
   for (Fd& listener : handover.listeners) {
     const ContainerKey container{handover.peer.uid, name};
     std::vector<net::Publish> no_ports;

@@ -22,6 +22,7 @@
 #include "tools/container_decision.h"
 #include "tools/control_server.h"
 #include "tools/engine_role.h"
+#include "tools/log_budget.h"
 #include "tools/metrics_server.h"
 #include "tools/pod_directory.h"
 #include "tools/port_registry.h"
@@ -84,6 +85,7 @@ class AgentRole final : public EngineRole {
   absl::Status ServeMetrics(Given& given);
   std::string MetricsPage() const;
   void Receive(Handover handover);
+  void LogUnusable(const Handover& handover);
   absl::Status FindPods();
   DecisionMaker Maker() const { return {config_, options_.resolver, IsStrict()}; }
   void Serve(Handover& handover);
@@ -95,7 +97,7 @@ class AgentRole final : public EngineRole {
   void OnPod(uint64_t key, const absl::StatusOr<PodDirectory::Record>& pod);
   void Settle(uint64_t key, Undecided container, const absl::StatusOr<PodDirectory::Record>& pod);
   void ServeAs(uint64_t key, Undecided container, Decision decision, PodDirectory::Record pod);
-  void KeepOrdinary(uint64_t key, Handover handover, const absl::Status& why, const Policy& policy);
+  void KeepOrdinary(uint64_t key, Handover handover, const Policy& policy);
   bool IsStrict() const { return options_.strict || config_.strict; }
   void Claim(const ContainerKey& container, ContainerSpec& spec);
   void Ended(const ContainerKey& container);
@@ -110,6 +112,7 @@ class AgentRole final : public EngineRole {
   AgentSettings settings_;
   AgentConfig config_;
   PortRegistry ports_;
+  LogBudget unusable_;                       // of what is no container state
   size_t listeners_ = 0;                     // being served
   std::unique_ptr<PodDirectory> pods_;       // null: nobody is asked
   absl::Status no_pods_;                     // why not, if somebody should be

@@ -184,6 +184,33 @@ class AgentSocketTest(unittest.TestCase):
         agent.wait_for(rb"container behind: (serving it|its connections)")
         agent.wait_for(rb"container behind: ended")
 
+    def test_a_user_who_is_permitted_and_sends_nonsense_does_not_fill_the_log(self):
+        agent = self.start("--allow-uid", str(STRANGER))
+        began = time.monotonic()
+        nonsense = ("import socket, sys\n"
+                    "for _ in range(300):\n"
+                    "    with socket.socket(socket.AF_UNIX) as agent:\n"
+                    "        agent.connect(sys.argv[1])\n"
+                    "        agent.send(b'nonsense')\n"
+                    "        try:\n"
+                    "            agent.recv(1)\n"
+                    "        except ConnectionResetError:\n"
+                    "            pass\n")  # closed; its last byte may not have been taken out
+
+        def send_as(uid):
+            subprocess.run([sys.executable, "-c", nonsense, agent.socket], user=uid, check=True, timeout=PATIENCE)
+
+        send_as(STRANGER)
+        # Nobody else pays for it, and it is told how much was not.
+        send_as(0)
+        agent.wait_for(rb"error: container of process \d+ \(from user 0\): container state: does not begin with")
+        while not any(b"user 7331 has handed over" in line for line in agent.seen):
+            self.assertLess(time.monotonic() - began, PATIENCE)
+            send_as(STRANGER)
+        agent.wait_for(rb"warning: user 7331 has handed over \d+ times more what is no container state; left out here")
+        told = [line for line in agent.seen if b"from user 7331): container state: does not begin" in line]
+        self.assertLessEqual(len(told), 20 + time.monotonic() - began + 1)  # tools/log_budget.h
+
     def test_no_id_of_a_container_does_anything_to_the_log(self):
         agent = self.start()
         for container_id in HOSTILE_IDS:
