@@ -28,6 +28,9 @@ using Json = nlohmann::json;
 
 // Each holds two descriptors.
 constexpr size_t kMostUndecided = 256;
+// A quarter, so that it takes four hostile users to make others do without an answer. Root, by whose runtimes
+// the pods of a node come, and the agent's own user may have all.
+constexpr size_t kMostUndecidedOfUser = kMostUndecided / 4;
 
 log::Level LevelFor(const AgentRoleOptions& options, const AgentConfig& config) {
   return options.verbose ? log::Level::kDebug : config.log_level;
@@ -344,13 +347,22 @@ uint64_t AgentRole::NewKey() {
   }
 }
 
+absl::Status AgentRole::MayWait(uid_t uid) const {
+  if (undecided_.size() >= kMostUndecided)
+    return absl::ResourceExhaustedError("too many containers wait for it");
+  if (uid == 0 || uid == geteuid()) return absl::OkStatus();
+  const auto of_user = std::count_if(undecided_.begin(), undecided_.end(),
+                                     [uid](const auto& entry) { return entry.second.peer.uid == uid; });
+  if (static_cast<size_t>(of_user) < kMostUndecidedOfUser) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(of_user, " containers of user ", uid, " wait for it"));
+}
+
 // Its calls wait with it.
 void AgentRole::Await(Undecided container) {
   const uint64_t key = NewKey();
-  if (undecided_.size() >= kMostUndecided)
-    return Settle(key, std::move(container), absl::ResourceExhaustedError("too many containers wait for it"));
-  if (absl::Status status = pods_->Ask(container.query(), key); !status.ok())
-    return Settle(key, std::move(container), status);
+  absl::Status status = MayWait(container.peer.uid);
+  if (status.ok()) status = pods_->Ask(container.query(), key);
+  if (!status.ok()) return Settle(key, std::move(container), status);
   log::Debug("container {}: the API server is asked about pod {}", container.state.id,
              container.query().ToString());
   container.pid.Watch();

@@ -90,6 +90,7 @@ class AgentRole final : public EngineRole {
   DecisionMaker Maker() const { return {config_, options_.resolver, IsStrict()}; }
   void Serve(Handover& handover);
   uint64_t NewKey();
+  absl::Status MayWait(uid_t uid) const;
   void Await(Undecided container);
   bool AwaitAgain(uint64_t key, const ContainerSpec& spec, Fd& listener);
   void HoldContainer(uint64_t key, const std::vector<Fd>& held) const;

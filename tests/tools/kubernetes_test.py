@@ -31,6 +31,7 @@ import kube  # noqa: E402  (found by the lines above)
 from runtime_case import ARGS, PATIENCE, Agent  # noqa: E402
 
 ARENA = os.path.join(HERE, "../support/arena")
+SHARE = 64  # tools/agent_role.cc: kMostUndecidedOfUser
 LONGEST = 6  # seconds: PodDirectory::kLongest
 
 
@@ -385,6 +386,23 @@ class KubernetesTest(unittest.TestCase):
         self.assert_becomes(waiting, "ENOENT")
         self.assertLess(time.monotonic() - began, LONGEST + 2)
         self.agent.wait_for(r"warning: container waiting: .*no answer within 5 s .*what the runtime tells decides")
+
+    def test_one_user_keeps_nobody_from_being_asked_about(self):
+        if os.geteuid() != 0:
+            self.skipTest("takes root: runtimes of two users connect")
+        os.chmod(self.folder, 0o755)
+        self.start("--allow-uid", str(kube.CROWDED))
+        self.server.behave = lambda request, number: (None if request.path.endswith("web-1") else
+                                                      self.server.as_the_real_one(request, number))
+        crowd = kube.Crowd(self.agent.socket, self.tag, SHARE + 8)
+        self.addCleanup(crowd.end)
+        self.server.arrived.acquire(timeout=PATIENCE)
+        for _ in range(8):
+            self.agent.wait_for(rf"warning: container .*: {SHARE} containers of user {kube.CROWDED} wait for it; what "
+                                r"the runtime tells decides")
+        other = pod("web-2", uid="11111111-6d3b-4a3e-9b49-2f1c1f3a9b10")
+        self.server.pods["prod", "web-2"] = other
+        self.assert_becomes(self.container("other", kube.annotations_of("web-2", other["metadata"]["uid"])), "EBADMSG")
 
     def test_nobody_listens_there(self):
         self.start()
