@@ -32,7 +32,12 @@ absl::StatusOr<std::unique_ptr<PodDirectory>> PodDirectory::Start(KubeServer ser
 
 PodDirectory::Record PodDirectory::Find(const PodQuery& query) const {
   const auto found = known_.find(query.uid);
-  return found == known_.end() ? nullptr : found->second.lock();
+  Record record = found == known_.end() ? nullptr : found->second.lock();
+  // Runtimes may say anything: whether the pod of this name has this uid the server tells who asks.
+  if (record != nullptr && query.has_names() &&
+      (record->pod_namespace != query.pod_namespace || record->pod != query.pod))
+    return nullptr;
+  return record;
 }
 
 absl::Status PodDirectory::Ask(const PodQuery& query, uint64_t asker) {

@@ -341,6 +341,16 @@ class KubernetesTest(unittest.TestCase):
         self.server.pods["prod", "web-1"] = pod(uid="00000000-6d3b-4a3e-9b49-2f1c1f3a9b10")
         self.assert_told_and_served_all_the_same("another one now, with uid 00000000-")
 
+    def test_a_name_beside_the_uid_of_another_pod_that_is_known(self):
+        self.start()
+        first = self.container()
+        self.assertEqual(first.answer(), "EBADMSG")
+        self.server.pods["prod", "web-2"] = pod("web-2", uid="11111111-6d3b-4a3e-9b49-2f1c1f3a9b10")
+        # Its pod would select the same rule; but who lies about one of the two is told nothing.
+        self.assert_becomes(self.container("liar", kube.annotations_of("web-2", kube.UID)), "ENOENT")
+        self.agent.wait_for(r"warning: container liar: .*another one now, with uid 11111111-")
+        first.end()
+
     def test_a_right_that_is_missing(self):
         self.start()
         self.server.behave = lambda *_: refusal(403, "pods is forbidden: \x1b[31mred")
