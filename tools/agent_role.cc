@@ -231,7 +231,12 @@ void AgentRole::HandleEvents() {
 absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held) {
   absl::StatusOr<ContainerSpec> spec = SpecOfHeld(held);
   if (!spec.ok()) spec = OrdinarySpec(absl::StrCat("number ", key));
-  if (undecided_.erase(key) != 0) pods_->Forget(key);  // the engine before us has decided meanwhile
+  // The engine before us goes on until we begin: it may have decided meanwhile, or found out more.
+  if (undecided_.erase(key) != 0) pods_->Forget(key);
+  if (const auto before = adopted_.extract(key); !before.empty()) {
+    ports_.Release(before.mapped());
+    --listeners_;
+  }
   if (!held.empty() && !spec->undecided.empty()) {
     if (AwaitAgain(key, *spec, held[0])) return "";
     // That decides it, for the engines to come as well.
@@ -242,12 +247,15 @@ absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held)
   }
   const ContainerKey container{spec->owner, spec->name};
   ports_.Claim(container, spec->publish);
-  absl::StatusOr<std::string> ordinary =
-      accelerator_->Adopt(key, std::move(held), [this, container] { Ended(container); });
+  absl::StatusOr<std::string> ordinary = accelerator_->Adopt(key, std::move(held), [this, key, container] {
+    adopted_.erase(key);
+    Ended(container);
+  });
   if (!ordinary.ok()) {
     ports_.Release(container);
     return ordinary;
   }
+  adopted_.emplace(key, container);
   ++listeners_;
   log::Debug("container {}: taken over", spec->name);
   return ordinary;

@@ -113,11 +113,12 @@ class AgentRole final : public EngineRole {
   AgentSettings settings_;
   AgentConfig config_;
   PortRegistry ports_;
-  LogBudget unusable_;                       // of what is no container state
-  size_t listeners_ = 0;                     // being served
-  std::unique_ptr<PodDirectory> pods_;       // null: nobody is asked
-  absl::Status no_pods_;                     // why not, if somebody should be
-  std::map<uint64_t, Undecided> undecided_;  // by the names that they are held and will be served under
+  LogBudget unusable_;                        // of what is no container state
+  size_t listeners_ = 0;                      // being served
+  std::unique_ptr<PodDirectory> pods_;        // null: nobody is asked
+  absl::Status no_pods_;                      // why not, if somebody should be
+  std::map<uint64_t, Undecided> undecided_;   // by the names that they are held and will be served under
+  std::map<uint64_t, ContainerKey> adopted_;  // from an engine before us, and counted
   Accelerator* accelerator_ = nullptr;
   Fd events_;  // an epoll over those below
   std::unique_ptr<Intake> intake_;
