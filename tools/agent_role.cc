@@ -73,6 +73,13 @@ Json StatusOf(const Accelerator& accelerator) {
           {"counters", std::move(counters)}};
 }
 
+// For the registry of ports. Empty: not known.
+std::string PodOf(const ContainerSpec& spec) {
+  const PodIdentity& identity = spec.policy.identity;
+  if (identity.pod_namespace.empty() || identity.pod.empty()) return "";
+  return absl::StrCat(identity.pod_namespace, "/", identity.pod);
+}
+
 }  // namespace
 
 absl::StatusOr<Fd> AgentSettings::ToFile() const {
@@ -246,7 +253,7 @@ absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held)
     HoldContainer(key, held);
   }
   const ContainerKey container{spec->owner, spec->name};
-  ports_.Claim(container, spec->publish);
+  ports_.Claim(container, spec->publish, PodOf(*spec));
   absl::StatusOr<std::string> ordinary = accelerator_->Adopt(key, std::move(held), [this, key, container] {
     adopted_.erase(key);
     Ended(container);
@@ -503,7 +510,7 @@ void AgentRole::KeepOrdinary(uint64_t key, Handover handover, const Policy& poli
 }
 
 void AgentRole::Claim(const ContainerKey& container, ContainerSpec& spec) {
-  for (const PortRegistry::Conflict& conflict : ports_.Claim(container, spec.publish)) {
+  for (const PortRegistry::Conflict& conflict : ports_.Claim(container, spec.publish, PodOf(spec))) {
     log::Error(
         "container {}: its published port {} belongs to container {} of user {}; binding it will be "
         "EADDRINUSE",

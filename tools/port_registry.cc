@@ -10,15 +10,17 @@
 namespace shunt {
 
 std::vector<PortRegistry::Conflict> PortRegistry::Claim(const ContainerKey& container,
-                                                        std::vector<net::Publish>& ports) {
+                                                        std::vector<net::Publish>& ports,
+                                                        const std::string& pod) {
   std::vector<Conflict> conflicts;
   for (const net::Publish& wanted : ports) {
-    if (const ContainerKey* other = HolderOf(wanted, container)) conflicts.push_back({wanted, *other});
+    if (const ContainerKey* other = HolderOf(wanted, container, pod)) conflicts.push_back({wanted, *other});
   }
   for (const Conflict& conflict : conflicts) std::erase(ports, conflict.wanted);
 
   Holder& holder = holders_[container];
   ++holder.claims;
+  holder.pod = pod;
   for (const net::Publish& port : ports) {
     if (std::find(holder.ports.begin(), holder.ports.end(), port) == holder.ports.end())
       holder.ports.push_back(port);
@@ -32,10 +34,13 @@ void PortRegistry::Release(const ContainerKey& container) {
   if (--found->second.claims == 0) holders_.erase(found);
 }
 
-const ContainerKey* PortRegistry::HolderOf(const net::Publish& wanted, const ContainerKey& except) const {
+const ContainerKey* PortRegistry::HolderOf(const net::Publish& wanted, const ContainerKey& except,
+                                           const std::string& pod) const {
   for (const auto& [key, holder] : holders_) {
     if (key == except) continue;
+    const bool same_pod = !pod.empty() && holder.pod == pod && key.uid == except.uid;
     for (const net::Publish& held : holder.ports) {
+      if (same_pod && held == wanted) continue;
       if (held.host_port == wanted.host_port && net::HostIpsOverlap(held.host_ip, wanted.host_ip))
         return &key;
     }

@@ -4,6 +4,9 @@
 //
 // A container comes with as many listeners as it had processes started in it (its own and one for each exec),
 // and all want the same ports: claims of one container are counted, and the last Release() frees its ports.
+//
+// Containers of one pod share a network, and all come with the pod's wishes: a port that several of them want
+// is published for the network, whichever of them binds it.
 
 #pragma once
 
@@ -35,8 +38,10 @@ class PortRegistry {
   };
 
   // Claims `ports` for `container`, except those that another one holds: they are returned, and taken out of
-  // `ports`. Each Claim(), also one without ports, needs one Release().
-  std::vector<Conflict> Claim(const ContainerKey& container, std::vector<net::Publish>& ports);
+  // `ports`. Each Claim(), also one without ports, needs one Release(). `pod`: which one of the
+  // user's it is in; empty: in none that is known.
+  std::vector<Conflict> Claim(const ContainerKey& container, std::vector<net::Publish>& ports,
+                              const std::string& pod = "");
   void Release(const ContainerKey& container);
 
   size_t containers() const { return holders_.size(); }
@@ -44,10 +49,12 @@ class PortRegistry {
  private:
   struct Holder {
     size_t claims = 0;
+    std::string pod;
     std::vector<net::Publish> ports;
   };
 
-  const ContainerKey* HolderOf(const net::Publish& wanted, const ContainerKey& except) const;
+  const ContainerKey* HolderOf(const net::Publish& wanted, const ContainerKey& except,
+                               const std::string& pod) const;
 
   std::map<ContainerKey, Holder> holders_;
 };

@@ -9,6 +9,7 @@ calls, so it only gets on if it is really served. What is checked comes from the
 descriptors.
 """
 
+import json
 import os
 import re
 import shutil
@@ -154,6 +155,28 @@ class RuntimeTest(RuntimeCase):
                                           "until nc 127.0.0.1 80 2>/dev/null; do :; done")
                     self.assertEqual((result.returncode, result.stdout), (0, "x\n"), result.stderr)
                 self.assertEqual(server.wait(), 0)
+
+    def test_a_port_of_a_pod_is_whose_container_binds_it(self):
+        if os.getuid() != 0:
+            self.skipTest("to publish takes the eBPF lock, which an ordinary user has from a lock server only")
+        agent = self.start_agent()
+        of_the_pod = {"io.kubernetes.cri.sandbox-name": "web", "io.kubernetes.cri.sandbox-namespace": "prod",
+                      "shunt/publish": "8080:80"}
+        self.start_container("first", agent, annotations=of_the_pod)
+        state = json.loads(self.runtime("state", "first").stdout)
+
+        def join(config):
+            network = next(one for one in config["linux"]["namespaces"] if one["type"] == "network")
+            network["path"] = f"/proc/{state['pid']}/ns/net"
+
+        self.start_container("second", agent, "nc -ll -p 80 -e echo served", annotations=of_the_pod, change=join)
+        agent.wait_for(r"container second: serving it .*published ports: 8080:80\)")
+        self.assertEqual(self.ask(8080), "served\n")
+        # The first one has the same network, where the port is bound now.
+        result = self.runtime("exec", "first", "nc", "127.0.0.1", "80")
+        self.assertEqual((result.returncode, result.stdout), (0, "served\n"), result.stderr)
+        result = self.runtime("exec", "first", "nc", "-l", "-p", "80")
+        self.assertIn("Address already in use", result.stderr)
 
     def test_a_port_of_another_container_is_in_use(self):
         if os.getuid() != 0:

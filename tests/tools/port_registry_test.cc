@@ -51,6 +51,25 @@ TEST(PortRegistryTest, OneContainerMayClaimItsPortsAgainForEachListenerAndTheLas
   EXPECT_EQ(registry.containers(), 0u);
 }
 
+TEST(PortRegistryTest, ContainersOfOnePodShareWhatBothWant) {
+  PortRegistry registry;
+  std::vector<net::Publish> first{Port("8080:80"), Port("8081:81")};
+  std::vector<net::Publish> second{Port("8080:80"), Port("8081:82")};
+  EXPECT_THAT(registry.Claim(kFirst, first, "prod/web"), IsEmpty());
+  // One number for two ports of the pod is none for the second.
+  EXPECT_THAT(registry.Claim(kSecond, second, "prod/web"), SizeIs(1));
+  EXPECT_THAT(second, ElementsAre(Port("8080:80")));
+  // It is the pod's as long as one of the two is there.
+  registry.Release(kFirst);
+  std::vector<net::Publish> ports{Port("8080:80")};
+  EXPECT_THAT(registry.Claim({1000, "third"}, ports, "prod/db"), SizeIs(1));
+  ports = {Port("8080:80")};
+  EXPECT_THAT(registry.Claim({1000, "fourth"}, ports), SizeIs(1));
+  // The name of a pod is the word of a user's runtime, which counts among this user's containers.
+  ports = {Port("8080:80")};
+  EXPECT_THAT(registry.Claim({1001, "second"}, ports, "prod/web"), SizeIs(1));
+}
+
 TEST(PortRegistryTest, OneNumberOnDifferentHostAddressesIsNoConflict) {
   PortRegistry registry;
   std::vector<net::Publish> first{Port("127.0.0.1:8080:80")};
