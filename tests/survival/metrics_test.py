@@ -24,8 +24,8 @@ import urllib.request
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import kube  # noqa: E402  (found by the line above)
-from descriptor_store import DescriptorStore  # noqa: E402
 from scrape import samples  # noqa: E402
+from stored_agent import StoredAgent  # noqa: E402
 
 PATIENCE = 60
 BOUND = 10  # seconds for one scrape, of which an engine takes some hundredths to come back
@@ -76,36 +76,15 @@ class Metrics(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        self.socket = os.path.join(self.folder, "agent.sock")
         config = os.path.join(self.folder, "agent.yaml")
         with open(config, "w", encoding="ascii") as file:
             file.write("middleware: [prometheus]\n")
-        self.command = [SHUNT, "agent", "--socket", self.socket, "--fd-store", "--config", config,
-                        "--metrics-bind-address", "127.0.0.1:9464"]
-        self.store = DescriptorStore(self.folder)
-        self.addCleanup(lambda: [os.close(fd) for _, fd in self.store.kept])  # the port is free again
-        self.log = open(os.path.join(self.folder, "log"), "w+", encoding="utf-8")
-        self.addCleanup(self.log.close)
-        self.start_agent()
-        self.addCleanup(self.stop_agent)
+        self.agent = StoredAgent(self, SHUNT, self.folder, "--config", config, "--metrics-bind-address", "127.0.0.1:9464")
         self.scraper = Scraper("http://127.0.0.1:9464/metrics")
         self.addCleanup(self.scraper.stop)
 
-    def start_agent(self):
-        self.agent = self.store.start(self.command, self.log)
-        self.assertTrue(self.store.ready.acquire(timeout=PATIENCE), self.text())
-
-    def stop_agent(self):
-        self.agent.terminate()
-        self.agent.wait(PATIENCE)
-
-    def text(self):
-        self.log.flush()
-        self.log.seek(0)
-        return self.log.read()[-3000:]
-
     def ctl(self, command, *options):
-        return subprocess.run([SHUNT, "ctl", "--socket", self.socket, command, *options], capture_output=True, text=True,
+        return subprocess.run([SHUNT, "ctl", "--socket", self.agent.socket, command, *options], capture_output=True, text=True,
                               check=False, timeout=PATIENCE)
 
     def engine(self):
@@ -113,23 +92,23 @@ class Metrics(unittest.TestCase):
         while time.monotonic() < end:
             if (status := self.ctl("status", "--json")).returncode == 0:
                 return json.loads(status.stdout)["engine_pid"]
-        self.fail("no engine answers: " + self.text())
+        self.fail("no engine answers: " + self.agent.text())
 
     def call(self, name):
         """A container's trapped call."""
-        container = kube.Container(self.socket, name, {})
+        container = kube.Container(self.agent.socket, name, {})
         self.addCleanup(container.process.wait)
         self.addCleanup(container.process.kill)
-        self.assertEqual(container.answer(), "ENOENT", self.text())
+        self.assertEqual(container.answer(), "ENOENT", self.agent.text())
         return container
 
     def wait_until_stored(self):
         """The keeper hears of a container when its engine serves it already, and the store after that."""
         end = time.monotonic() + PATIENCE
         while True:
-            self.store.settle()
-            with self.store.lock:
-                if any(name.startswith("shunt.5.") and name.endswith(".1") for name, _ in self.store.kept):
+            self.agent.store.settle()
+            with self.agent.store.lock:
+                if any(name.startswith("shunt.5.") and name.endswith(".1") for name, _ in self.agent.store.kept):
                     return
             self.assertLess(time.monotonic(), end, "no container is stored")
 
@@ -153,7 +132,7 @@ class Metrics(unittest.TestCase):
             os.kill(before, signal.SIGKILL)
             after_kill = self.scraper.next_answer()
             upgraded = self.ctl("upgrade")
-            self.assertEqual(upgraded.returncode, 0, upgraded.stderr + self.text())
+            self.assertEqual(upgraded.returncode, 0, upgraded.stderr + self.agent.text())
             after_upgrade = self.scraper.next_answer()
             self.assertNotEqual(self.engine(), before)
             for answer in (after_kill, after_upgrade):
@@ -171,9 +150,8 @@ class Metrics(unittest.TestCase):
         for number in range(ROUNDS):
             container = self.call(f"c{number}")
             self.wait_until_stored()
-            self.agent.kill()
-            self.agent.wait(PATIENCE)
-            self.start_agent()
+            self.agent.end(signal.SIGKILL)
+            self.agent.start()
             answer = self.scraper.next_answer()
             self.assertEqual(answer["shunt_listeners", ()], 1)
             container.end()

@@ -21,7 +21,7 @@ import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from descriptor_store import DescriptorStore  # noqa: E402  (found by the line above)
+from stored_agent import StoredAgent  # noqa: E402  (found by the line above)
 
 HOST = "203.0.113.1"
 PATIENCE = 120
@@ -119,36 +119,15 @@ class Run(Survival):
 class Agent(Survival):
     def setUp(self):
         super().setUp()
-        self.socket = os.path.join(self.folder, "agent.sock")
         self.rootfs = os.path.join(self.folder, "rootfs")
         for name in ("etc", "proc", "sys", "dev", "tmp"):
             os.makedirs(os.path.join(self.rootfs, name))
         shutil.copy(CALLER, os.path.join(self.rootfs, "caller"))
-        self.store = DescriptorStore(self.folder)
-        self.log = open(os.path.join(self.folder, "log"), "w+", encoding="utf-8")
-        self.addCleanup(self.log.close)
-        self.agent = None
-        self.addCleanup(self.stop_agent)
-        self.start_agent()
+        self.agent = StoredAgent(self, SHUNT, self.folder)
         self.tag = os.urandom(4).hex()
 
-    def start_agent(self):
-        command = [SHUNT, "agent", "--socket", self.socket, "--fd-store"]
-        self.agent = self.store.start(command, self.log)
-        self.assertTrue(self.store.ready.acquire(timeout=PATIENCE), self.text())
-
-    def stop_agent(self):
-        if self.agent.poll() is None:
-            self.agent.terminate()
-            self.agent.wait(PATIENCE)
-
-    def text(self):
-        self.log.flush()
-        self.log.seek(0)
-        return self.log.read()[-3000:]
-
     def start_containers(self):
-        profile = subprocess.run([SHUNT, "profile", "--listener", self.socket], check=True, stdout=subprocess.PIPE,
+        profile = subprocess.run([SHUNT, "profile", "--listener", self.agent.socket], check=True, stdout=subprocess.PIPE,
                                  text=True).stdout
         for number in range(CONTAINERS):
             name = f"survival-{self.tag}-{number}"
@@ -174,9 +153,9 @@ class Agent(Survival):
     def upgrade(self):
         # Straight after a kill there may be no engine to upgrade, which it says.
         end = time.monotonic() + PATIENCE
-        while (result := subprocess.run([SHUNT, "ctl", "--socket", self.socket, "upgrade"], stderr=subprocess.PIPE,
+        while (result := subprocess.run([SHUNT, "ctl", "--socket", self.agent.socket, "upgrade"], stderr=subprocess.PIPE,
                                         text=True, check=False)).returncode != 0:
-            self.assertLess(time.monotonic(), end, result.stderr + self.text())
+            self.assertLess(time.monotonic(), end, result.stderr + self.agent.text())
 
     def test_engines_of_an_agent_are_killed_and_upgraded(self):
         self.start_containers()
@@ -200,10 +179,9 @@ class Agent(Survival):
         for _ in range(KEEPER_KILLS):
             time.sleep(self.random.uniform(0.05, 0.3))  # a random moment: waits for nothing
             old = engines()
-            self.agent.kill()
-            self.agent.wait(PATIENCE)
+            self.agent.end(signal.SIGKILL)
             until(lambda: not set(old) & set(engines()), "the end of the old engine with its keeper")
-            self.start_agent()
+            self.agent.start()
         self.finish(os.path.join(self.rootfs, "tmp/stop"), f"{KEEPER_KILLS} keepers killed")
 
 

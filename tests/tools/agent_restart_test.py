@@ -4,7 +4,7 @@
 
     agent_restart_test.py SHUNT
 
-The manager is tests/support/descriptor_store.py. Also: what an agent leaves behind that cannot start.
+The manager is that of tests/support/stored_agent.py. Also: what an agent leaves behind that cannot start.
 """
 
 import os
@@ -18,7 +18,7 @@ import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from descriptor_store import DescriptorStore  # noqa: E402  (found by the line above)
+from stored_agent import StoredAgent  # noqa: E402  (found by the line above)
 
 SHUNT = ""
 PATIENCE = 60  # seconds; nothing here takes one
@@ -28,20 +28,8 @@ class AgentRestart(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="shunt-restart-")
         self.addCleanup(shutil.rmtree, self.folder)
-        self.path = os.path.join(self.folder, "agent.sock")
-        self.store = DescriptorStore(self.folder)
-        self.agent = None
-        self.addCleanup(self.end, signal.SIGTERM)
-        self.start()
-
-    def start(self, output=None):
-        self.agent = self.store.start([SHUNT, "agent", "--fd-store", "--socket", self.path], output)
-        self.assertTrue(self.store.ready.acquire(timeout=PATIENCE), "the agent is not ready")
-
-    def end(self, number):
-        if self.agent.poll() is None:
-            self.agent.send_signal(number)
-        self.agent.wait(timeout=PATIENCE)
+        self.agent = StoredAgent(self, SHUNT, self.folder)
+        self.path = self.agent.socket
 
     def is_reached(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -54,28 +42,24 @@ class AgentRestart(unittest.TestCase):
     def test_killed_it_keeps_the_very_sockets_that_it_had(self):
         before = os.stat(self.path).st_ino
         for _ in range(3):
-            self.end(signal.SIGKILL)
-            self.start()
+            self.agent.end(signal.SIGKILL)
+            self.agent.start()
             self.is_reached()
         self.assertEqual(os.stat(self.path).st_ino, before)
 
     def test_stopped_and_started_it_makes_new_sockets_in_place_of_those_it_has_removed(self):
         for _ in range(2):
-            self.end(signal.SIGTERM)
+            self.agent.end()
             self.assertFalse(os.path.exists(self.path))
-            self.start()
+            self.agent.start()
             self.is_reached()
 
     def test_an_upgrade_that_went_well_is_told_and_is_no_warning(self):
-        self.end(signal.SIGTERM)
-        with tempfile.TemporaryFile("w+") as log:
-            self.start(log)
-            subprocess.run([SHUNT, "ctl", "--socket", self.path, "upgrade"], check=True, timeout=PATIENCE)
-            self.end(signal.SIGTERM)
-            log.seek(0)
-            lines = [line for line in log if "upgrade" in line]
+        subprocess.run([SHUNT, "ctl", "--socket", self.path, "upgrade"], check=True, timeout=PATIENCE)
+        self.agent.end()
+        lines = [line for line in self.agent.text().splitlines() if "upgrade" in line]
         self.assertEqual(len(lines), 1, lines)
-        self.assertRegex(lines[0], r" info: upgraded: engine \d+ has taken over from \d+\n\Z")
+        self.assertRegex(lines[0], r" info: upgraded: engine \d+ has taken over from \d+\Z")
 
     def test_without_an_engine_it_ends_and_leaves_nothing_behind(self):
         path = os.path.join(self.folder, "other.sock")
