@@ -59,8 +59,24 @@ std::string_view TakeComponent(std::string_view& path) {
   return component;
 }
 
-bool IsNumber(std::string_view text) {
-  return !text.empty() && text.size() < 11 && text.find_first_not_of("0123456789") == std::string_view::npos;
+// What /proc/self has of the caller's descriptors. The kernel shows it to the process itself whatever its
+// rights, and to others, as we are, only with more of them than the caller may have.
+bool HasDescriptors(std::string_view folder) {
+  return folder == "fd" || folder == "fdinfo";
+}
+
+// A name there that may be a descriptor's. Whoever follows dots with our rights comes out in our /proc, and
+// from there anywhere.
+bool MayBeDescriptor(std::string_view name) {
+  return !name.empty() && name != "." && name != "..";
+}
+
+// "/proc/self/fd/NAME".
+bool IsPlaceOfDescriptor(std::string_view path) {
+  if (!path.starts_with('/') || TakeComponent(path) != "proc") return false;
+  const std::string_view self = TakeComponent(path);
+  if ((self != "self" && self != "thread-self") || !HasDescriptors(TakeComponent(path))) return false;
+  return MayBeDescriptor(TakeComponent(path)) && TakeComponent(path).empty();
 }
 
 uint64_t NamespaceOf(int caller, const char* which) {
@@ -158,11 +174,13 @@ Result<Fd> Inside::Start(const char*& path, std::span<char> rewritten) {
   const bool thread = self == "thread-self";
   const std::string_view behind_self = rest;
   const std::string_view link = TakeComponent(rest);
-  const std::string_view number = link == "fd" ? TakeComponent(rest) : std::string_view();
-  if (link == "cwd" || link == "root" || IsNumber(number)) {
-    std::array<char, 16> what{};
+  const std::string_view number = HasDescriptors(link) ? TakeComponent(rest) : std::string_view();
+  if (link == "cwd" || link == "root" || MayBeDescriptor(number)) {
+    constexpr size_t kLongestNumber = 10;  // longer ones are no descriptor's, nor are words
+    if (number.size() > kLongestNumber) return Fail(ENOENT);
+    std::array<char, 32> what{};
     char* const end = std::copy(link.begin(), link.end(), what.data());
-    if (link == "fd") *std::copy(number.begin(), number.end(), end + 1) = '\0', *end = '/';
+    if (!number.empty()) *std::copy(number.begin(), number.end(), end + 1) = '\0', *end = '/';
     path = rest.data() + std::min(rest.find_first_not_of('/'), rest.size());
     return thread ? OpenWithOwnRights(what.data()) : OpenOfProcess(what.data());
   }
@@ -188,9 +206,16 @@ Result<Inside::Place> Inside::Find(const char* path) {
   if (all.empty()) return Fail(ENOENT);
   const size_t end = all.find_last_not_of('/');
   if (end == std::string_view::npos) return Place{.owned = Fd(), .last = "/"};
+  std::array<char, PATH_MAX> parent, rewritten;
+  if (IsPlaceOfDescriptor(all)) {
+    const char* name = path;
+    const Result<Fd> there = Start(name, rewritten);
+    // Nothing can be made there.
+    if (!there && there.error() != Errno{ENOTDIR}) return tl::unexpected(there.error());
+    if (!there || there->valid()) return Fail(EEXIST);
+  }
   const size_t slash = all.find_last_of('/', end);
   const size_t begin = slash == std::string_view::npos ? 0 : slash + 1;
-  std::array<char, PATH_MAX> parent, rewritten;
   *std::copy_n(path, begin, parent.data()) = '\0';
   const char* walk = begin == 0 ? path : parent.data();  // says whether it is absolute
   Result<Fd> start = Start(walk, rewritten);

@@ -240,6 +240,26 @@ TEST(Inside, NoPathLeadsToWhatTheWorkerHasOpen) {
   });
 }
 
+// The worker looks at the caller's descriptors with its own rights, in a /proc of its own.
+TEST(Inside, NoDotsAmongTheCallersDescriptorsLeadOutOfItsMounts) {
+  const std::string name = "/tmp/shunt-escape-" + std::to_string(getpid()) + "-";
+  std::vector<std::string> paths;
+  for (const char* self : {"self", "thread-self"}) {
+    for (const char* folder : {"fd", "fdinfo"}) {
+      for (const char* dots : {".", "..", "./..", ".././.", "0/..", "../fd/."}) {
+        const std::string below = std::string("/proc/") + self + "/" + folder + "/" + dots;
+        paths.push_back(below + "/../../../../../.." + name + std::to_string(paths.size()));
+      }
+    }
+  }
+  ExpectInside([&] {
+    for (const std::string& path : paths) ErrorOfMaking(path);
+    return 0;
+  });
+  for (size_t i = 0; i < paths.size(); ++i)
+    EXPECT_NE(rmdir((name + std::to_string(i) + "-made").c_str()), 0) << paths[i];
+}
+
 // ---- rights
 
 TEST(Inside, NobodyInsideGetsHoldOfAWorker) {

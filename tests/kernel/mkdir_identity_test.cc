@@ -9,10 +9,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_split.h"
 #include "core/fd.h"
 #include "tests/support/inside_checks.h"
 
@@ -94,6 +98,47 @@ TEST(MkdirIdentity, OfAProgramThatHidesIsItsOwn) {
     CHECK_INSIDE(RunAs(0, "/tmp/plain", {"hide", "/tmp/nowhere/b"}) == ENOENT);
     return 0;
   });
+}
+
+// What becomes of a mkdir of each by a program at which nobody but this user's betters may look.
+std::vector<int> ErrorsOfOneThatHides(uid_t user, const char* program,
+                                      const std::vector<std::string>& paths) {
+  std::vector<int> errors;
+  for (const std::string& path : paths) errors.push_back(RunAs(user, program, {"hide", path}));
+  return errors;
+}
+
+TEST(MkdirIdentity, OfAProgramThatHidesFailsAmongItsDescriptorsAsTheKernelWould) {
+  if (geteuid() != 0) GTEST_SKIP() << "takes root: a range of ids is to be mapped";
+  std::vector<std::string> paths;
+  for (const std::string self : {"/proc/self/", "//proc//thread-self/"}) {
+    for (const std::string& below : std::vector<std::string>(
+             absl::StrSplit("fd fd/ fd/0 fd/0/ fd//0// fd/0/x fd/0/. fd/99 fd/99/ fd/99/x fd/word fd/word/ "
+                            "fd/word/x fd/word/.. fd/00 "
+                            "fd/12345678901234 fdinfo/0 fdinfo/0/ fdinfo/0/x fdinfo/99 fdinfo/word/x word/x",
+                            ' ')))
+      paths.push_back(self + below);
+  }
+  const Fd program = Program();
+  const std::vector<int> natively = ErrorsOfOneThatHides(0, INSIDE_CALLER, paths);
+  GuestOptions options = Renaming();
+  options.policy.mkdir_suffix = "";  // a worker makes it all the same
+  options.id_map = "0 700000 65536";
+  GuestContainer container(std::move(options));
+  EXPECT_EQ(container.Run([&] {
+    CHECK_INSIDE(BecomeRootInside() && EnterTmpfs() && Place(program, "/tmp/plain", 0755));
+    const std::vector<int> inside = ErrorsOfOneThatHides(1, "/tmp/plain", paths);
+    int wrong = 0;
+    for (size_t i = 0; i < paths.size(); ++i) {
+      if (inside[i] == natively[i]) continue;
+      fprintf(stderr, "%s: %s, natively %s\n", paths[i].c_str(), strerrorname_np(inside[i]),
+              strerrorname_np(natively[i]));
+      ++wrong;
+    }
+    return wrong;
+  }),
+            0)
+      << container.error();
 }
 
 }  // namespace
