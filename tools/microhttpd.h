@@ -26,7 +26,7 @@ namespace shunt {
   X(destroy_response)
 
 struct Microhttpd {
-#define SHUNT_MICROHTTPD_POINTER(name) decltype(&MHD_##name) name = nullptr;
+#define SHUNT_MICROHTTPD_POINTER(name) decltype(&MHD_##name) name = nullptr;  // NOLINT: no parentheses fit
   SHUNT_MICROHTTPD(SHUNT_MICROHTTPD_POINTER)
 #undef SHUNT_MICROHTTPD_POINTER
 
