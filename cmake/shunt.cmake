@@ -47,11 +47,12 @@ function(shunt_library name)
   shunt_compile_together(${name})
 endfunction()
 
-# Headers are most of what a sanitized build has to compile: several sources at a time take a third of the time. A source
-# that has a name in common with another, in their unnamed namespaces, is compiled alone (SKIP_UNITY_BUILD_INCLUSION).
+# With SHUNT_COMPILE_TOGETHER, headers and what is instantiated from them are compiled once for several sources. A source
+# that has a name in common with another, in their unnamed namespaces, is compiled alone (SKIP_UNITY_BUILD_INCLUSION): when
+# the compiler finds such a pair, that is the place to say so, the names need not change.
 function(shunt_compile_together name)
-  if(SHUNT_SANITIZE AND NOT SHUNT_FUZZ)
-    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+  if(SHUNT_COMPILE_TOGETHER)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
   endif()
 endfunction()
 
@@ -64,5 +65,6 @@ function(shunt_tests label)
   set(target test_${label})
   add_executable(${target} ${sources})
   target_link_libraries(${target} PRIVATE shunt_flags ${ARGN} GTest::gtest GTest::gmock GTest::gtest_main)
+  shunt_compile_together(${target})
   gtest_discover_tests(${target} PROPERTIES LABELS ${label} TIMEOUT 120 DISCOVERY_TIMEOUT 60)
 endfunction()
