@@ -273,7 +273,7 @@ void HandleEvents(Accelerator& engine, int timeout_ms) {
 
 int Measure(const Options& options) {
   const absl::StatusOr<std::vector<sock_filter>> program =
-      BuildFilter(Traps({.renumbered = false}), Denies());
+      BuildFilter(Traps({.renumbered = false}), Denies({}));
   if (!program.ok()) Die(std::string(program.status().message()));
   void* const memory =
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

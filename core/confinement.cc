@@ -229,14 +229,45 @@ constexpr int kEngine[] = {
     SCMP_SYS(getcpu),
 };
 
+constexpr int kStatMount = 457;  // younger than libseccomp's table; the same on every architecture
+
 // A worker: the caller's identity, root and paths, and the deeds.
 constexpr int kWorker[] = {
-    SCMP_SYS(recvfrom),  SCMP_SYS(sendto),    SCMP_SYS(timer_settime), SCMP_SYS(openat),
-    SCMP_SYS(openat2),   SCMP_SYS(fstat),     SCMP_SYS(newfstatat),    SCMP_SYS(statfs),
-    SCMP_SYS(fchdir),    SCMP_SYS(chroot),    SCMP_SYS(capset),        SCMP_SYS(setgroups),
-    SCMP_SYS(setresuid), SCMP_SYS(setresgid), SCMP_SYS(setfsuid),      SCMP_SYS(setfsgid),
-    SCMP_SYS(umask),     SCMP_SYS(mkdirat),   SCMP_SYS(timer_create),  SCMP_SYS(setsockopt),
-    SCMP_SYS(pread64),   SCMP_SYS(chdir),
+    SCMP_SYS(recvfrom),
+    SCMP_SYS(sendto),
+    SCMP_SYS(timer_settime),
+    SCMP_SYS(openat),
+    SCMP_SYS(openat2),
+    SCMP_SYS(fstat),
+    SCMP_SYS(newfstatat),
+    SCMP_SYS(statfs),
+    SCMP_SYS(fchdir),
+    SCMP_SYS(chroot),
+    SCMP_SYS(capset),
+    SCMP_SYS(setgroups),
+    SCMP_SYS(setresuid),
+    SCMP_SYS(setresgid),
+    SCMP_SYS(setfsuid),
+    SCMP_SYS(setfsgid),
+    SCMP_SYS(umask),
+    SCMP_SYS(mkdirat),
+    SCMP_SYS(timer_create),
+    SCMP_SYS(setsockopt),
+    SCMP_SYS(pread64),
+    SCMP_SYS(chdir),
+    // For mounts and devices.
+    SCMP_SYS(sendmsg),
+    SCMP_SYS(recvmsg),
+    SCMP_SYS(poll),
+    SCMP_SYS(statx),
+    SCMP_SYS(fsopen),
+    SCMP_SYS(fsconfig),
+    SCMP_SYS(fsmount),
+    SCMP_SYS(move_mount),
+    SCMP_SYS(umount2),
+    SCMP_SYS(mknodat),
+    SCMP_SYS(unlinkat),
+    kStatMount,
 };
 
 // What only an intruder calls. Fatal.

@@ -73,6 +73,29 @@ struct alignas(4096) Desk {
   WorkResult result;
 };
 
+// What workers have mounted in the container, so that it can be told from what was there, and from what the
+// container has mounted itself. In the container's memory; all its workers write it.
+struct alignas(4096) MountTable {
+  static constexpr size_t kPlaces = 128;
+  struct Place {
+    // The mount's id, which no other mount ever gets (STATX_MNT_ID_UNIQUE); 0: free. Set before it is
+    // visible, so there may be none of that id.
+    std::atomic<uint64_t> mount = 0;
+    // The call it was made for, should that be done again.
+    std::atomic<pid_t> tid = 0;
+    std::atomic<uint64_t> fingerprint = 0;
+  };
+  std::array<Place, kPlaces> places;
+
+  // nullptr: all are taken.
+  Place* Add(uint64_t mount, pid_t tid, uint64_t fingerprint);
+  Place* Find(uint64_t mount);
+  Place* FindFor(pid_t tid, uint64_t fingerprint);
+  bool empty() const;
+  // Frees the places of those of which `is_gone`.
+  void Forget(bool (*is_gone)(uint64_t mount));
+};
+
 // The lock of the worker at the desk that lies at `offset` in the memory's file, for fcntl(2).
 inline struct flock LockOfDesk(uint64_t offset) {
   struct flock lock {};

@@ -57,8 +57,12 @@ class Guise {
   Result<void> TakeOff();
   // The caller's rights: ids, groups, umask, and of its effective capabilities those that we have at all.
   Result<void> PutOn(const Identity& identity);
-  // The rights of the last PutOn(), after a TakeOff().
+  // The rights of the last PutOn(), after a TakeOff() or a Raise().
   Result<void> PutOnAgain() { return SetEffective(last_.capabilities & own_); }
+  // The rights of the last PutOn() and these capabilities, as far as we have them.
+  Result<void> Raise(uint64_t capabilities) {
+    return SetEffective((last_.capabilities | capabilities) & own_);
+  }
 
  private:
   explicit Guise(uint64_t own) : own_(own), in_force_(own) {}

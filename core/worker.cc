@@ -5,11 +5,9 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <linux/nsfs.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -31,6 +29,7 @@
 #include "core/clock.h"
 #include "core/confinement.h"
 #include "core/packet_socket.h"
+#include "core/user_namespaces.h"
 
 namespace shunt {
 namespace {
@@ -97,11 +96,6 @@ void StayOn(int cpu) {
   sched_setaffinity(0, sizeof(cpus), &cpus);  // best effort, as the reactor's own
 }
 
-uint64_t InodeOf(int fd) {
-  struct stat info {};
-  return fstat(fd, &info) == 0 ? info.st_ino : 0;
-}
-
 }  // namespace
 
 // ---- what a deed sees
@@ -136,7 +130,7 @@ Result<Fd> Inside::OpenOfProcess(const char* what) {
 }
 
 // What the caller is, at this moment.
-Result<void> Inside::LookUp(Identity& identity) {
+Result<void> Inside::LookUp() {
   static std::array<char, 16384> text;
   const ssize_t size = pread(caller_.status.get(), text.data(), text.size(), 0);
   if (size <= 0) return Fail(size < 0 ? errno : ESRCH);
@@ -144,7 +138,7 @@ Result<void> Inside::LookUp(Identity& identity) {
   const Result<PidNumbers> pids = ParsePidNumbers(all);
   if (!pids) return tl::unexpected(pids.error());
   pids_ = *pids;
-  return ParseIdentity(all, identity);
+  return ParseIdentity(all, identity_);
 }
 
 Result<void> Inside::EnterRoot() {
@@ -228,6 +222,21 @@ Result<Inside::Place> Inside::Find(const char* path) {
   return Place{.owned = std::move(directory), .last = path + begin};
 }
 
+Result<Fd> Inside::Open(const char* path, int flags) {
+  if (path[0] == '\0') return Fail(ENOENT);
+  std::array<char, PATH_MAX> rewritten;
+  const char* walk = path;
+  Result<Fd> start = Start(walk, rewritten);
+  if (!start || (start->valid() && walk[0] == '\0')) return start;
+  open_how how{.flags = static_cast<uint64_t>(O_PATH | O_CLOEXEC | flags),
+               .mode = 0,
+               .resolve = RESOLVE_NO_MAGICLINKS};
+  const int from = start->valid() ? start->get() : AT_FDCWD;
+  Fd opened(static_cast<int>(syscall(SYS_openat2, from, walk, &how, sizeof(how))));
+  if (!opened.valid()) return FailErrno();
+  return opened;
+}
+
 bool Inside::Begin() {
   if (!listener_.StillValid(request_.call)) return false;
   desk_.state.store(DeskState::kBegun, std::memory_order_release);
@@ -236,16 +245,19 @@ bool Inside::Begin() {
 
 // ---- one piece of work
 
+// What a worker has of its container, from the engine.
+struct Post {
+  Fd link, proc, companion;
+  Listener listener;
+  Desk& desk;
+  MountTable& mounts;
+  uint64_t user = 0, mount = 0;  // its namespaces
+  bool own_user_namespace = false;
+};
+
 class Worker {
  public:
-  Worker(Fd link, Fd proc, Listener listener, Guise guise, Desk& desk, uint64_t user, uint64_t mount)
-      : link_(std::move(link)),
-        proc_(std::move(proc)),
-        listener_(std::move(listener)),
-        guise_(guise),
-        desk_(desk),
-        user_(user),
-        mount_(mount) {}
+  Worker(Post post, Guise guise) : post_(std::move(post)), desk_(post_.desk), guise_(guise) {}
 
   [[noreturn]] void Serve(std::span<const Deed> deeds);
 
@@ -257,15 +269,27 @@ class Worker {
   uint64_t FindCaller(pid_t tid);
   bool CallerLives();
 
-  Fd link_, proc_;
-  Listener listener_;
-  Guise guise_;
+  friend class Inside;
+
+  Post post_;
   Desk& desk_;
-  const uint64_t user_, mount_;
+  Guise guise_;
   Inside::Caller caller_;  // the last one
   Identity identity_;
   WorkerCall cpu_ = -1;  // that we are bound to
 };
+
+Inside::Inside(Worker& worker, Desk& desk)
+    : request_(desk.request),
+      proc_(worker.post_.proc.get()),
+      caller_(worker.caller_),
+      listener_(worker.post_.listener),
+      guise_(worker.guise_),
+      identity_(worker.identity_),
+      desk_(desk),
+      mounts_(worker.post_.mounts),
+      companion_fd_(worker.post_.companion.get()),
+      own_user_namespace_(worker.post_.own_user_namespace) {}
 
 // Returns the caller's user namespace; 0: there is no such thread.
 uint64_t Worker::FindCaller(pid_t tid) {
@@ -273,7 +297,8 @@ uint64_t Worker::FindCaller(pid_t tid) {
     if (const uint64_t user = NamespaceOf(caller_.directory.get(), "ns/user"); user != 0) return user;
   }
   caller_.tid = tid;
-  caller_.directory.reset(openat(proc_.get(), CallerPath(tid, "").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  caller_.directory.reset(
+      openat(post_.proc.get(), CallerPath(tid, "").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   caller_.status.reset(openat(caller_.directory.get(), "status", O_RDONLY | O_CLOEXEC));
   return NamespaceOf(caller_.directory.get(), "ns/user");
 }
@@ -293,17 +318,22 @@ int64_t Worker::Do(std::span<const Deed> deeds) {
   // Whatever is found here has been so with the caller if it still waits when the deed begins: its number was
   // not given away meanwhile.
   result.user_namespace = FindCaller(request.tid);
-  Inside inside(proc_.get(), caller_, listener_, guise_, desk_);
-  result.elsewhere = result.user_namespace != user_;
+  Inside inside(*this, desk_);
+  result.elsewhere = result.user_namespace != post_.user;
   if (deed.on_mounts || result.elsewhere) {
     result.mount_namespace = NamespaceOf(caller_.directory.get(), "ns/mnt");
-    result.elsewhere = result.elsewhere || result.mount_namespace != mount_;
+    result.elsewhere = result.elsewhere || result.mount_namespace != post_.mount;
   }
   if (result.elsewhere) return -EPERM;
-  if (Result<void> seen = inside.LookUp(identity_); !seen) return -EPERM;
+  if (Result<void> seen = inside.LookUp(); !seen) return -EPERM;
   if (Result<void> root = inside.EnterRoot(); !root) return -EPERM;
   if (Result<void> worn = guise_.PutOn(identity_); !worn) return -EPERM;
   return deed.act(inside);
+}
+
+Reply ReplyOf(int64_t value) {
+  if (value == kLeaveToKernel) return Reply::Continue();
+  return value < 0 ? Reply::Fail(static_cast<int>(-value)) : Reply::Return(value);
 }
 
 void Worker::Work(std::span<const Deed> deeds) {
@@ -313,8 +343,7 @@ void Worker::Work(std::span<const Deed> deeds) {
   result.value = value;
   desk_.state.store(DeskState::kDone, std::memory_order_release);
   if (result.elsewhere) return;
-  const Reply reply = value < 0 ? Reply::Fail(static_cast<int>(-value)) : Reply::Return(value);
-  const Result<void> sent = listener_.Send(desk_.request.call, reply);
+  const Result<void> sent = post_.listener.Send(desk_.request.call, ReplyOf(value));
   result.send_error = sent ? 0 : CallerLives() ? sent.error().code : ESRCH;
   desk_.state.store(DeskState::kSent);
 }
@@ -343,18 +372,18 @@ void Worker::Serve(std::span<const Deed> deeds) {
 
 void Worker::Knock() const {
   const char knock = 1;
-  send(link_.get(), &knock, 1, MSG_NOSIGNAL);
+  send(post_.link.get(), &knock, 1, MSG_NOSIGNAL);
 }
 
 // With two time limits, of which the shorter one is in force in a row of calls, without a word about it.
 void Worker::WaitForKnock() {
   WorkerCall cpu = -1;
-  ssize_t got = recv(link_.get(), &cpu, sizeof(cpu), 0);
+  ssize_t got = recv(post_.link.get(), &cpu, sizeof(cpu), 0);
   if (got < 0 && errno == EAGAIN) {
     if (desk_.state.load() == DeskState::kSent) Knock();
-    SetPatience(link_.get(), kIdleWorker);
-    got = recv(link_.get(), &cpu, sizeof(cpu), 0);
-    SetPatience(link_.get(), kUnseenAnswer);
+    SetPatience(post_.link.get(), kIdleWorker);
+    got = recv(post_.link.get(), &cpu, sizeof(cpu), 0);
+    SetPatience(post_.link.get(), kUnseenAnswer);
   }
   if (got <= 0) _exit(0);  // the engine is gone, or we have been idle for long
   if (cpu >= 0 && cpu != cpu_) StayOn(cpu_ = cpu);
@@ -364,60 +393,59 @@ void Worker::WaitForKnock() {
 
 namespace {
 
-// From the outermost below ours to the container's own.
-Result<std::vector<Fd>> ChainOfUserNamespaces(Fd innermost, uint64_t ours) {
-  std::vector<Fd> chain;
-  while (InodeOf(innermost.get()) != ours) {
-    Fd parent(ioctl(innermost.get(), NS_GET_PARENT));
-    const int error = errno;
-    chain.insert(chain.begin(), std::move(innermost));
-    if (!parent.valid()) return Fail(error);
-    innermost = std::move(parent);
-  }
-  return chain;
+// The groups that a container's programs have from outside of it have no number in its user namespace, and
+// below one that was made without rights groups cannot be set at all: they can be taken on outside of it
+// only. Where that is forbidden, we were started by their user. A worker that has not got them would have the
+// agent's, which inside look like any others without a number. The thread may have changed its groups since
+// its namespaces were looked at, but not to any that it could not have had then: inside, groups of the
+// outside can only be given up. The numbers are those of whoever has opened the file.
+Result<void> TakeGroupsOf(int proc, int status) {
+  constexpr uint32_t kNoNumber = 65534;
+  std::array<char, 24> name{"self/fd/"};
+  *std::to_chars(name.data() + 8, name.data() + name.size() - 1, status).ptr = '\0';
+  const Fd file(openat(proc, name.data(), O_RDONLY | O_CLOEXEC));
+  std::array<char, 16384> text;
+  const ssize_t size = file.valid() ? read(file.get(), text.data(), text.size()) : -1;
+  if (size <= 0) return Fail(ESRCH);
+  static Identity identity;
+  const Result<void> parsed = ParseIdentity({text.data(), static_cast<size_t>(size)}, identity);
+  if (!parsed) return parsed;
+  if (std::ranges::find(identity.supplementary(), kNoNumber) != identity.supplementary().end()) return {};
+  if (syscall(SYS_setgroups, identity.group_count, identity.groups.data()) != 0 && errno != EPERM)
+    return FailErrno();
+  return {};
 }
 
 // A mount namespace can be joined by whoever is privileged where it was made; somewhere on the way in we are.
-Result<void> Join(Fd user, Fd mount) {
+Result<void> Join(Fd user, Fd mount, int proc, Fd status) {
   struct stat ours {};
   if (stat("/proc/self/ns/user", &ours) != 0) return FailErrno();
-  Result<std::vector<Fd>> chain = ChainOfUserNamespaces(std::move(user), ours.st_ino);
+  Result<std::vector<Fd>> chain = UserNamespacesDownTo(std::move(user), ours.st_ino);
   if (!chain) return tl::unexpected(chain.error());
   struct stat own_mount {};
   bool there = stat("/proc/self/ns/mnt", &own_mount) == 0 && own_mount.st_ino == InodeOf(mount.get());
   there = there || setns(mount.get(), CLONE_NEWNS) == 0;
   for (const Fd& one : *chain) {
+    if (Result<void> groups = TakeGroupsOf(proc, status.get()); !groups) return groups;
     if (setns(one.get(), CLONE_NEWUSER) != 0) return FailErrno();
     there = there || setns(mount.get(), CLONE_NEWNS) == 0;
   }
   return there ? Result<void>() : FailErrno();
 }
 
-// The groups that a rootless container's programs have from its user have no number in its user namespace:
-// they can be taken on outside of it only. Where that is forbidden, we were started by that user. A worker
-// that has not got them would have the agent's, which inside look like any others without a number. The
-// thread may have changed its groups since its namespaces were looked at, but not to any that it could not
-// have had then: inside, groups of the outside can only be given up.
-Result<void> TakeGroupsOf(Fd status) {
-  std::array<char, 16384> text;
-  const ssize_t size = read(status.get(), text.data(), text.size());
-  if (size <= 0) return Fail(ESRCH);
-  static Identity identity;
-  const Result<void> parsed = ParseIdentity({text.data(), static_cast<size_t>(size)}, identity);
-  if (!parsed) return parsed;
-  if (syscall(SYS_setgroups, identity.group_count, identity.groups.data()) != 0 && errno != EPERM)
-    return FailErrno();
-  return {};
+template <typename Part>
+Result<Part*> Map(int memory, uint64_t offset) {
+  void* const pages =
+      mmap(nullptr, sizeof(Part), PROT_READ | PROT_WRITE, MAP_SHARED, memory, static_cast<off_t>(offset));
+  if (pages == MAP_FAILED) return FailErrno();
+  return static_cast<Part*>(pages);
 }
 
 // Its pages of the container's memory, and the lock that says that we are there.
 Result<Desk*> SitDown(int memory, uint64_t offset) {
   const struct flock lock = LockOfDesk(offset);
   if (fcntl(memory, F_SETLK, &lock) != 0) return Fail(EBUSY);
-  void* const pages =
-      mmap(nullptr, sizeof(Desk), PROT_READ | PROT_WRITE, MAP_SHARED, memory, static_cast<off_t>(offset));
-  if (pages == MAP_FAILED) return FailErrno();
-  return static_cast<Desk*>(pages);
+  return Map<Desk>(memory, offset);
 }
 
 struct Told {
@@ -433,7 +461,8 @@ Result<Told> WaitForSetup(int link) {
       ReceivePacket(link, std::as_writable_bytes(std::span(&told.setup, 1)), WorkerSetup::kDescriptors);
   if (!arrival) return tl::unexpected(arrival.error());
   if (told.setup.magic != WorkerSetup::kMagic || arrival->fds.size() != WorkerSetup::kDescriptors ||
-      told.setup.desk_offset % alignof(Desk) != 0)
+      told.setup.desk_offset % alignof(Desk) != 0 || told.setup.mounts_offset % alignof(MountTable) != 0 ||
+      told.setup.orders_size > told.setup.orders.size())
     return Fail(EPROTO);
   told.fds = std::move(arrival->fds);
   return told;
@@ -456,7 +485,7 @@ Result<void> MakePatient(int link) {
 
 // ---- the process
 
-void RunWorker(Fd link, std::span<const Deed> deeds) {
+void RunWorker(Fd link, std::span<const Deed> deeds, StartCompanion start_companion) {
   prctl(PR_SET_DUMPABLE, 0);
   Result<Told> told = WaitForSetup(link.get());
   if (!told) Leave(link.get(), told.error());
@@ -468,17 +497,33 @@ void RunWorker(Fd link, std::span<const Deed> deeds) {
   if (!listener.ok() || !proc.valid()) Leave(link.get(), {EINVAL});
   const Result<Desk*> desk = SitDown(memory.get(), setup.desk_offset);
   if (!desk) Leave(link.get(), desk.error());
-  if (Result<void> groups = TakeGroupsOf(std::move(fds[4])); !groups) Leave(link.get(), groups.error());
+  const Result<MountTable*> mounts = Map<MountTable>(memory.get(), setup.mounts_offset);
+  if (!mounts) Leave(link.get(), mounts.error());
+  Result<Fd> companion;
+  if (setup.orders_size > 0)
+    companion = start_companion({{setup.orders.data(), setup.orders_size}, proc.get(), user.get()});
+  if (!companion) Leave(link.get(), companion.error());
   WorkerHello hello{
       .pid = getpid(), .user_namespace = InodeOf(user.get()), .mount_namespace = InodeOf(mount.get())};
-  if (Result<void> in = Join(std::move(user), std::move(mount)); !in) Leave(link.get(), in.error());
+  struct stat outside {};
+  if (stat("/proc/self/ns/user", &outside) != 0) Leave(link.get(), {errno});
+  Result<void> in = Join(std::move(user), std::move(mount), proc.get(), std::move(fds[4]));
+  if (!in) Leave(link.get(), in.error());
   Result<Guise> guise = Guise::Take();
   if (!guise) Leave(link.get(), guise.error());
   if (Result<void> patient = MakePatient(link.get()); !patient) Leave(link.get(), patient.error());
   if (absl::Status confined = ConfineWorker(); !confined.ok()) Leave(link.get(), {EPERM});
   (void)SendPacket(link.get(), std::as_bytes(std::span(&hello, 1)), {});
-  Worker(std::move(link), std::move(proc), *std::move(listener), *guise, **desk, hello.user_namespace,
-         hello.mount_namespace)
+  Worker({.link = std::move(link),
+          .proc = std::move(proc),
+          .companion = *std::move(companion),
+          .listener = *std::move(listener),
+          .desk = **desk,
+          .mounts = **mounts,
+          .user = hello.user_namespace,
+          .mount = hello.mount_namespace,
+          .own_user_namespace = outside.st_ino != hello.user_namespace},
+         *guise)
       .Serve(deeds);
 }
 

@@ -19,9 +19,12 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "core/desk.h"
 #include "core/fd.h"
@@ -42,11 +45,25 @@ inline constexpr std::chrono::milliseconds kUnseenAnswer{20};
 // namespace, its listener, its memory, and the status file of the thread in /proc that these namespaces are
 // of.
 struct WorkerSetup {
-  static constexpr uint64_t kMagic = 0x33'6b'72'6f'77'68'73;  // "shwork3"; changes with any layout in here
+  static constexpr uint64_t kMagic = 0x34'6b'72'6f'77'68'73;  // "shwork4"; changes with any layout in here
   static constexpr size_t kDescriptors = 5;
+  static constexpr size_t kLongestOrders = 32 * 1024;
   uint64_t magic = kMagic;
-  uint64_t desk_offset = 0;  // in the memory's file
+  uint64_t desk_offset = 0;    // in the memory's file
+  uint64_t mounts_offset = 0;  // the same of the table of mounts
+  uint32_t orders_size = 0;    // 0: no companion is wanted
+  std::array<char, kLongestOrders> orders;
 };
+
+// A companion does for a worker what takes the rights that it loses on its way in. It is forked before the
+// worker goes, from the worker, and ends with it.
+struct CompanionSetup {
+  std::string_view orders;
+  int proc_fd;            // /proc, in which the container's threads are seen
+  int user_namespace_fd;  // the worker's, or where it goes
+};
+// Returns the worker's end of the link.
+using StartCompanion = Result<Fd> (*)(const CompanionSetup& setup);
 
 // By this it is told that there is work: the CPU of the reactor, where the worker goes as well; -1: it is
 // free to move.
@@ -61,6 +78,9 @@ struct WorkerHello {
   uint64_t mount_namespace = 0;
 };
 
+// What a deed returns to have the kernel run the call, with the caller's own rights.
+inline constexpr int64_t kLeaveToKernel = INT64_MIN;
+
 class Inside;
 struct Deed {
   // Acts on inside.request() and returns what the call returns; negative: the errno.
@@ -71,7 +91,10 @@ struct Deed {
 };
 
 // The process: the rest of its life. `link` is a packet socket (core/packet_socket.h), where the setup comes.
-[[noreturn]] void RunWorker(Fd link, std::span<const Deed> deeds);
+// `companion` is called if the setup has orders for one.
+[[noreturn]] void RunWorker(Fd link, std::span<const Deed> deeds, StartCompanion companion);
+
+class Worker;
 
 // What a deed sees of the container: everything with the caller's rights.
 class Inside {
@@ -90,6 +113,25 @@ class Inside {
   // /proc/self/cwd, root and fd/N are the caller's.
   Result<Place> Find(const char* path);
 
+  // What the path leads to, links included, opened with O_PATH and `flags`. Errors as above.
+  Result<Fd> Open(const char* path, int flags);
+
+  // Who calls. Its capabilities count in its own user namespace.
+  const Identity& caller() const { return identity_; }
+  // The container's user namespace is not the one that we come from.
+  bool in_own_user_namespace() const { return own_user_namespace_; }
+  // From here on with all rights that a root of the container's could have, and with none of the caller's
+  // limits: for what has been decided and found already.
+  Result<void> TakeOwnRights() { return guise_.TakeOff(); }
+  // The caller's rights and these capabilities.
+  Result<void> AddRights(uint64_t capabilities) { return guise_.Raise(capabilities); }
+
+  // What was mounted for the container's calls so far.
+  MountTable& mounts() { return mounts_; }
+  int companion_fd() const { return companion_fd_; }
+  // /proc as we have come with it: shows ourselves.
+  int proc_fd() const { return proc_; }
+
   // The last moment before the deed's side effect. False: the caller has left, and nothing shall happen.
   bool Begin();
 
@@ -103,15 +145,9 @@ class Inside {
     Fd status;
   };
 
-  Inside(int proc, const Caller& caller, const Listener& listener, Guise& guise, Desk& desk)
-      : request_(desk.request),
-        proc_(proc),
-        caller_(caller),
-        listener_(listener),
-        guise_(guise),
-        desk_(desk) {}
+  Inside(Worker& worker, Desk& desk);
 
-  Result<void> LookUp(Identity& identity);
+  Result<void> LookUp();
   Result<void> EnterRoot();
   Result<Fd> OpenOfCaller(const char* what, int flags) const;
   Result<Fd> OpenWithOwnRights(const char* what);
@@ -123,7 +159,11 @@ class Inside {
   const Caller& caller_;
   const Listener& listener_;
   Guise& guise_;
+  Identity& identity_;
   Desk& desk_;
+  MountTable& mounts_;
+  const int companion_fd_;
+  const bool own_user_namespace_;
   PidNumbers pids_;
 };
 

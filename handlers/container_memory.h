@@ -150,6 +150,7 @@ class ContainerMemory {
     // Work for its workers: for each of its two reactors as many as it may have. Pages that nobody uses take
     // no memory.
     std::array<Desk, 2 * Workers::kMost> desks;
+    MountTable mounts;
   };
 
   // For a container that nobody serves yet.
@@ -169,9 +170,9 @@ class ContainerMemory {
   // In the order of ContainerSpec::publish.
   std::span<PortMemory> ports() const;
   std::span<Desk> desks() const { return facts().desks; }
-  // Where it lies in the file.
-  uint64_t OffsetOf(const Desk& desk) const {
-    return static_cast<uint64_t>(reinterpret_cast<const std::byte*>(&desk) -
+  // Where it lies in the file: a desk, or the table of mounts.
+  uint64_t OffsetOf(const auto& part) const {
+    return static_cast<uint64_t>(reinterpret_cast<const std::byte*>(&part) -
                                  static_cast<std::byte*>(memory_));
   }
   // As it was given to Create(). The error says what is wrong with it.

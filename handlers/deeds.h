@@ -11,7 +11,11 @@
 namespace shunt {
 
 // X(deed, whether it acts on mounts: then the worker has to be in the caller's mount namespace).
-#define SHUNT_DEEDS(X) X(MakeDirectory, false)
+#define SHUNT_DEEDS(X)       \
+  X(MakeDirectory, false)    \
+  X(MountFilesystem, true)   \
+  X(UnmountFilesystem, true) \
+  X(MakeNode, true)
 
 #define SHUNT_NAME_DEED(deed, on_mounts) k##deed,
 enum class DeedName : uint32_t { SHUNT_DEEDS(SHUNT_NAME_DEED) };

@@ -5,6 +5,34 @@ namespace shunt {
 
 using Json = nlohmann::json;
 
+namespace {
+
+Json ToJson(const std::optional<uint32_t>& number) {
+  return number ? Json(*number) : Json();
+}
+
+std::optional<uint32_t> ToNumber(const Json& json) {
+  return json.is_null() ? std::nullopt : std::optional(json.get<uint32_t>());
+}
+
+Json MasksToJson(const std::vector<Mask>& masks) {
+  Json json = Json::array();
+  for (const Mask& mask : masks) json.push_back({{"path", mask.path}, {"hides", mask.hides}});
+  return json;
+}
+
+Json DevicesToJson(const std::vector<DeviceRule>& devices) {
+  Json json = Json::array();
+  for (const DeviceRule& rule : devices)
+    json.push_back({{"block", rule.block},
+                    {"major", ToJson(rule.major)},
+                    {"minor", ToJson(rule.minor)},
+                    {"path", rule.path}});
+  return json;
+}
+
+}  // namespace
+
 Json PolicyToJson(const Policy& policy) {
   return {{"refuse", policy.refuse},
           {"default_action", static_cast<uint8_t>(policy.default_action)},
@@ -18,8 +46,10 @@ Json PolicyToJson(const Policy& policy) {
            {{"proc", policy.mounts.proc},
             {"sysfs", policy.mounts.sysfs},
             {"other", policy.mounts.other},
-            {"need_cap_admin", policy.mounts.need_cap_admin}}},
-          {"devices", policy.devices},
+            {"need_cap_admin", policy.mounts.need_cap_admin},
+            {"masks", MasksToJson(policy.mounts.masks)},
+            {"sysfs_read_only", policy.mounts.sysfs_read_only}}},
+          {"devices", DevicesToJson(policy.devices)},
           {"bpf_map_types", policy.bpf_map_types},
           {"middleware", policy.middleware},
           {"pod_namespace", policy.identity.pod_namespace},
@@ -43,7 +73,14 @@ Policy PolicyFromJson(const Json& json) {
   mounts.at("sysfs").get_to(policy.mounts.sysfs);
   mounts.at("other").get_to(policy.mounts.other);
   mounts.at("need_cap_admin").get_to(policy.mounts.need_cap_admin);
-  json.at("devices").get_to(policy.devices);
+  mounts.at("sysfs_read_only").get_to(policy.mounts.sysfs_read_only);
+  for (const Json& mask : mounts.at("masks"))
+    policy.mounts.masks.push_back({mask.at("path").get<std::string>(), mask.at("hides").get<bool>()});
+  for (const Json& rule : json.at("devices"))
+    policy.devices.push_back({.block = rule.at("block").get<bool>(),
+                              .major = ToNumber(rule.at("major")),
+                              .minor = ToNumber(rule.at("minor")),
+                              .path = rule.at("path").get<std::string>()});
   json.at("bpf_map_types").get_to(policy.bpf_map_types);
   json.at("middleware").get_to(policy.middleware);
   json.at("pod_namespace").get_to(policy.identity.pod_namespace);

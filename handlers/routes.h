@@ -39,6 +39,11 @@ enum class RouteCondition : uint8_t {
   X(socketcall, SocketCall, kSocketCall)     \
   X(mkdir, Mkdir, kIfAsked)                  \
   X(mkdirat, MkdirAt, kIfAsked)              \
+  X(mknod, Mknod, kIfAsked)                  \
+  X(mknodat, MknodAt, kIfAsked)              \
+  X(mount, Mount, kIfAsked)                  \
+  X(umount, Umount, kIfAsked)                \
+  X(umount2, Umount2, kIfAsked)              \
   X(execve, Exec, kIfAsked)                  \
   X(execveat, ExecAt, kIfAsked)
 

@@ -36,6 +36,7 @@ void AddSocketCallTraps(const char* syscall, const TrapNeeds& needs, std::vector
 // See AskableHandlers().
 std::string NameOf(absl::string_view function) {
   std::string name = absl::AsciiStrToLower(function);
+  if (absl::StartsWith(name, "umount")) return "mount";
   if (absl::EndsWith(name, "at")) name.resize(name.size() - 2);
   return name;
 }
@@ -136,8 +137,15 @@ std::vector<std::string> FormsOf(const std::string& syscall) {
   return {syscall};
 }
 
-std::vector<Deny> Denies() {
-  return {{"io_uring_setup", ENOSYS}};
+std::vector<Deny> Denies(const TrapNeeds& needs) {
+  std::vector<Deny> denies = {{"io_uring_setup", ENOSYS}};
+  if (Contains(needs.handlers, "mount")) {
+    for (const char* syscall :
+         {"fsopen", "fsconfig", "fsmount", "fspick", "open_tree", "open_tree_attr", "move_mount"}) {
+      if (!NumbersOf(syscall).empty()) denies.push_back({syscall, ENOSYS});
+    }
+  }
+  return denies;
 }
 
 }  // namespace shunt

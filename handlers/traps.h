@@ -43,7 +43,8 @@ inline constexpr uint32_t kSocketCallSetSockOpt = 14;
 std::vector<Trap> Traps(const TrapNeeds& needs);
 
 // io_uring_setup: an operation in a ring passes no filter, so a connect in it would miss us. ENOSYS is what a
-// kernel without io_uring answers, and programs fall back.
-std::vector<Deny> Denies();
+// kernel without io_uring answers, and programs fall back. Where mount is handled, so is the newer way to
+// mount, which tells nothing that a filter could see: without it mount(8) and others use mount(2).
+std::vector<Deny> Denies(const TrapNeeds& needs);
 
 }  // namespace shunt

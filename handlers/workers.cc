@@ -19,6 +19,7 @@
 #include "core/packet_socket.h"
 #include "core/reactor.h"
 #include "handlers/container.h"
+#include "handlers/policy_json.h"
 
 namespace shunt {
 namespace {
@@ -105,7 +106,14 @@ int Begin(const Container& container, int listener, Workers::Bench& bench, const
   Clear(*bench.desk);
   Result<std::pair<Fd, Fd>> pair = MakePacketSockets();
   if (!pair) return pair.error().code;
-  const WorkerSetup setup{.desk_offset = container.memory.OffsetOf(*bench.desk)};
+  WorkerSetup setup{.desk_offset = container.memory.OffsetOf(*bench.desk),
+                    .mounts_offset = container.memory.OffsetOf(container.facts.mounts)};
+  if (container.policy.needs_builder()) {
+    const std::string orders = PolicyToJson(container.policy).dump();
+    if (orders.size() > setup.orders.size()) return E2BIG;
+    std::ranges::copy(orders, setup.orders.data());
+    setup.orders_size = static_cast<uint32_t>(orders.size());
+  }
   const std::array<int, WorkerSetup::kDescriptors> fds = {entrance.user.get(), entrance.mount.get(), listener,
                                                           container.memory.fd(), entrance.status.get()};
   const Result<void> sent = SendPacket(pair->first.get(), std::as_bytes(std::span(&setup, 1)), fds);

@@ -322,6 +322,12 @@ void LogDecision(const ContainerState& state, const Decision& decision) {
                identity.pod_namespace, identity.pod, decision.origin.pod_uid);
   }
   if (!decision.rule.empty()) log::Debug("container {}: rule {} holds for it", state.id, decision.rule);
+  if (!decision.masks.ok()) {
+    log::Warning(
+        "container {}: what it may not see of /proc and /sys is not known ({}); what is usually hidden "
+        "will be",
+        state.id, log::Text(decision.masks));
+  }
   if (refused)
     log::Error("container {} is refused, as strict mode has it: all its trapped calls fail", state.id);
   for (size_t i = 0; i < decision.mistakes.size(); ++i) {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/container_decision.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/filter.h"
+#include "tools/container_masks.h"
 #include "tools/metadata.h"
 
 namespace shunt {
@@ -18,6 +21,22 @@ SettingContext ContextOf(const ContainerState& state, const ContainerOrigin& ori
   const pid_t pid1 = state.state_pid != 0 ? state.state_pid : state.pid;
   return {.pod = {.identity = origin.identity, .pid = pid, .pid1 = pid1},
           .begins = pid == pid1 && state.status != "running"};
+}
+
+// What takes rights on the host is given to its own users by the configuration alone: their containers'
+// metadata is what they have written themselves.
+std::vector<Setting> WithoutHostRights(std::vector<Setting> settings, uid_t uid,
+                                       std::vector<std::string>& mistakes) {
+  if (uid == 0 || uid == geteuid()) return settings;
+  std::erase_if(settings, [&](const Setting& setting) {
+    const bool takes_rights = setting.key == "MKNOD" || setting.key == "MOUNT_OTHER_FS_LIST";
+    if (takes_rights) {
+      mistakes.push_back(absl::StrCat(setting.key, ": user ", uid,
+                                      " cannot give it to itself; let a rule of the configuration do so"));
+    }
+    return takes_rights;
+  });
+  return settings;
 }
 
 void BeTheDemo(pid_t pid, Policy& policy) {
@@ -72,10 +91,13 @@ Decision Decide(const ContainerState& state, ContainerOrigin origin, uid_t uid, 
   std::vector<Setting> settings;
   if (maker.resolver == Resolver::kDemoBasic) BeTheDemo(context.pod.pid, policy);
   const bool obeys = maker.resolver == Resolver::kMetadata || maker.resolver == Resolver::kKubernetes;
-  if (obeys && (rule == nullptr || rule->metadata)) settings = SplitMetadata(state.metadata);
+  if (obeys && (rule == nullptr || rule->metadata))
+    settings = WithoutHostRights(SplitMetadata(state.metadata), uid, decision.mistakes);
   if (rule != nullptr) settings.insert(settings.end(), rule->settings.begin(), rule->settings.end());
-  decision.mistakes = Obey(settings, context, policy);
+  const std::vector<std::string> mistakes = Obey(settings, context, policy);
+  decision.mistakes.insert(decision.mistakes.end(), mistakes.begin(), mistakes.end());
   AddMiddleware(maker.config, policy);
+  if (policy.mounts.proc || policy.mounts.sysfs) decision.masks = AddMasks(state.bundle, policy.mounts);
 
   absl::StatusOr<ContainerSpec> spec = SpecFor(state, maker.config, rule);
   decision.wishes = spec.status();

@@ -39,6 +39,7 @@ struct Decision {
   // Why its connections stay on the ordinary path although it wished otherwise; OK: they do not.
   absl::Status wishes;
   std::vector<std::string> mistakes;  // in its metadata
+  absl::Status masks;                 // why the container's own masks are not known
   std::string rule;                   // that selected it; empty: none
   ContainerOrigin origin;
 };

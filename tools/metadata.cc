@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/metadata.h"
 
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -155,26 +158,60 @@ void ReadErrors(absl::string_view value, Reading& reading) {
   }
 }
 
-// "/dev/net/tun", or "c 10:200", of which "*" may stand for either number.
-bool IsDevice(absl::string_view text) {
-  if (text.empty() || text.size() >= kLongestPath || text.find('\0') != absl::string_view::npos) return false;
-  if (text[0] == '/') return true;
-  if (!absl::ConsumePrefix(&text, "c ") && !absl::ConsumePrefix(&text, "b ")) return false;
+// "10" or "*".
+bool ReadDeviceNumber(absl::string_view text, std::optional<uint32_t>& into) {
+  uint32_t number = 0;
+  if (text == "*") return true;
+  if (text.find_first_not_of("0123456789") != absl::string_view::npos || !absl::SimpleAtoi(text, &number))
+    return false;
+  into = number;
+  return true;
+}
+
+// Those that programs ask for by path although the host may have them nowhere, or not yet.
+struct KnownDevice {
+  const char* path;
+  uint32_t major, minor;
+};
+constexpr KnownDevice kKnownDevices[] = {
+    {"/dev/null", 1, 3},    {"/dev/zero", 1, 5},       {"/dev/full", 1, 7},
+    {"/dev/random", 1, 8},  {"/dev/urandom", 1, 9},    {"/dev/tty", 5, 0},
+    {"/dev/console", 5, 1}, {"/dev/net/tun", 10, 200}, {"/dev/fuse", 10, 229}};
+
+// "/dev/net/tun", or "c 10:200", of which "*" may stand for either number. A path is the host's.
+std::optional<DeviceRule> ParseDevice(absl::string_view text) {
+  DeviceRule rule;
+  if (!text.empty() && text[0] == '/') {
+    for (const KnownDevice& known : kKnownDevices) {
+      if (text == known.path)
+        return DeviceRule{
+            .block = false, .major = known.major, .minor = known.minor, .path = std::string(text)};
+    }
+    struct stat info {};
+    if (stat(std::string(text).c_str(), &info) != 0 || !(S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode)))
+      return {};
+    return DeviceRule{.block = S_ISBLK(info.st_mode),
+                      .major = major(info.st_rdev),
+                      .minor = minor(info.st_rdev),
+                      .path = std::string(text)};
+  }
+  rule.block = absl::StartsWith(text, "b ");
+  if (!absl::ConsumePrefix(&text, "c ") && !absl::ConsumePrefix(&text, "b ")) return {};
   const std::vector<absl::string_view> numbers = absl::StrSplit(text, ':');
-  return numbers.size() == 2 && std::all_of(numbers.begin(), numbers.end(), [](absl::string_view number) {
-           uint32_t parsed = 0;
-           return number == "*" || (number.find_first_not_of("0123456789") == absl::string_view::npos &&
-                                    absl::SimpleAtoi(number, &parsed));
-         });
+  if (numbers.size() != 2 || !ReadDeviceNumber(numbers[0], rule.major) ||
+      !ReadDeviceNumber(numbers[1], rule.minor))
+    return {};
+  return rule;
 }
 
 void ReadDevices(absl::string_view value, Reading& reading) {
   reading.policy.devices.clear();
-  for (std::string& device : ListOf(value)) {
-    if (IsDevice(device)) {
-      reading.policy.devices.push_back(std::move(device));
+  for (const std::string& text : ListOf(value)) {
+    if (const std::optional<DeviceRule> device = ParseDevice(text)) {
+      reading.policy.devices.push_back(*device);
     } else {
-      reading.Wrong(absl::StrCat("\"", device, "\" should be a path, or like \"c 10:200\""));
+      reading.Wrong(
+          absl::StrCat("\"", text, "\" should be the path of a device of this host, or like \"c 10:200\""));
     }
   }
 }

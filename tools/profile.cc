@@ -336,9 +336,10 @@ int RunProfile(const ProfileOptions& options) {
   absl::StatusOr<Profile> base = ReadBase(options, subject);
   if (!base.ok()) return Complain(std::string(base.status().message()));
   TrapNeeds needs{.renumbered = options.renumbered};
-  std::vector<Deny> denies = Denies();
+  std::vector<Deny> denies;
   if (const absl::Status status = AddWishes(options, needs, denies); !status.ok())
     return Complain(std::string(status.message()));
+  for (const Deny& deny : Denies(needs)) denies.push_back(deny);
   std::vector<std::string> refused;
   absl::StatusOr<Profile> profile = AddTraps(*std::move(base), Traps(needs), denies, &refused);
   if (!profile.ok())

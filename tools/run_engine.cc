@@ -61,7 +61,7 @@ class Run {
     std::vector<sock_filter> filter;
     if (options_.accelerate) {
       const TrapNeeds needs = {.renumbered = Renumbered(options_.publish)};
-      absl::StatusOr<std::vector<sock_filter>> built = BuildFilter(Traps(needs), Denies());
+      absl::StatusOr<std::vector<sock_filter>> built = BuildFilter(Traps(needs), Denies(needs));
       if (!built.ok()) return built.status();
       filter = *std::move(built);
     }

@@ -7,6 +7,7 @@
 
 #include "core/worker.h"
 #include "handlers/deeds.h"
+#include "handlers/mount_builder.h"
 
 namespace shunt {
 
@@ -18,7 +19,7 @@ void AddWorkerCommand(CLI::App& app) {
   command->add_option("--link", *link)->required();
   command->callback([link] {
     prctl(PR_SET_NAME, "shunt-worker");
-    RunWorker(Fd(*link), kDeeds);
+    RunWorker(Fd(*link), kDeeds, StartMountBuilder);
   });
 }
 

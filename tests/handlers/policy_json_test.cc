@@ -22,7 +22,10 @@ TEST(PolicyJsonTest, ComesBackAsItWas) {
   policy.exec_delay = std::chrono::hours(8760);
   policy.start_delay = std::chrono::nanoseconds(1);
   policy.mounts = {.proc = true, .sysfs = true, .other = {"cifs"}, .need_cap_admin = false};
-  policy.devices = {"c 10:200"};
+  policy.devices = {{.block = false, .major = 10, .minor = 200, .path = "/dev/net/tun"},
+                    {.block = true, .major = 7, .minor = {}, .path = {}}};
+  policy.mounts.masks = {{.path = "/proc/sys", .hides = false}, {.path = "/proc/kcore"}};
+  policy.mounts.sysfs_read_only = true;
   policy.bpf_map_types = {"hash"};
   policy.middleware = {"prometheus"};
   policy.identity = {"n", "p", "c"};

@@ -24,7 +24,7 @@ constexpr uint64_t kJunk =
     0xdeadbeef00000000;  // what a caller may leave in the upper half of an int's register
 
 std::vector<sock_filter> Program(const TrapNeeds& needs = {}) {
-  absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(Traps(needs), Denies());
+  absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(Traps(needs), Denies(needs));
   EXPECT_TRUE(program.ok()) << program.status();
   return *std::move(program);
 }

@@ -96,7 +96,7 @@ void SendBirth(int channel, int listener, int go) {
 Fleet::Fleet(FleetOptions options) : options_(std::move(options)) {
   std::vector<Trap> traps = Traps({.renumbered = true});
   traps.insert(traps.end(), options_.traps.begin(), options_.traps.end());
-  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
+  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies({}));
   SHUNT_CHECK(program.ok());
   std::array<int, 2> channel, results;
   SHUNT_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel.data()) == 0);

@@ -89,7 +89,7 @@ int WaitFor(pid_t child) {
 int GuestContainer::Run(const std::function<int()>& body) {
   std::vector<Trap> traps = Traps({.renumbered = true});
   traps.insert(traps.end(), options_.traps.begin(), options_.traps.end());
-  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies());
+  const absl::StatusOr<std::vector<sock_filter>> program = BuildFilter(traps, Denies({}));
   SHUNT_CHECK(program.ok());
   std::array<int, 2> down, up;
   SHUNT_CHECK(pipe2(down.data(), O_CLOEXEC) == 0 && pipe2(up.data(), O_CLOEXEC) == 0);

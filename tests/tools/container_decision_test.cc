@@ -239,7 +239,8 @@ TEST_F(DecideTest, ARuleGivesEveryHandlerAndNetwork) {
   expected.default_error = EACCES;
   expected.middleware = {"prometheus"};
   expected.errors = {{"chmod", EBADMSG}, {"fchmod", EBADMSG}};
-  expected.devices = {"/dev/net/tun", "c 1:3"};
+  expected.devices = {{.block = false, .major = 10, .minor = 200, .path = "/dev/net/tun"},
+                      {.block = false, .major = 1, .minor = 3, .path = {}}};
   expected.bpf_map_types = {"hash"};
   EXPECT_EQ(policy, expected);
   const Decision decision = Made();

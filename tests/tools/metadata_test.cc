@@ -155,12 +155,14 @@ TEST_F(ObeyTest, LetsAnyCallFail) {
 
 TEST_F(ObeyTest, ReadsTheExampleOfTheOciSpecification) {
   const Policy policy = Good("MKNOD=/dev/null,/dev/net/tun;BPF_MAP_TYPES=hash,array");
-  EXPECT_THAT(policy.devices, ElementsAre("/dev/null", "/dev/net/tun"));
+  EXPECT_THAT(policy.devices,
+              ElementsAre(DeviceRule{false, 1, 3, "/dev/null"}, DeviceRule{false, 10, 200, "/dev/net/tun"}));
   EXPECT_THAT(policy.bpf_map_types, ElementsAre("hash", "array"));
 }
 
 TEST_F(ObeyTest, DevicesArePathsOrNumbers) {
-  EXPECT_THAT(Good("MKNOD=c 10:200,b 7:*").devices, ElementsAre("c 10:200", "b 7:*"));
+  EXPECT_THAT(Good("MKNOD=c 10:200,b 7:*").devices,
+              ElementsAre(DeviceRule{false, 10, 200, ""}, DeviceRule{true, 7, std::nullopt, ""}));
   for (const char* bad : {"null", "c 1", "c 1:2:3", "c 1:-2", "d 1:2", "c 1:99999999999", "c :"})
     EXPECT_THAT(Mistake(absl::StrCat("MKNOD=", bad)), StartsWith("MKNOD: ")) << bad;
   EXPECT_THAT(Mistake("BPF_MAP_TYPES=hasch"), StartsWith("BPF_MAP_TYPES: \"hasch\""));

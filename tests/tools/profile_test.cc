@@ -58,8 +58,8 @@ struct Trio {
 
   explicit Trio(const Profile& profile, const TrapNeeds& needs = {}) {
     base = CompileProfileAsRunc(PrintProfile(profile));
-    ours = *BuildFilter(Traps(needs), Denies());
-    const absl::StatusOr<Profile> combined = AddTraps(profile, Traps(needs), Denies(), &refused);
+    ours = *BuildFilter(Traps(needs), Denies(needs));
+    const absl::StatusOr<Profile> combined = AddTraps(profile, Traps(needs), Denies(needs), &refused);
     EXPECT_TRUE(combined.ok()) << combined.status();
     result = CompileProfileAsRunc(PrintProfile(*combined));
   }
@@ -344,7 +344,7 @@ TEST(Profile, KeepsLoggingWhatTheBaseLogsAndWeDoNotTrap) {
 std::string ErrorOfRule(const std::string& rule) {
   std::vector<std::string> refused;
   const Profile base = Parse(R"({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [)" + rule + "]}");
-  return std::string(AddTraps(base, Traps({}), Denies(), &refused).status().message());
+  return std::string(AddTraps(base, Traps({}), Denies({}), &refused).status().message());
 }
 
 TEST(Profile, RefusesABaseWhoseConditionsItCannotKeep) {
@@ -363,7 +363,7 @@ TEST(Profile, IgnoresRulesThatSayWhatTheDefaultSaysAsRuntimesDo) {
 
 TEST(Profile, AddsNoRuleThatSaysWhatTheDefaultSays) {
   std::vector<std::string> refused;
-  const Profile profile = *AddTraps(PermissiveProfile(Subject()), Traps({}), Denies(), &refused);
+  const Profile profile = *AddTraps(PermissiveProfile(Subject()), Traps({}), Denies({}), &refused);
   for (const ProfileRule& rule : profile.rules)
     EXPECT_NE(rule.action.name, "SCMP_ACT_ALLOW") << rule.names[0];
 }
@@ -562,7 +562,7 @@ TEST(ProfileCommand, AnswersAMistakeWithOneLineAndStatus2) {
   expect({"--listener", "/" + std::string(107, 'x')}, "at most 107 bytes, this one has 108");
   expect({"--metadata", "x"}, "give --listener PATH too");
   expect({"--handler", "exec", "--handler", "moutn"},
-         "--handler: there is no \"moutn\"; there are mkdir, exec");
+         "--handler: there is no \"moutn\"; there are mkdir, mknod, mount, exec");
   expect({"--fail", "chmd"}, "--fail: \"chmd\" is no system call of this machine");
   expect({"--fail", "chmod=EWHAT"}, "--fail chmod: \"EWHAT\" should be an errno");
   expect({"--fail", "chmod="}, "--fail chmod: \"\" should be an errno");

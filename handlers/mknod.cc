@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// mknod(2), mknodat(2): devices that the policy names, for a caller that may not make them.
+//
+// Where the container has a user namespace of its own, no device works on a filesystem of that; there the
+// name is a file with a device mounted on it, which lies on a filesystem of the agent's (mount_builder.h).
+// Elsewhere the node is made in its place, unless the container's mount forbids devices.
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+#include "handlers/container.h"
+#include "handlers/handlers.h"
+#include "handlers/mount_builder.h"
+#include "handlers/new_mount.h"
+#include "handlers/workers.h"
+
+namespace shunt {
+namespace {
+
+// WorkRequest::values.
+enum Value : size_t { kMode, kDevice };
+
+// As the kernel takes them from the register.
+dev_t DeviceOf(uint64_t argument) {
+  const auto device = static_cast<uint32_t>(argument);
+  return makedev((device & 0xfff00) >> 8, (device & 0xff) | ((device >> 12) & 0xfff00));
+}
+
+bool IsDevice(uint64_t mode) {
+  return S_ISCHR(mode) || S_ISBLK(mode);
+}
+
+Reply MakeIfAllowed(Call& call, uint64_t mode, uint64_t argument, Prepare prepare) {
+  const dev_t device = DeviceOf(argument);
+  if (!IsDevice(mode) || !ContainerOf(call).policy.MayMake(S_ISBLK(mode), major(device), minor(device)))
+    return Default(call);
+  // What overlay filesystems mark deletions with is no device, and anybody may make it.
+  if (S_ISCHR(mode) && device == makedev(0, 0)) return Reply::Continue();
+  return DoInside(call, DeedName::kMakeNode, prepare);
+}
+
+std::optional<Reply> PrepareNode(Call& call, WorkRequest& request, uint64_t path, int directory,
+                                 uint64_t mode, uint64_t device) {
+  const Result<size_t> size = ReadPath(call, path, request.text);
+  if (!size) return Reply::Fail(size.error());
+  request.text_size = static_cast<uint32_t>(*size);
+  request.offsets[0] = 0;
+  request.directory = directory;
+  request.values = {mode & 0xffff, DeviceOf(device)};
+  return {};
+}
+
+// ---- inside
+
+// The directory is one in which the caller has just made something, or could have.
+bool ForbidsDevices(const Inside::Place& place) {
+  struct statvfs filesystem {};
+  return fstatvfs(place.directory(), &filesystem) == 0 && (filesystem.f_flag & ST_NODEV) != 0;
+}
+
+int64_t MakeInPlace(Inside& inside, const Inside::Place& place) {
+  const WorkRequest& request = inside.request();
+  if (!place.owned.valid()) return -EEXIST;  // the root
+  if (ForbidsDevices(place)) return -EPERM;
+  if (!inside.AddRights(uint64_t{1} << CAP_MKNOD)) return -EPERM;
+  if (!inside.Begin()) return -ENOENT;
+  const int made = mknodat(place.directory(), place.last, static_cast<mode_t>(request.values[kMode]),
+                           static_cast<dev_t>(request.values[kDevice]));
+  if (made == 0) return 0;
+  return errno == EEXIST && request.may_be_done ? 0 : -errno;
+}
+
+// What a worker before us may have left: the device, or the file for it to be mounted on.
+enum class Left { kNothing, kFile, kDevice };
+
+Left LookForLeft(const WorkRequest& request, const Inside::Place& place) {
+  struct stat info {};
+  if (!request.may_be_done || fstatat(place.directory(), place.last, &info, AT_SYMLINK_NOFOLLOW) != 0)
+    return Left::kNothing;
+  const bool same = (info.st_mode & S_IFMT) == (request.values[kMode] & S_IFMT);
+  if (same && info.st_rdev == request.values[kDevice]) return Left::kDevice;
+  return S_ISREG(info.st_mode) && info.st_size == 0 ? Left::kFile : Left::kNothing;
+}
+
+int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
+  const WorkRequest& request = inside.request();
+  const Left left = LookForLeft(request, place);
+  if (left == Left::kDevice) return 0;
+  struct stat info {};
+  if (left == Left::kNothing && fstatat(place.directory(), place.last, &info, AT_SYMLINK_NOFOLLOW) == 0)
+    return -EEXIST;
+  if (std::strchr(place.last, '/') != nullptr) return -ENOENT;  // that is for directories
+
+  static BuildRequest wish;
+  wish.kind = BuildRequest::Kind::kDevice;
+  wish.tid = request.tid;
+  wish.mode = static_cast<uint32_t>(request.values[kMode]);
+  wish.device = request.values[kDevice];
+  const Result<Fd> node = HaveBuilt(inside.companion_fd(), wish);
+  if (!node && node.error() == Errno{EPIPE}) _exit(1);  // so another one comes, with a builder of its own
+  if (!node) return -node.error().code;
+
+  if (!inside.Begin()) return -ENOENT;
+  const int create = left == Left::kFile ? 0 : O_CREAT | O_EXCL;
+  Fd file(
+      openat(place.directory(), place.last, create | O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  if (!file.valid()) return -errno;
+  const Result<void> own = inside.TakeOwnRights();
+  const Result<void> put = own ? PutMount(node->get(), file.get()) : own;
+  if (put) return 0;
+  unlinkat(place.directory(), place.last, 0);
+  return -put.error().code;
+}
+
+}  // namespace
+
+Reply Mknod(Call& call) {
+  return MakeIfAllowed(call, call.arg(1), call.arg(2), [](Call& of, WorkRequest& request) {
+    return PrepareNode(of, request, of.arg(0), AT_FDCWD, of.arg(1), of.arg(2));
+  });
+}
+
+Reply MknodAt(Call& call) {
+  return MakeIfAllowed(call, call.arg(2), call.arg(3), [](Call& of, WorkRequest& request) {
+    return PrepareNode(of, request, of.arg(1), of.int_arg(0), of.arg(2), of.arg(3));
+  });
+}
+
+int64_t MakeNode(Inside& inside) {
+  const WorkRequest& request = inside.request();
+  const Result<Inside::Place> place = inside.Find(request.string(0));
+  if (!place) return -place.error().code;
+  return inside.in_own_user_namespace() ? MakeByMount(inside, *place) : MakeInPlace(inside, *place);
+}
+
+}  // namespace shunt

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+// The order here: the place where it builds, what it builds, the process.
+
+#include "handlers/mount_builder.h"
+
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+#include "core/identity.h"
+#include "core/packet_socket.h"
+#include "core/user_namespaces.h"
+#include "handlers/new_mount.h"
+#include "handlers/policy.h"
+#include "handlers/policy_json.h"
+
+namespace shunt {
+namespace {
+
+constexpr const char* kOwnUserNamespace = "/proc/self/ns/user";
+
+// Names in the place where it builds, all in its root.
+constexpr char kTree[] = "tree";                  // what is being built
+constexpr char kNull[] = "null";                  // the host's /dev/null
+constexpr char kEmpty[] = "empty";                // a directory with nothing in it, read-only
+constexpr char kProc[] = "proc", kSys[] = "sys";  // the host's: see EnterScratch()
+
+struct Builder {
+  Fd link;
+  Fd proc;  // in which callers are seen
+  Fd user;  // where what it builds goes
+  Policy policy;
+  bool crosses = false;  // `user` is not the namespace that we build in
+  bool borrows = false;  // we have no rights on the host: devices are the host's own
+  int error = 0;         // why it cannot build
+};
+
+// ---- the place
+
+Result<void> Step(int result) {
+  if (result < 0) return FailErrno();
+  return {};
+}
+
+// Rights to mount: where we are, or in the outermost of the container's user namespaces.
+Result<void> GetRights(const Builder& builder) {
+  if (unshare(CLONE_NEWNS) == 0) return {};
+  const Fd own(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC));
+  Fd innermost(fcntl(builder.user.get(), F_DUPFD_CLOEXEC, 0));
+  const Result<std::vector<Fd>> chain = UserNamespacesDownTo(std::move(innermost), InodeOf(own.get()));
+  if (!chain) return tl::unexpected(chain.error());
+  if (chain->empty()) return Fail(EPERM);
+  if (setns(chain->front().get(), CLONE_NEWUSER) != 0) return FailErrno();
+  return Step(unshare(CLONE_NEWNS));
+}
+
+// With a `mode`, on a new file.
+Result<void> Attach(Result<Fd> mount, const char* at, mode_t mode = 0) {
+  if (!mount) return tl::unexpected(mount.error());
+  if (mode != 0 && !Fd(open(at, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, mode)).valid()) return FailErrno();
+  const Fd place(open(at, O_PATH | O_CLOEXEC));
+  if (!place.valid()) return FailErrno();
+  return PutMount(mount->get(), place.get());
+}
+
+// Where the host's own of a rule is.
+std::string NameOfDevice(size_t rule) {
+  return "device" + std::to_string(rule);
+}
+
+// A mount namespace with nothing of the host's but /dev/null, for every mount in it is copied for every mount
+// that is built. In a user namespace the kernel lets nobody mount a proc or a sysfs who does not see a whole
+// one: there these two come along.
+Result<void> EnterScratch(const Builder& builder) {
+  const bool see_host = builder.borrows;
+  if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return FailErrno();
+  Result<Fd> null = CopyMount(AT_FDCWD, "/dev/null");
+  Result<Fd> proc, sys;
+  if (see_host) {
+    proc = CopyMount(AT_FDCWD, "/proc", AT_RECURSIVE);
+    sys = CopyMount(AT_FDCWD, "/sys", AT_RECURSIVE);
+  }
+  std::vector<Result<Fd>> devices;
+  for (const DeviceRule& rule : builder.policy.devices)
+    devices.push_back(see_host && !rule.path.empty() ? CopyMount(AT_FDCWD, rule.path.c_str()) : Fail(ENXIO));
+  Result<Fd> root = MakeMount({.type = "tmpfs", .data = "mode=755", .flags = MS_NOSUID | MS_NOEXEC});
+  Result<void> done = Attach(std::move(root), "/proc");
+  if (!done) return done;
+  if (chdir("/proc") != 0 || syscall(SYS_pivot_root, ".", ".") != 0) return FailErrno();
+  if (umount2(".", MNT_DETACH) != 0 || chdir("/") != 0) return FailErrno();
+  for (const char* name : {kTree, kEmpty, kProc, kSys}) {
+    if (mkdir(name, 0755) != 0) return FailErrno();
+  }
+  done = Attach(std::move(null), kNull, 0600);
+  if (done && see_host) done = Attach(std::move(proc), kProc);
+  if (done && see_host) done = Attach(std::move(sys), kSys);
+  for (size_t i = 0; done && i < devices.size(); ++i) {
+    if (devices[i]) done = Attach(std::move(devices[i]), NameOfDevice(i).c_str(), 0600);
+  }
+  if (!done) return done;
+  return Attach(MakeMount({.type = "tmpfs",
+                           .data = "mode=555,size=4k,nr_inodes=1",
+                           .flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC}),
+                kEmpty);
+}
+
+// ---- what it builds
+
+Result<Fd> OpenOfCaller(const Builder& builder, pid_t tid, const char* what) {
+  const std::string path = std::to_string(tid) + "/" + what;
+  Fd opened(openat(builder.proc.get(), path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!opened.valid()) return FailErrno();
+  return opened;
+}
+
+// What the kernel asks of whoever mounts a view of a namespace: rights where it belongs to. The caller has
+// them in its own user namespace and within, and what it has elsewhere we do not look for.
+Result<Fd> NamespaceOfItsOwn(const Builder& builder, pid_t tid, const char* which) {
+  Result<Fd> space = OpenOfCaller(builder, tid, which);
+  if (!space) return space;
+  const Fd owner(ioctl(space->get(), NS_GET_USERNS));
+  if (!owner.valid() || InodeOf(owner.get()) != InodeOf(builder.user.get())) return Fail(EPERM);
+  return space;
+}
+
+// Hides a path of the tree, or makes it read-only. One that this kernel has not got is no loss.
+Result<void> PutMask(int tree, const Mask& mask, std::string_view root) {
+  std::string_view path = mask.path;
+  if (path.substr(0, root.size()) != root) return {};
+  path.remove_prefix(root.size());
+  if (path.empty() || path[0] != '/') return {};
+  const std::string relative(path.substr(1));
+  open_how how{.flags = O_PATH | O_CLOEXEC,
+               .mode = 0,
+               .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+  const Fd place(static_cast<int>(syscall(SYS_openat2, tree, relative.c_str(), &how, sizeof(how))));
+  if (!place.valid() && errno == ENOENT) return {};
+  struct stat info {};
+  if (!place.valid() || fstat(place.get(), &info) != 0) return FailErrno();
+  if (mask.hides) {
+    const Result<Fd> cover = CopyMount(AT_FDCWD, S_ISDIR(info.st_mode) ? kEmpty : kNull);
+    if (!cover) return tl::unexpected(cover.error());
+    return PutMount(cover->get(), place.get());
+  }
+  const Result<Fd> same = CopyMount(place.get(), "", AT_EMPTY_PATH);
+  if (!same) return tl::unexpected(same.error());
+  mount_attr read_only{};
+  read_only.attr_set = MOUNT_ATTR_RDONLY;
+  if (mount_setattr(same->get(), "", AT_EMPTY_PATH, &read_only, sizeof(read_only)) != 0) return FailErrno();
+  return PutMount(same->get(), place.get());
+}
+
+// The copy that leaves, with everything in it locked to what it lies on.
+Result<Fd> TakeOut(const Builder& builder) {
+  if (builder.crosses) {
+    if (setns(builder.user.get(), CLONE_NEWUSER) != 0) return FailErrno();
+    if (unshare(CLONE_NEWNS) != 0) return FailErrno();
+  }
+  return CopyMount(AT_FDCWD, kTree, AT_RECURSIVE);
+}
+
+Result<Fd> WithMasks(const Builder& builder, const Result<Fd>& mount, std::string_view root) {
+  if (!mount) return tl::unexpected(mount.error());
+  const Fd place(open(kTree, O_PATH | O_CLOEXEC));
+  if (Result<void> put = PutMount(mount->get(), place.get()); !put) return tl::unexpected(put.error());
+  // Those of a path within another one's shall be on top of it.
+  for (const Mask& mask : builder.policy.mounts.masks) {
+    if (Result<void> put = PutMask(mount->get(), mask, root); !put) return tl::unexpected(put.error());
+  }
+  return TakeOut(builder);
+}
+
+MountWish WishOf(const BuildRequest& request) {
+  return {.type = request.string(request.type),
+          .source = request.string(request.source),
+          .data = request.string(request.data),
+          .flags = request.flags};
+}
+
+Result<Fd> BuildProc(const Builder& builder, const BuildRequest& request) {
+  if (!builder.policy.mounts.proc) return Fail(EPERM);
+  const Result<Fd> pids = NamespaceOfItsOwn(builder, request.tid, "ns/pid");
+  if (!pids) return tl::unexpected(pids.error());
+  MountWish wish = WishOf(request);
+  wish.type = "proc";
+  return WithMasks(builder, MakeMount(wish, pids->get()), "/proc");
+}
+
+Result<Fd> BuildSysfs(const Builder& builder, const BuildRequest& request) {
+  if (!builder.policy.mounts.sysfs) return Fail(EPERM);
+  const Result<Fd> network = NamespaceOfItsOwn(builder, request.tid, "ns/net");
+  if (!network) return tl::unexpected(network.error());
+  if (setns(network->get(), CLONE_NEWNET) != 0) return FailErrno();
+  MountWish wish = WishOf(request);
+  wish.type = "sysfs";
+  if (builder.policy.mounts.sysfs_read_only) wish.flags |= MS_RDONLY;
+  return WithMasks(builder, MakeMount(wish), "/sys");
+}
+
+// Its source is looked for where we are, so nothing of the host's can be meant by it but what is reached over
+// the network, and that is the container's.
+Result<Fd> BuildOther(const Builder& builder, const BuildRequest& request) {
+  MountWish wish = WishOf(request);
+  const auto& allowed = builder.policy.mounts.other;
+  if (wish.type == nullptr || std::ranges::find(allowed, wish.type) == allowed.end()) return Fail(EPERM);
+  const Result<Fd> network = OpenOfCaller(builder, request.tid, "ns/net");
+  if (!network) return tl::unexpected(network.error());
+  if (setns(network->get(), CLONE_NEWNET) != 0) return FailErrno();
+  // What is in it was not written by anybody who may make devices or programs of the host's root.
+  if (builder.crosses) wish.flags |= MS_NOSUID | MS_NODEV;
+  return MakeMount(wish);
+}
+
+// Who may not make devices can show those that the host has, with the host's owner and mode.
+Result<Fd> BorrowDevice(const Builder& builder, bool block, dev_t device) {
+  for (size_t i = 0; i < builder.policy.devices.size(); ++i) {
+    const std::string name = NameOfDevice(i);
+    struct stat info {};
+    if (stat(name.c_str(), &info) == 0 && S_ISBLK(info.st_mode) == block && info.st_rdev == device)
+      return CopyMount(AT_FDCWD, name.c_str());
+  }
+  return Fail(EPERM);
+}
+
+Result<Fd> BuildDevice(const Builder& builder, const BuildRequest& request) {
+  const bool block = S_ISBLK(request.mode);
+  const auto device = static_cast<dev_t>(request.device);
+  if (!builder.policy.MayMake(block, major(device), minor(device))) return Fail(EPERM);
+  if (builder.borrows) return BorrowDevice(builder, block, device);
+  const Result<Fd> status = OpenOfCaller(builder, request.tid, "status");
+  if (!status) return tl::unexpected(status.error());
+  static std::array<char, 16384> text;
+  static Identity owner;
+  const ssize_t size = read(status->get(), text.data(), text.size());
+  if (size <= 0) return Fail(ESRCH);
+  if (Result<void> parsed = ParseIdentity({text.data(), static_cast<size_t>(size)}, owner); !parsed)
+    return tl::unexpected(parsed.error());
+  // Devices work on a filesystem of ours alone, not on one of a user namespace.
+  Result<Fd> room =
+      MakeMount({.type = "tmpfs", .data = "mode=755,size=4k,nr_inodes=2", .flags = MS_NOSUID | MS_NOEXEC});
+  if (!room) return room;
+  const Fd place(open(kTree, O_PATH | O_CLOEXEC));
+  if (Result<void> put = PutMount(room->get(), place.get()); !put) return tl::unexpected(put.error());
+  constexpr char kNode[] = "node";
+  umask(0);
+  const mode_t type = block ? S_IFBLK : S_IFCHR;
+  if (mknodat(room->get(), kNode, type | (request.mode & 0777 & ~owner.umask), device) != 0)
+    return FailErrno();
+  if (fchownat(room->get(), kNode, owner.user.filesystem, owner.group.filesystem, AT_SYMLINK_NOFOLLOW) != 0)
+    return FailErrno();
+  return CopyMount(room->get(), kNode);
+}
+
+Result<Fd> Build(const Builder& builder, const BuildRequest& request) {
+  if (builder.error != 0) return Fail(builder.error);
+  if (unshare(CLONE_NEWNS) != 0) return FailErrno();
+  switch (request.kind) {
+    case BuildRequest::Kind::kProc:
+      return BuildProc(builder, request);
+    case BuildRequest::Kind::kSysfs:
+      return BuildSysfs(builder, request);
+    case BuildRequest::Kind::kOther:
+      return BuildOther(builder, request);
+    case BuildRequest::Kind::kDevice:
+      return BuildDevice(builder, request);
+  }
+  return Fail(EINVAL);
+}
+
+// ---- the process
+
+bool Answer(const Builder& builder, const Result<Fd>& mount) {
+  const BuildAnswer answer{.error = mount ? 0 : mount.error().code};
+  std::array<int, 1> fds{};
+  if (mount) fds[0] = mount->get();
+  const std::span<const int> sent = mount ? std::span<const int>(fds) : std::span<const int>();
+  return SendPacket(builder.link.get(), std::as_bytes(std::span(&answer, 1)), sent).has_value();
+}
+
+// Whoever has built is in no state to build anything else.
+void BuildInAnother(const Builder& builder, const BuildRequest& request) {
+  const pid_t parent = getpid();
+  const pid_t child = fork();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1);
+    _exit(Answer(builder, Build(builder, request)) ? 0 : 1);
+  }
+  int status = -1;
+  if (child > 0) {
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+  }
+  if (status != 0) Answer(builder, Fail(EIO));
+}
+
+Result<void> Prepare(Builder& builder, std::string_view orders) {
+  const nlohmann::json json = nlohmann::json::parse(orders, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) return Fail(EINVAL);
+  try {
+    builder.policy = PolicyFromJson(json);
+  } catch (const nlohmann::json::exception&) {
+    return Fail(EINVAL);
+  }
+  const uint64_t before = InodeOf(Fd(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC)).get());
+  if (Result<void> rights = GetRights(builder); !rights) return rights;
+  const uint64_t here = InodeOf(Fd(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC)).get());
+  builder.crosses = here != InodeOf(builder.user.get());
+  builder.borrows = here != before;
+  return EnterScratch(builder);
+}
+
+[[noreturn]] void RunMountBuilder(Builder builder, std::string_view orders) {
+  prctl(PR_SET_NAME, "shunt-mounts");
+  if (Result<void> prepared = Prepare(builder, orders); !prepared) builder.error = prepared.error().code;
+  static BuildRequest request;
+  for (;;) {
+    pollfd readable{builder.link.get(), POLLIN, 0};
+    if (poll(&readable, 1, -1) < 0) continue;
+    const Result<PacketArrival> arrival =
+        ReceivePacket(builder.link.get(), std::as_writable_bytes(std::span(&request, 1)), 0);
+    if (!arrival) _exit(0);
+    request.text.back() = '\0';
+    for (uint32_t* const at : {&request.type, &request.source, &request.data}) {
+      if (*at >= request.text.size()) *at = BuildRequest::kNone;
+    }
+    BuildInAnother(builder, request);
+  }
+}
+
+void KeepOnly(std::initializer_list<int> fds) {
+  unsigned from = 3;
+  std::vector<int> kept(fds);
+  std::ranges::sort(kept);
+  for (const int fd : kept) {
+    const auto number = static_cast<unsigned>(fd);
+    if (number > from) close_range(from, number - 1, 0);
+    from = number + 1;
+  }
+  close_range(from, ~0U, 0);
+}
+
+}  // namespace
+
+Result<Fd> StartMountBuilder(const CompanionSetup& setup) {
+  Result<std::pair<Fd, Fd>> pair = MakePacketSockets();
+  if (!pair) return tl::unexpected(pair.error());
+  const pid_t worker = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) return FailErrno();
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != worker) _exit(1);
+    KeepOnly({pair->second.get(), setup.proc_fd, setup.user_namespace_fd});
+    (void)pair->first.release();
+    Builder builder;
+    builder.link = std::move(pair->second);
+    builder.proc.reset(setup.proc_fd);
+    builder.user.reset(setup.user_namespace_fd);
+    RunMountBuilder(std::move(builder), setup.orders);
+  }
+  return std::move(pair->first);
+}
+
+Result<Fd> HaveBuilt(int builder_fd, const BuildRequest& request) {
+  if (builder_fd < 0) return Fail(EPERM);
+  if (Result<void> sent = SendPacket(builder_fd, std::as_bytes(std::span(&request, 1)), {}); !sent)
+    return tl::unexpected(sent.error());
+  pollfd readable{builder_fd, POLLIN, 0};
+  while (poll(&readable, 1, -1) < 0) {
+    if (errno != EINTR) return FailErrno();
+  }
+  BuildAnswer answer;
+  Result<PacketArrival> arrival = ReceivePacket(builder_fd, std::as_writable_bytes(std::span(&answer, 1)), 1);
+  if (!arrival) return tl::unexpected(arrival.error());
+  if (answer.error != 0) return Fail(answer.error);
+  if (arrival->fds.size() != 1) return Fail(EIO);
+  return std::move(arrival->fds[0]);
+}
+
+}  // namespace shunt

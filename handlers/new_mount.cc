@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/new_mount.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <string_view>
+
+namespace shunt {
+namespace {
+
+constexpr uint64_t kMagic = 0xc0ed0000, kMagicMask = 0xffff0000;
+constexpr uint64_t kNoSymlinks =
+    256;  // MS_NOSYMFOLLOW, which Debian 12's headers hide behind linux/mount.h's
+
+#ifndef MOUNT_ATTR_NOSYMFOLLOW
+#define MOUNT_ATTR_NOSYMFOLLOW 0x00200000
+#endif
+
+struct Meaning {
+  uint64_t flag;
+  uint64_t attribute;
+};
+constexpr Meaning kAttributes[] = {
+    {MS_RDONLY, MOUNT_ATTR_RDONLY},         {MS_NOSUID, MOUNT_ATTR_NOSUID},
+    {MS_NODEV, MOUNT_ATTR_NODEV},           {MS_NOEXEC, MOUNT_ATTR_NOEXEC},
+    {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME}, {kNoSymlinks, MOUNT_ATTR_NOSYMFOLLOW},
+};
+
+// Those that are the filesystem's own.
+struct Word {
+  uint64_t flag;
+  const char* word;
+};
+constexpr Word kWords[] = {
+    {MS_RDONLY, "ro"}, {MS_SYNCHRONOUS, "sync"}, {MS_DIRSYNC, "dirsync"}, {MS_LAZYTIME, "lazytime"}};
+
+bool SetWord(int filesystem, const char* key, const char* value) {
+  return fsconfig(filesystem, value == nullptr ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, key, value, 0) == 0;
+}
+
+// One of "a=b,c,d=e\,f", where a comma behind a backslash does not separate (overlay's paths have such).
+std::string_view TakeOption(std::string_view& rest) {
+  size_t end = 0;
+  while (end < rest.size() && rest[end] != ',') end += rest[end] == '\\' && end + 1 < rest.size() ? 2 : 1;
+  const std::string_view option = rest.substr(0, end);
+  rest.remove_prefix(end < rest.size() ? end + 1 : end);
+  return option;
+}
+
+Result<void> SetOptions(int filesystem, std::string_view data) {
+  std::array<char, PATH_MAX> text;
+  while (!data.empty()) {
+    const std::string_view option = TakeOption(data);
+    if (option.empty()) continue;
+    if (option.size() >= text.size()) return Fail(EINVAL);
+    *std::copy(option.begin(), option.end(), text.data()) = '\0';
+    char* const equals = std::strchr(text.data(), '=');
+    if (equals != nullptr) *equals = '\0';
+    if (!SetWord(filesystem, text.data(), equals == nullptr ? nullptr : equals + 1)) return FailErrno();
+  }
+  return {};
+}
+
+}  // namespace
+
+uint64_t WithoutMagic(uint64_t flags) {
+  flags &= 0xffffffff;
+  return (flags & kMagicMask) == kMagic ? flags & ~kMagicMask : flags;
+}
+
+uint64_t AttributesOf(uint64_t flags) {
+  uint64_t attributes = 0;
+  for (const Meaning& meaning : kAttributes) {
+    if (flags & meaning.flag) attributes |= meaning.attribute;
+  }
+  if (flags & MS_STRICTATIME) return attributes | MOUNT_ATTR_STRICTATIME;
+  return attributes | (flags & MS_NOATIME ? MOUNT_ATTR_NOATIME : MOUNT_ATTR_RELATIME);
+}
+
+Result<Fd> MakeMount(const MountWish& wish, int pid_namespace_fd) {
+  const Fd filesystem(fsopen(wish.type, FSOPEN_CLOEXEC));
+  if (!filesystem.valid()) return FailErrno();
+  if (pid_namespace_fd >= 0 &&
+      fsconfig(filesystem.get(), FSCONFIG_SET_FD, "pidns", nullptr, pid_namespace_fd) != 0)
+    return FailErrno();
+  if (wish.source != nullptr && !SetWord(filesystem.get(), "source", wish.source)) return FailErrno();
+  for (const Word& word : kWords) {
+    if ((wish.flags & word.flag) != 0 && !SetWord(filesystem.get(), word.word, nullptr)) return FailErrno();
+  }
+  if (wish.data != nullptr) {
+    if (Result<void> set = SetOptions(filesystem.get(), wish.data); !set) return tl::unexpected(set.error());
+  }
+  if (fsconfig(filesystem.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) return FailErrno();
+  Fd mount(fsmount(filesystem.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(AttributesOf(wish.flags))));
+  if (!mount.valid()) return FailErrno();
+  return mount;
+}
+
+Result<Fd> CopyMount(int from_fd, const char* path, unsigned flags) {
+  Fd copy(open_tree(from_fd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags));
+  if (!copy.valid()) return FailErrno();
+  return copy;
+}
+
+Result<void> PutMount(int mount_fd, int place_fd) {
+  if (move_mount(mount_fd, "", place_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) != 0)
+    return FailErrno();
+  return {};
+}
+
+MountOf FindMountOf(int fd) {
+  constexpr unsigned kUniqueId = 0x4000;  // STATX_MNT_ID_UNIQUE
+  struct statx info {};
+  if (statx(fd, "", AT_EMPTY_PATH, kUniqueId | STATX_MNT_ID, &info) != 0) return {};
+  if ((info.stx_mask & (kUniqueId | STATX_MNT_ID)) == 0) return {};
+  return {.id = info.stx_mnt_id, .is_root = (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0};
+}
+
+bool MountExists(uint64_t id) {
+  constexpr long kStatMount = 457;  // on every architecture
+  constexpr uint64_t kBasics = 2;   // STATMOUNT_MNT_BASIC
+  struct {
+    uint32_t size, spare;
+    uint64_t mount, what;
+  } const question = {.size = 24, .spare = 0, .mount = id, .what = kBasics};
+  alignas(8) std::array<char, 1024> answer;
+  return syscall(kStatMount, &question, answer.data(), answer.size(), 0) == 0;
+}
+
+}  // namespace shunt

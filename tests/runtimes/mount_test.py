@@ -1,0 +1,124 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Real containers mount what they may not, and make devices that they may not make, by `shunt agent`.
+
+    mount_test.py --agent PROGRAM --runtime runc|crun --as root|user
+
+What a container gains is what its policy names, and no more: the masks of its /proc lie on a new proc as well, and stay
+there whatever a nested root does to them.
+"""
+
+import os
+import sys
+
+sys.dont_write_bytecode = True
+
+from runtime_case import RuntimeCase, main  # noqa: E402
+
+CALLS = ["mount", "umount", "umount2", "mknod", "mknodat"]
+NEWER = ["fsopen", "fsconfig", "fsmount", "fspick", "open_tree", "move_mount"]
+APPLETS = ("mount", "umount", "unshare", "mknod", "cat", "grep", "head", "id", "rm", "mv", "ln", "dd", "rmdir", "cut", "test")
+# In a user, mount and pid namespace of its own, as rootless tools make them.
+NESTED = "unshare -U -r -m -p -f sh -c "
+
+def changed(*changes):
+    def change(config):
+        for one in changes:
+            one(config)
+    return change
+
+def without_newer_calls(config):
+    config["linux"]["seccomp"]["syscalls"].append({"names": NEWER, "action": "SCMP_ACT_ERRNO", "errnoRet": 38})
+
+def with_user_namespace(config):
+    linux = config["linux"]
+    if not any(space["type"] == "user" for space in linux["namespaces"]):
+        linux["namespaces"].append({"type": "user"})
+        linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 700000, "size": 65536}]
+
+def with_masks(config):
+    config["linux"]["maskedPaths"] = ["/proc/version", "/proc/fs"]
+    config["linux"]["readonlyPaths"] = ["/proc/sys"]
+
+def with_capabilities(*names):
+    def change(config):
+        for kind in config["process"]["capabilities"].values():
+            kind += [name for name in names if name not in kind]
+    return change
+
+class MountTest(RuntimeCase):
+    def setUp(self):
+        super().setUp()
+        for applet in APPLETS:
+            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
+        os.makedirs(os.path.join(self.rootfs, "root"))
+        os.chmod(self.folder, 0o755)
+
+    def give_rootfs_to(self, owner):
+        for parent, names, files in os.walk(self.rootfs):
+            for one in (parent, *(os.path.join(parent, name) for name in names + files)):
+                os.lchown(one, owner, owner)
+
+    def run_program(self, name, program, *changes, metadata="MOUNT_PROC=true", options=()):
+        """Runs a container to its end; what it has printed, errors included."""
+        agent = self.start_agent(*options)
+        folder = self.bundle(name, agent.socket, f"exec 2>&1; {program}", traps=CALLS, metadata=metadata,
+                             change=changed(without_newer_calls, *changes))
+        if os.getuid() == 0:
+            self.give_rootfs_to(700000 if with_user_namespace in changes else 0)
+        result = self.runtime("run", name, cwd=folder)
+        agent.stop()
+        self.log = "".join(agent.lines)
+        return result.stdout + result.stderr
+
+    # ---- proc
+
+    def test_the_demo(self):
+        said = self.run_program("demo", "mount -t proc proc root && ls /root/self/cmdline",
+                                options=["--resolver", "demo-basic"], metadata=None)
+        self.assertEqual(said, "/root/self/cmdline\n", self.log)
+
+    def test_a_nested_root_mounts_a_proc_with_the_masks(self):
+        program = NESTED + "'mount -t proc proc /root && head -c 4 /root/self/status; ls -d /root/[0-9]* | wc -l; " \
+                           "cat /root/version | wc -c; ls /root/fs | wc -l; echo 1 >/root/sys/kernel/domainname; " \
+                           "umount /root; ls /root'"
+        said = self.run_program("nested", program, with_user_namespace, with_masks, with_capabilities("CAP_SETFCAP"))
+        # The shell, and what stands in its pipe.
+        self.assertRegex(said, r"\AName[234]\n0\n0\nsh: can't create /root/sys/kernel/domainname: "
+                               r"Read-only file system\n\Z", self.log)
+
+    def test_who_may_not_gets_nothing(self):
+        program = ("mount -t proc proc /root; mount -t sysfs sysfs /root; " +
+                   "unshare -U -r -m sh -c 'mount -t proc proc /root'; " +
+                   NESTED + "'mount -t sysfs sysfs /root'; ls /root")
+        said = self.run_program("refused", program, with_user_namespace, with_capabilities("CAP_SETFCAP"))
+        self.assertEqual(said.splitlines(), ["mount: permission denied (are you root?)"] * 4, self.log)
+
+    def test_tmpfs_where_it_is_named(self):
+        program = "mount -t tmpfs -o ro,size=64k,nosuid none /root && grep /root /proc/self/mounts; umount /root; " \
+                  "grep /root /proc/self/mounts; mount -t ramfs none /root"
+        said = self.run_program("tmpfs", program, with_user_namespace,
+                                metadata="MOUNT_OTHER_FS_LIST=tmpfs\nMOUNT_NEED_CAP_ADMIN=false")
+        lines = said.splitlines()
+        self.assertRegex(lines[0], r"^none /root tmpfs ro,nosuid,relatime,size=64k")
+        self.assertEqual(lines[1:], ["mount: permission denied (are you root?)"], self.log)
+
+    # ---- devices
+
+    def test_listed_devices(self):
+        program = ("umask 027; mknod /tmp/zero c 1 5; stat -c '%F %t:%T %a %u:%g' /tmp/zero; head -c 3 /tmp/zero | wc -c; "
+                   "mknod /tmp/zero c 1 5; mknod /tmp/sda b 8 0; mknod /tmp/kmsg c 1 11; mknod /tmp/nowhere/x c 1 5; "
+                   "mknod /tmp/fifo p; test -p /tmp/fifo && echo fifo; ls /tmp")
+        for changes in ([], [with_user_namespace]):
+            said = self.run_program(f"zero{len(changes)}", program, *changes, metadata="MKNOD=/dev/zero")
+            # Who has no rights on the host can only show what the host has.
+            made = "640 0:0" if os.getuid() == 0 else "666 65534:65534"
+            self.assertEqual(said.splitlines(), [
+                f"character special file 1:5 {made}", "3", "mknod: /tmp/zero: File exists",
+                "mknod: /tmp/sda: Operation not permitted", "mknod: /tmp/kmsg: Operation not permitted",
+                "mknod: /tmp/nowhere/x: No such file or directory", "fifo", "fifo", "zero"], self.log)
+            for name in ("fifo", "zero"):
+                os.unlink(os.path.join(self.rootfs, "tmp", name))
+
+if __name__ == "__main__":
+    sys.exit(main())

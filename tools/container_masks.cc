@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/container_masks.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/fd.h"
+
+namespace shunt {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr off_t kLongestDescription = 4 << 20;
+
+// Docker's and Podman's, both lists together.
+constexpr const char* kHiddenByDefault[] = {
+    "/proc/acpi",       "/proc/asound",        "/proc/interrupts",  "/proc/kcore",
+    "/proc/keys",       "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
+    "/proc/timer_list", "/proc/timer_stats",   "/sys/firmware",     "/sys/devices/virtual/powercap",
+    "/sys/dev/block",   "/sys/fs/selinux"};
+constexpr const char* kReadOnlyByDefault[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+                                              "/proc/sysrq-trigger"};
+
+void UseDefaults(MountPolicy& mounts) {
+  for (const char* path : kReadOnlyByDefault) mounts.masks.push_back({.path = path, .hides = false});
+  for (const char* path : kHiddenByDefault) mounts.masks.push_back({.path = path, .hides = true});
+  mounts.sysfs_read_only = true;
+}
+
+// Not through a pipe or a device that somebody has put there, and no more than a description can be.
+absl::StatusOr<std::string> ReadDescription(const std::string& path) {
+  const Fd file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat info {};
+  if (!file.valid() || fstat(file.get(), &info) != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+  if (!S_ISREG(info.st_mode) || info.st_size > kLongestDescription)
+    return absl::InvalidArgumentError(absl::StrCat(path, " is no file, or too long"));
+  std::string text(static_cast<size_t>(info.st_size), '\0');
+  const ssize_t size = read(file.get(), text.data(), text.size());
+  if (size < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
+  text.resize(static_cast<size_t>(size));
+  return text;
+}
+
+std::vector<std::string> PathsIn(const Json& linux_part, const char* key) {
+  std::vector<std::string> paths;
+  if (const auto found = linux_part.find(key); found != linux_part.end() && !found->is_null())
+    paths = found->get<std::vector<std::string>>();
+  // A path within another one's comes behind it.
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+bool MountsSysReadOnly(const Json& description) {
+  const auto mounts = description.find("mounts");
+  if (mounts == description.end() || mounts->is_null()) return false;
+  for (const Json& mount : *mounts) {
+    if (mount.value("destination", "") != "/sys" || !mount.contains("options") || mount["options"].is_null())
+      continue;
+    const auto options = mount["options"].get<std::vector<std::string>>();
+    if (std::find(options.begin(), options.end(), "ro") != options.end()) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::Status AddMasks(const std::string& bundle, MountPolicy& mounts) {
+  const std::string path = absl::StrCat(bundle, "/config.json");
+  const absl::StatusOr<std::string> text = ReadDescription(path);
+  if (!text.ok()) {
+    UseDefaults(mounts);
+    return text.status();
+  }
+  try {
+    const Json description = Json::parse(*text);
+    const Json linux_part = description.value("linux", Json::object());
+    MountPolicy found;
+    // Read-only ones first: what is hidden within them shall lie on top.
+    for (std::string& one : PathsIn(linux_part, "readonlyPaths"))
+      found.masks.push_back({.path = std::move(one), .hides = false});
+    for (std::string& one : PathsIn(linux_part, "maskedPaths"))
+      found.masks.push_back({.path = std::move(one), .hides = true});
+    mounts.masks = std::move(found.masks);
+    mounts.sysfs_read_only = MountsSysReadOnly(description);
+  } catch (const Json::exception& error) {
+    UseDefaults(mounts);
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.what()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shunt
