@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a call costs that is done on a container's behalf, or refused: mkdir on a tmpfs.
+// What a call costs that is done on a container's behalf, or refused, on a tmpfs.
 //
-//   deeds --arm native|inside|refused|bare [--count N] [--threads N] [--affinity pin|float]
+//   deeds [--deed mkdir|mknod|device|proc] --arm native|inside|refused|bare [--count N] [--threads N]
+//         [--affinity pin|float]
 //
-// native   a container under the same filter, which does not trap mkdir
-// inside   an engine of this process's traps it, a worker makes the directory under another name
-// refused  the engine refuses it
-// bare     no engine: a loop of poll, RECV and SEND in this process refuses it, as soon as can be
+// native   a container under the same filter, which does not trap the call
+// inside   an engine of this process's traps it, and a worker does it
+// refused  the engine refuses it (mkdir)
+// bare     no engine: a loop of poll, RECV and SEND in this process refuses it, as soon as can be (mkdir)
+//
+// mkdir    of a directory; inside it gets another name
+// mknod    of a device in its place, in a container without a user namespace of its own
+// device   the same in one that has one: a mount (there is no native call that could)
+// proc     a mount of a proc with eight masks, from a nested root; natively with none
 // Prints one JSON object, times in nanoseconds. Exit status 0; 1 and one line if it could not be measured.
 
 #include <fcntl.h>
@@ -18,12 +24,14 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -40,6 +48,7 @@ constexpr size_t kMostSamples = 200'000;
 constexpr int kRefusal = EBADMSG;
 
 struct Options {
+  std::string deed = "mkdir";
   std::string arm = "native";
   size_t count = 20'000;
   size_t threads = 1;
@@ -52,31 +61,70 @@ struct Shared {
   uint32_t nanoseconds[kMostSamples];
 };
 
-// One thread's part: directories of its own, 64 at a time, so that the tmpfs stays as it is.
-bool MakeDirectories(const Options& options, size_t thread, bool refused, Shared& shared, int64_t& busy_ns) {
-  constexpr size_t kBatch = 64;
+// What is measured, and how it is undone.
+struct Work {
+  int (*act)(const char* name);
+  void (*undo)(const char* name);
+};
+
+constexpr unsigned kZero = 1 << 8 | 5;  // c 1:5
+
+Work WorkOf(const Options& options) {
+  if (options.deed == "proc") {
+    return {[](const char*) { return mount("proc", "/tmp/place", "proc", 0, nullptr); },
+            [](const char*) { umount2("/tmp/place", MNT_DETACH); }};
+  }
+  if (options.deed != "mkdir") {
+    return {[](const char* name) { return mknod(name, S_IFCHR | 0600, kZero); },
+            [](const char* name) {
+              umount2(name, MNT_DETACH);
+              unlink(name);
+            }};
+  }
+  if (options.arm == "inside") {
+    return {[](const char* name) { return mkdir(name, 0700); },
+            [](const char* name) { rmdir((std::string(name) + "-x").c_str()); }};
+  }
+  return {[](const char* name) { return mkdir(name, 0700); }, [](const char* name) { rmdir(name); }};
+}
+
+// One thread's part: names of its own, so many at a time that the tmpfs stays as it is.
+bool Do(const Options& options, size_t thread, bool refused, Shared& shared, int64_t& busy_ns) {
+  const size_t batch = options.deed == "mkdir" ? 64 : 1;
+  const Work work = WorkOf(options);
   const std::string home = "/tmp/t" + std::to_string(thread);
   const size_t count = options.count / options.threads;
   uint32_t* const samples = shared.nanoseconds + thread * count;
   std::vector<std::string> names;
-  for (size_t i = 0; i < kBatch; ++i) names.push_back(home + "-" + std::to_string(i));
+  for (size_t i = 0; i < batch; ++i) names.push_back(home + "-" + std::to_string(i));
   for (size_t i = 0; i < count; ++i) {
-    const std::string& name = names[i % kBatch];
+    const std::string& name = names[i % batch];
     const int64_t begin = Now();
-    const int result = mkdir(name.c_str(), 0700);
+    const int result = work.act(name.c_str());
     const int64_t end = Now();
     if (refused ? result == 0 || errno != kRefusal : result != 0) return false;
     samples[i] = static_cast<uint32_t>(end - begin);
     busy_ns += end - begin;
-    if (refused || i % kBatch != kBatch - 1) continue;
-    for (const std::string& made : names) rmdir((made + (options.arm == "inside" ? "-x" : "")).c_str());
+    if (refused || i % batch != batch - 1) continue;
+    for (const std::string& made : names) work.undo(made.c_str());
   }
   return true;
 }
 
+// The rest happens in a pid namespace of its own, as that of who mounts a proc.
+int InPidNamespace(const std::function<int()>& body) {
+  if (unshare(CLONE_NEWPID) != 0) return 3;
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = 1;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 4;
+}
+
 int InContainer(const Options& options, Shared& shared) {
-  if (options.arm != "bare" && (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-                                mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) != 0))
+  if (options.arm != "bare" &&
+      (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+       mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) != 0 || mkdir("/tmp/place", 0700) != 0))
     return 1;
   const bool refused = options.arm == "refused" || options.arm == "bare";
   std::vector<std::thread> threads;
@@ -84,7 +132,7 @@ int InContainer(const Options& options, Shared& shared) {
   std::vector<char> fine(options.threads);
   const int64_t begin = Now();
   for (size_t i = 0; i < options.threads; ++i)
-    threads.emplace_back([&, i] { fine[i] = MakeDirectories(options, i, refused, shared, busy[i]); });
+    threads.emplace_back([&, i] { fine[i] = Do(options, i, refused, shared, busy[i]); });
   for (std::thread& thread : threads) thread.join();
   shared.elapsed_ns = options.threads == 1 ? busy[0] : Now() - begin;
   for (const char one : fine) {
@@ -111,15 +159,29 @@ int RunBare(const Options& options, Shared& shared) {
   return child.Wait();
 }
 
+constexpr const char* kMasked[] = {"/proc/acpi",       "/proc/bus",  "/proc/fs",         "/proc/irq",
+                                   "/proc/interrupts", "/proc/keys", "/proc/timer_list", "/proc/sys/kernel"};
+
+std::vector<Trap> TrapsOf(const std::string& deed) {
+  if (deed == "proc") return {{"mount", {}}, {"umount2", {}}};
+  if (deed == "mkdir") return {{"mkdir", {}}};
+  return {{"mknod", {}}, {"mknodat", {}}};
+}
+
 int RunEngine(const Options& options, Shared& shared) {
   GuestOptions guest;
   guest.more_namespaces = CLONE_NEWNS;
   guest.accelerator.affinity = options.pin ? Affinity::kPin : Affinity::kFloat;
-  if (options.arm != "native") guest.traps = {{"mkdir", {}}};
-  if (options.arm == "inside") guest.policy.mkdir_suffix = "-x";
+  guest.own_user_namespace = options.deed != "mknod";
+  if (options.arm != "native") guest.traps = TrapsOf(options.deed);
+  if (options.arm == "inside" && options.deed == "mkdir") guest.policy.mkdir_suffix = "-x";
+  guest.policy.devices = {{.major = 1, .minor = 5, .path = {}}};
+  guest.policy.mounts.proc = true;
+  for (const char* path : kMasked) guest.policy.mounts.masks.push_back({.path = path});
   if (options.arm == "refused") guest.policy.errors = {{"mkdir", kRefusal}};
   GuestContainer container(std::move(guest));
-  const int result = container.Run([&] { return InContainer(options, shared); });
+  const auto body = [&] { return InContainer(options, shared); };
+  const int result = container.Run([&] { return options.deed == "proc" ? InPidNamespace(body) : body(); });
   if (result != 0)
     std::fprintf(stderr, "deeds: the container ended with %d %s\n", result, container.error().c_str());
   return result;
@@ -144,12 +206,12 @@ int Run(const Options& options) {
 
 int main(int argc, char** argv) {
   shunt::bench::Options options;
-  const option names[] = {{"arm", required_argument, nullptr, 'a'},
-                          {"count", required_argument, nullptr, 'c'},
-                          {"threads", required_argument, nullptr, 't'},
-                          {"affinity", required_argument, nullptr, 'f'},
-                          {}};
+  const option names[] = {
+      {"deed", required_argument, nullptr, 'd'},     {"arm", required_argument, nullptr, 'a'},
+      {"count", required_argument, nullptr, 'c'},    {"threads", required_argument, nullptr, 't'},
+      {"affinity", required_argument, nullptr, 'f'}, {}};
   for (int one; (one = getopt_long(argc, argv, "", names, nullptr)) != -1;) {
+    if (one == 'd') options.deed = optarg;
     if (one == 'a') options.arm = optarg;
     if (one == 'c') options.count = std::strtoul(optarg, nullptr, 10);
     if (one == 't') options.threads = std::strtoul(optarg, nullptr, 10);

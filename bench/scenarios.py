@@ -410,15 +410,21 @@ class Fairness(Scenario):
 
 class Deeds(Scenario):
     """`bare` is the floor of a refused call: a loop that does nothing else. Threads of one container share its engine."""
-    title = "mkdir on a tmpfs: refused, and made by a worker under another name"
-    arms = ["native", "bare", "refused", "inside", "inside-4-threads"]
+    title = "done by a worker on a tmpfs: mkdir, mknod in place and by a mount, mount of a proc with masks"
+    arms = ["native", "bare", "refused", "inside", "inside-4-threads", "native-mknod", "inside-mknod", "inside-device",
+            "native-proc", "inside-proc"]
     metrics = {"p50": ("us", "lower"), "p99": ("us", "lower"), "rate": ("calls/s", "higher")}
 
     def base(self, arm):
-        return {"native": None, "bare": "native", "refused": "bare"}.get(arm, "native")
+        return {"native": None, "native-mknod": None, "native-proc": None, "refused": "bare", "inside-mknod": "native-mknod",
+                "inside-device": "native-mknod", "inside-proc": "native-proc"}.get(arm, "native")
 
     def measure(self, arm):
-        command = [self.stage.program("deeds"), "--arm", arm.split("-")[0], "--count", "500" if self.tiny else "20000"]
+        manner, _, deed = arm.partition("-")
+        command = [self.stage.program("deeds"), "--arm", manner,
+                   "--count", "500" if self.tiny else "20000" if deed in ("", "4-threads") else "4000"]
+        if deed in ("mknod", "device", "proc"):
+            command += ["--deed", deed]
         measured = self.stage.json(command + (["--threads", "4"] if arm.endswith("threads") else []), 120)
         p99 = measured["p99_ns"]
         return {"p50": measured["p50_ns"] / 1000, "p99": None if p99 is None else p99 / 1000,

@@ -127,6 +127,11 @@ Result<Fd> OpenFor(int directory, CgroupFile file) {
 
 }  // namespace
 
+// Of one of the older hierarchies.
+static std::string_view ControllerOf(Hierarchy hierarchy) {
+  return hierarchy == Hierarchy::kDevices ? "devices" : "freezer";
+}
+
 std::string CgroupIn(std::string_view proc_cgroup, Hierarchy hierarchy) {
   while (!proc_cgroup.empty()) {
     const std::string_view line = TakeLine(proc_cgroup);  // "6:freezer:/docker/12ab", "0::/init.scope"
@@ -135,7 +140,7 @@ std::string CgroupIn(std::string_view proc_cgroup, Hierarchy hierarchy) {
     if (second == std::string_view::npos) continue;
     const std::string_view controllers = line.substr(first + 1, second - first - 1);
     const bool is_it = hierarchy == Hierarchy::kUnified ? line.substr(0, first) == "0" && controllers.empty()
-                                                        : Lists(controllers, "freezer");
+                                                        : Lists(controllers, ControllerOf(hierarchy));
     if (is_it) return std::string(line.substr(second + 1));
   }
   return {};
@@ -156,7 +161,7 @@ std::string DirectoryOf(std::string_view mountinfo, Hierarchy hierarchy, std::st
     if (dash + 3 >= words.size()) continue;
     const bool is_it = hierarchy == Hierarchy::kUnified
                            ? words[dash + 1] == "cgroup2"
-                           : words[dash + 1] == "cgroup" && Lists(words[dash + 3], "freezer");
+                           : words[dash + 1] == "cgroup" && Lists(words[dash + 3], ControllerOf(hierarchy));
     const std::string_view root = words[3];
     const std::string_view place = words[4];
     // A name with a blank is written with a backslash: nobody has his cgroups there.

@@ -22,8 +22,9 @@
 
 namespace shunt {
 
-// The hierarchies that can stop what is in them. On a hybrid machine a process is in both.
-enum class Hierarchy : uint8_t { kUnified, kFreezer };
+// The hierarchies that can stop what is in them, and that which says what devices it may use. On a hybrid
+// machine a process is in several.
+enum class Hierarchy : uint8_t { kUnified, kFreezer, kDevices };
 
 // The process's cgroup there, as /proc/PID/cgroup has it: "/" is the root of all. Empty: none.
 std::string CgroupIn(std::string_view proc_cgroup, Hierarchy hierarchy);

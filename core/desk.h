@@ -54,12 +54,20 @@ struct WorkRequest {
   const char* string(size_t index) const { return text.data() + offsets[index]; }
 };
 
+// What the operator should know of a deed that was done all the same.
+enum class Remark : uint32_t {
+  kNone,
+  kDeviceRefused,  // the device that was made cannot be opened there: its cgroup forbids it
+  kNoNetAdmin,     // nobody who opens it can make a network interface of it: CAP_NET_ADMIN is missing
+};
+
 struct WorkResult {
   int64_t value = 0;  // what the call returns; negative: the errno
   // Not done: the caller is in other namespaces than the worker, namely in these (inodes).
   bool elsewhere = false;
   uint64_t user_namespace = 0;
   uint64_t mount_namespace = 0;
+  Remark remark = Remark::kNone;
   int32_t send_error = 0;  // of the answer; ENOENT: the caller had left; ESRCH: it is dead
 };
 

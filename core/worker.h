@@ -126,6 +126,8 @@ class Inside {
   // The caller's rights and these capabilities.
   Result<void> AddRights(uint64_t capabilities) { return guise_.Raise(capabilities); }
 
+  void Say(Remark remark) { desk_.result.remark = remark; }
+
   // What was mounted for the container's calls so far.
   MountTable& mounts() { return mounts_; }
   int companion_fd() const { return companion_fd_; }

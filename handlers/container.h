@@ -131,6 +131,7 @@ class Container final : public Guest {
   const int64_t incarnation;
   WorkerSource* worker_source = nullptr;
   std::atomic<bool> has_complained = false;  // that no worker gets inside
+  std::atomic<uint32_t> remarks = 0;         // that were made, a bit for each Remark
   std::mutex home_mutex;
   net::SpareSockets home4, home6;
 

@@ -12,6 +12,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -78,6 +80,15 @@ int64_t MakeInPlace(Inside& inside, const Inside::Place& place) {
   return errno == EEXIST && request.may_be_done ? 0 : -errno;
 }
 
+Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
+  static BuildRequest wish;
+  wish.kind = kind;
+  wish.tid = inside.request().tid;
+  wish.mode = static_cast<uint32_t>(inside.request().values[kMode]);
+  wish.device = inside.request().values[kDevice];
+  return HaveBuilt(inside.companion_fd(), wish);
+}
+
 // What a worker before us may have left: the device, or the file for it to be mounted on.
 enum class Left { kNothing, kFile, kDevice };
 
@@ -90,6 +101,33 @@ Left LookForLeft(const WorkRequest& request, const Inside::Place& place) {
   return S_ISREG(info.st_mode) && info.st_size == 0 ? Left::kFile : Left::kNothing;
 }
 
+// Opening a device can do things: those where it does not. What the cgroup says of them it says, as a rule,
+// of others as well.
+bool IsHarmless(const WorkRequest& request) {
+  constexpr unsigned kMemory = 1, kMisc = 10, kTun = 200, kFuse = 229;
+  const auto device = static_cast<dev_t>(request.values[kDevice]);
+  if (S_ISBLK(request.values[kMode])) return false;
+  if (major(device) == kMemory) return minor(device) == 3 || minor(device) == 5 || minor(device) >= 7;
+  return major(device) == kMisc && (minor(device) == kTun || minor(device) == kFuse);
+}
+
+// The node will be there, but of no use: better said now than found out later. Once for each device, as it
+// takes longer than the making.
+void LookForUse(Inside& inside) {
+  static std::array<dev_t, 16> known;
+  static size_t known_count = 0;
+  const WorkRequest& request = inside.request();
+  const auto device = static_cast<dev_t>(request.values[kDevice]);
+  const auto end = known.begin() + known_count;
+  if (std::find(known.begin(), end, device) != end || known_count == known.size()) return;
+  known[known_count++] = device;
+  const bool is_tun = S_ISCHR(request.values[kMode]) && device == makedev(10, 200);
+  if (is_tun && (inside.caller().capabilities >> CAP_NET_ADMIN & 1) == 0) inside.Say(Remark::kNoNetAdmin);
+  if (!IsHarmless(request)) return;
+  const Result<Fd> tried = HaveBuilt(inside, BuildRequest::Kind::kTry);
+  if (!tried && tried.error() == Errno{BuildRequest::kRefusedThere}) inside.Say(Remark::kDeviceRefused);
+}
+
 int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
   const WorkRequest& request = inside.request();
   const Left left = LookForLeft(request, place);
@@ -99,12 +137,7 @@ int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
     return -EEXIST;
   if (std::strchr(place.last, '/') != nullptr) return -ENOENT;  // that is for directories
 
-  static BuildRequest wish;
-  wish.kind = BuildRequest::Kind::kDevice;
-  wish.tid = request.tid;
-  wish.mode = static_cast<uint32_t>(request.values[kMode]);
-  wish.device = request.values[kDevice];
-  const Result<Fd> node = HaveBuilt(inside.companion_fd(), wish);
+  const Result<Fd> node = HaveBuilt(inside, BuildRequest::Kind::kDevice);
   if (!node && node.error() == Errno{EPIPE}) _exit(1);  // so another one comes, with a builder of its own
   if (!node) return -node.error().code;
 
@@ -138,6 +171,7 @@ int64_t MakeNode(Inside& inside) {
   const WorkRequest& request = inside.request();
   const Result<Inside::Place> place = inside.Find(request.string(0));
   if (!place) return -place.error().code;
+  LookForUse(inside);
   return inside.in_own_user_namespace() ? MakeByMount(inside, *place) : MakeInPlace(inside, *place);
 }
 

@@ -25,6 +25,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/cgroup.h"
 #include "core/identity.h"
 #include "core/packet_socket.h"
 #include "core/user_namespaces.h"
@@ -39,6 +40,7 @@ constexpr const char* kOwnUserNamespace = "/proc/self/ns/user";
 
 // Names in the place where it builds, all in its root.
 constexpr char kTree[] = "tree";                  // what is being built
+constexpr char kNode[] = "tree/node";             // a device
 constexpr char kNull[] = "null";                  // the host's /dev/null
 constexpr char kEmpty[] = "empty";                // a directory with nothing in it, read-only
 constexpr char kProc[] = "proc", kSys[] = "sys";  // the host's: see EnterScratch()
@@ -48,9 +50,11 @@ struct Builder {
   Fd proc;  // in which callers are seen
   Fd user;  // where what it builds goes
   Policy policy;
-  bool crosses = false;  // `user` is not the namespace that we build in
-  bool borrows = false;  // we have no rights on the host: devices are the host's own
-  int error = 0;         // why it cannot build
+  bool crosses = false;                       // `user` is not the namespace that we build in
+  bool borrows = false;                       // we have no rights on the host: devices are the host's own
+  int error = 0;                              // why it cannot build
+  Hierarchy hierarchy = Hierarchy::kUnified;  // in which the use of devices is ruled
+  Fd cgroups;                                 // its root; not valid: it cannot be seen
 };
 
 // ---- the place
@@ -259,14 +263,28 @@ Result<Fd> BuildDevice(const Builder& builder, const BuildRequest& request) {
   if (!room) return room;
   const Fd place(open(kTree, O_PATH | O_CLOEXEC));
   if (Result<void> put = PutMount(room->get(), place.get()); !put) return tl::unexpected(put.error());
-  constexpr char kNode[] = "node";
   umask(0);
   const mode_t type = block ? S_IFBLK : S_IFCHR;
-  if (mknodat(room->get(), kNode, type | (request.mode & 0777 & ~owner.umask), device) != 0)
-    return FailErrno();
-  if (fchownat(room->get(), kNode, owner.user.filesystem, owner.group.filesystem, AT_SYMLINK_NOFOLLOW) != 0)
-    return FailErrno();
-  return CopyMount(room->get(), kNode);
+  if (mknod(kNode, type | (request.mode & 0777 & ~owner.umask), device) != 0) return FailErrno();
+  if (lchown(kNode, owner.user.filesystem, owner.group.filesystem) != 0) return FailErrno();
+  return CopyMount(AT_FDCWD, kNode);
+}
+
+// Where it cannot be told nothing is said.
+Result<Fd> TryDevice(const Builder& builder, const BuildRequest& request) {
+  Result<Fd> node = BuildDevice(builder, request);
+  if (!node || !builder.cgroups.valid()) return node;
+  const Result<Fd> list = OpenOfCaller(builder, request.tid, "cgroup");
+  std::array<char, 4096> text;
+  const ssize_t size = list ? read(list->get(), text.data(), text.size()) : -1;
+  if (size <= 0) return node;
+  const std::string cgroup = CgroupIn({text.data(), static_cast<size_t>(size)}, builder.hierarchy);
+  const std::string members = "." + cgroup + "/cgroup.procs";
+  const Fd file(openat(builder.cgroups.get(), members.c_str(), O_WRONLY | O_CLOEXEC));
+  if (cgroup.empty() || !file.valid() || write(file.get(), "0", 1) != 1) return node;
+  const Fd opened(open(kNode, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  if (!opened.valid() && errno == EPERM) return Fail(BuildRequest::kRefusedThere);
+  return node;
 }
 
 Result<Fd> Build(const Builder& builder, const BuildRequest& request) {
@@ -281,6 +299,8 @@ Result<Fd> Build(const Builder& builder, const BuildRequest& request) {
       return BuildOther(builder, request);
     case BuildRequest::Kind::kDevice:
       return BuildDevice(builder, request);
+    case BuildRequest::Kind::kTry:
+      return TryDevice(builder, request);
   }
   return Fail(EINVAL);
 }
@@ -312,6 +332,22 @@ void BuildInAnother(const Builder& builder, const BuildRequest& request) {
   if (status != 0) Answer(builder, Fail(EIO));
 }
 
+// Before it leaves what the host has mounted.
+void FindCgroups(Builder& builder) {
+  const Fd file(openat(builder.proc.get(), "self/mountinfo", O_RDONLY | O_CLOEXEC));
+  std::string text;
+  std::array<char, 4096> piece;
+  for (ssize_t size; file.valid() && (size = read(file.get(), piece.data(), piece.size())) > 0;)
+    text.append(piece.data(), static_cast<size_t>(size));
+  for (const Hierarchy hierarchy : {Hierarchy::kDevices, Hierarchy::kUnified}) {
+    const std::string root = DirectoryOf(text, hierarchy, "/");
+    if (root.empty()) continue;
+    builder.hierarchy = hierarchy;
+    builder.cgroups.reset(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    return;
+  }
+}
+
 Result<void> Prepare(Builder& builder, std::string_view orders) {
   const nlohmann::json json = nlohmann::json::parse(orders, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return Fail(EINVAL);
@@ -320,6 +356,7 @@ Result<void> Prepare(Builder& builder, std::string_view orders) {
   } catch (const nlohmann::json::exception&) {
     return Fail(EINVAL);
   }
+  FindCgroups(builder);
   const uint64_t before = InodeOf(Fd(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC)).get());
   if (Result<void> rights = GetRights(builder); !rights) return rights;
   const uint64_t here = InodeOf(Fd(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC)).get());

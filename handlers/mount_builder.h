@@ -21,6 +21,7 @@
 #include <sys/types.h>
 
 #include <array>
+#include <cerrno>
 #include <climits>
 #include <cstddef>
 #include <cstdint>
@@ -35,7 +36,9 @@ struct BuildRequest {
     kSysfs,   // of its network namespace, with the masks
     kOther,   // any filesystem that the policy names, with the agent's rights
     kDevice,  // a device node of `mode` and `device`, the caller's own
+    kTry,     // the same, and it is opened as by one in the caller's cgroup; kRefusedThere: it cannot be
   };
+  static constexpr int kRefusedThere = EOWNERDEAD;  // nothing else here fails with it
   static constexpr uint32_t kNone = ~0U;
 
   Kind kind{};

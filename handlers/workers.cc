@@ -152,6 +152,25 @@ struct Complaint final : ControlJob {
   const int error;
 };
 
+// Done, but of no use. Once in the container's life for each.
+struct Remarking final : ControlJob {
+  Remarking(const Container& its_container, Remark its_remark)
+      : container(its_container), remark(its_remark) {}
+
+  void Run() override {
+    const char* const why = remark == Remark::kDeviceRefused
+                                ? "a device that it may make cannot be opened in it: its cgroup forbids "
+                                  "that; let the runtime allow "
+                                  "the device (linux.resources.devices; --device-cgroup-rule)"
+                                : "/dev/net/tun was made for a program without CAP_NET_ADMIN, which can open "
+                                  "it and do nothing with it";
+    container.worker_source->Warn(absl::StrFormat("container %s: %s", container.name, why));
+  }
+
+  const Container& container;
+  const Remark remark;
+};
+
 // The worker says whether it is in. Not 0: why it is not.
 int Greet(Workers::Bench& bench) {
   WorkerHello hello;
@@ -394,6 +413,12 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       if (state == DeskState::kSent || (state == DeskState::kDone && bench->desk->result.elsewhere)) break;
       if (state == DeskState::kDone)
         bench->desk->hurry.store(true);  // it was an old knock; there is one to come
+    }
+    const Remark remark = outcome.seen ? outcome.result.remark : bench->desk->result.remark;
+    const uint32_t remark_bit = remark == Remark::kNone ? 0 : 1u << static_cast<uint32_t>(remark);
+    if ((remark_bit & ~container.remarks.fetch_or(remark_bit)) != 0) {
+      Remarking remarking(container, remark);
+      co_await OnControl(call, remarking);
     }
     if (outcome.seen) co_return Sent(outcome.result);  // the bench is not ours any more
 

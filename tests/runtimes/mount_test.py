@@ -120,5 +120,26 @@ class MountTest(RuntimeCase):
             for name in ("fifo", "zero"):
                 os.unlink(os.path.join(self.rootfs, "tmp", name))
 
+    def test_a_device_of_no_use_is_said(self):
+        def allow_tun(config):
+            config["linux"]["resources"] = {"devices": [
+                {"allow": False, "access": "rwm"},
+                {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rwm"}]}
+
+        said = self.run_program("tun", "mknod /tmp/tun c 10 200; head -c 1 /tmp/tun", with_user_namespace, allow_tun,
+                                metadata="MKNOD=/dev/net/tun")
+        self.assertIn("head: ", said)
+        self.assertRegex(self.log, r"warning: container tun-\w+: /dev/net/tun was made for a program without CAP_NET_ADMIN")
+
+        def deny_all(config):
+            config["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+
+        said = self.run_program("fuse", "mknod /tmp/fuse c 10 229; head -c 1 /tmp/fuse", with_user_namespace, deny_all,
+                                metadata="MKNOD=/dev/fuse")
+        if os.getuid() == 0:
+            self.assertIn("head: /tmp/fuse: Operation not permitted", said)
+            self.assertRegex(self.log, r"warning: container fuse-\w+: a device that it may make cannot be opened in it")
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -95,9 +95,10 @@ int GuestContainer::Run(const std::function<int()>& body) {
   SHUNT_CHECK(pipe2(down.data(), O_CLOEXEC) == 0 && pipe2(up.data(), O_CLOEXEC) == 0);
   const uid_t uid = geteuid();
   const gid_t gid = getegid();
-  const pid_t child = ForkInto(CLONE_NEWUSER | CLONE_NEWNET | options_.more_namespaces);
-  if (child == 0)
-    Child(*program, options_.wait_killable, uid, gid, options_.id_map.empty(), down[0], up[1], body);
+  const int user = options_.own_user_namespace ? CLONE_NEWUSER : 0;
+  const bool maps_itself = options_.own_user_namespace && options_.id_map.empty();
+  const pid_t child = ForkInto(user | CLONE_NEWNET | options_.more_namespaces);
+  if (child == 0) Child(*program, options_.wait_killable, uid, gid, maps_itself, down[0], up[1], body);
   if (!options_.id_map.empty()) {
     WriteFile(absl::StrFormat("/proc/%d/uid_map", child).c_str(), options_.id_map);
     WriteFile(absl::StrFormat("/proc/%d/gid_map", child).c_str(), options_.id_map);

@@ -32,8 +32,9 @@ struct GuestOptions {
   std::function<void(pid_t)> meanwhile;
   // Asked as often: true, once, and the engine ends as it is, and another one takes over.
   std::function<bool()> engine_dies;
-  bool tell_pid = true;     // false: the engine has to find out who the container is
-  int more_namespaces = 0;  // CLONE_NEW...
+  bool tell_pid = true;            // false: the engine has to find out who the container is
+  int more_namespaces = 0;         // CLONE_NEW...
+  bool own_user_namespace = true;  // false: it has the test's
   // As uid_map and gid_map, written by the test, which has to be root; `body` begins with ids that are not in
   // it. Empty: the test's own ids are 0 inside, and groups cannot be set.
   std::string id_map;
