@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
+#include <linux/nsfs.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -233,41 +234,27 @@ constexpr int kStatMount = 457;  // younger than libseccomp's table; the same on
 
 // A worker: the caller's identity, root and paths, and the deeds.
 constexpr int kWorker[] = {
-    SCMP_SYS(recvfrom),
-    SCMP_SYS(sendto),
-    SCMP_SYS(timer_settime),
-    SCMP_SYS(openat),
-    SCMP_SYS(openat2),
-    SCMP_SYS(fstat),
-    SCMP_SYS(newfstatat),
-    SCMP_SYS(statfs),
-    SCMP_SYS(fchdir),
-    SCMP_SYS(chroot),
-    SCMP_SYS(capset),
-    SCMP_SYS(setgroups),
-    SCMP_SYS(setresuid),
-    SCMP_SYS(setresgid),
-    SCMP_SYS(setfsuid),
-    SCMP_SYS(setfsgid),
-    SCMP_SYS(umask),
-    SCMP_SYS(mkdirat),
-    SCMP_SYS(timer_create),
-    SCMP_SYS(setsockopt),
-    SCMP_SYS(pread64),
-    SCMP_SYS(chdir),
-    // For mounts and devices.
-    SCMP_SYS(sendmsg),
-    SCMP_SYS(recvmsg),
-    SCMP_SYS(poll),
-    SCMP_SYS(statx),
-    SCMP_SYS(fsopen),
-    SCMP_SYS(fsconfig),
-    SCMP_SYS(fsmount),
-    SCMP_SYS(move_mount),
-    SCMP_SYS(umount2),
-    SCMP_SYS(mknodat),
-    SCMP_SYS(unlinkat),
-    kStatMount,
+    SCMP_SYS(recvfrom),  SCMP_SYS(sendto),    SCMP_SYS(timer_settime), SCMP_SYS(openat),
+    SCMP_SYS(openat2),   SCMP_SYS(fstat),     SCMP_SYS(newfstatat),    SCMP_SYS(statfs),
+    SCMP_SYS(fchdir),    SCMP_SYS(chroot),    SCMP_SYS(capset),        SCMP_SYS(setgroups),
+    SCMP_SYS(setresuid), SCMP_SYS(setresgid), SCMP_SYS(setfsuid),      SCMP_SYS(setfsgid),
+    SCMP_SYS(umask),     SCMP_SYS(mkdirat),   SCMP_SYS(timer_create),  SCMP_SYS(setsockopt),
+    SCMP_SYS(pread64),   SCMP_SYS(chdir),
+};
+
+// What the deeds about mounts and devices take besides.
+constexpr int kMountingWorker[] = {
+    SCMP_SYS(fsopen), SCMP_SYS(fsconfig), SCMP_SYS(fsmount),  SCMP_SYS(move_mount), SCMP_SYS(umount2),
+    SCMP_SYS(statx),  SCMP_SYS(mknodat),  SCMP_SYS(unlinkat), kStatMount,
+};
+
+// A worker's companion (handlers/mount_builder.h).
+constexpr int kMountBuilder[] = {
+    SCMP_SYS(fsopen),    SCMP_SYS(fsconfig),      SCMP_SYS(fsmount),    SCMP_SYS(move_mount),
+    SCMP_SYS(open_tree), SCMP_SYS(mount_setattr), SCMP_SYS(unshare),    SCMP_SYS(openat),
+    SCMP_SYS(openat2),   SCMP_SYS(fstat),         SCMP_SYS(newfstatat), SCMP_SYS(mknodat),
+    SCMP_SYS(fchownat),  SCMP_SYS(umask),         SCMP_SYS(getppid),    SCMP_SYS(set_robust_list),
+    SCMP_SYS(rseq),
 };
 
 // What only an intruder calls. Fatal.
@@ -373,6 +360,20 @@ constexpr Condition kWorkerConditions[] = {
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_ID_VALID)},
     {SCMP_SYS(sched_setaffinity), Equals(0, 0)},  // its own
 };
+
+constexpr Condition kMountBuilderConditions[] = {
+    // One process for each thing that is built; where it goes.
+    {SCMP_SYS(clone),
+     HasNone(0, CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID |
+                    CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PTRACE)},
+    {SCMP_SYS(setns), Equals(1, CLONE_NEWUSER)},
+    {SCMP_SYS(setns), Equals(1, CLONE_NEWNET)},
+    {SCMP_SYS(ioctl), Equals(1, NS_GET_USERNS)},
+    {SCMP_SYS(prctl), Equals(0, PR_SET_PDEATHSIG)},
+};
+
+// The sanitizers call some of these in ways of their own, and one call can have one kind of rule.
+constexpr int kMountBuilderAnyhow[] = {SCMP_SYS(setns), SCMP_SYS(ioctl)};
 
 constexpr Condition kKeeperConditions[] = {
     {SCMP_SYS(ioctl), Equals(1, SECCOMP_IOCTL_NOTIF_RECV)},
@@ -509,13 +510,25 @@ absl::StatusOr<std::string> ConfineCgroupOpener() {
   return Report(dropped.ok() ? absl::StatusOr<std::string>("no capabilities") : dropped, filter.Load());
 }
 
-absl::Status ConfineWorker() {
+absl::Status ConfineWorker(bool mounts) {
   FilterMaker filter;
   filter.Allow(kEveryProcess);
   filter.Allow(kWorker);
+  if (mounts) filter.Allow(kMountingWorker);
   filter.AllowIf(kMemory);
   filter.Allow(kSanitizers);
   filter.AllowIf(kWorkerConditions);
+  return filter.Load();
+}
+
+absl::Status ConfineMountBuilder() {
+  FilterMaker filter;
+  filter.Allow(kEveryProcess);
+  filter.Allow(kMountBuilder);
+  filter.AllowIf(kMemory);
+  filter.Allow(kSanitizers);
+  if (!kSanitized) filter.AllowIf(kMountBuilderConditions);
+  if (kSanitized) filter.Allow(kMountBuilderAnyhow);
   return filter.Load();
 }
 

@@ -55,7 +55,11 @@ absl::StatusOr<std::string> ConfineCgroupOpener();
 inline constexpr int kCgroupOpenerFlags = O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
 
 // Confines a worker (core/worker.h) to what deeds do. It keeps its capabilities, which it has in the
-// container's user namespace.
-absl::Status ConfineWorker();
+// container's user namespace. `mounts`: some of its deeds are about mounts and devices.
+absl::Status ConfineWorker(bool mounts);
+
+// Confines the companion that builds mounts (handlers/mount_builder.h), when it is where it builds. It keeps
+// its capabilities.
+absl::Status ConfineMountBuilder();
 
 }  // namespace shunt

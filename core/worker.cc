@@ -512,7 +512,8 @@ void RunWorker(Fd link, std::span<const Deed> deeds, StartCompanion start_compan
   Result<Guise> guise = Guise::Take();
   if (!guise) Leave(link.get(), guise.error());
   if (Result<void> patient = MakePatient(link.get()); !patient) Leave(link.get(), patient.error());
-  if (absl::Status confined = ConfineWorker(); !confined.ok()) Leave(link.get(), {EPERM});
+  if (absl::Status confined = ConfineWorker(setup.orders_size > 0); !confined.ok())
+    Leave(link.get(), {EPERM});
   (void)SendPacket(link.get(), std::as_bytes(std::span(&hello, 1)), {});
   Worker({.link = std::move(link),
           .proc = std::move(proc),

@@ -26,6 +26,7 @@
 #include <string_view>
 
 #include "core/cgroup.h"
+#include "core/confinement.h"
 #include "core/identity.h"
 #include "core/packet_socket.h"
 #include "core/user_namespaces.h"
@@ -266,7 +267,8 @@ Result<Fd> BuildDevice(const Builder& builder, const BuildRequest& request) {
   umask(0);
   const mode_t type = block ? S_IFBLK : S_IFCHR;
   if (mknod(kNode, type | (request.mode & 0777 & ~owner.umask), device) != 0) return FailErrno();
-  if (lchown(kNode, owner.user.filesystem, owner.group.filesystem) != 0) return FailErrno();
+  if (fchownat(AT_FDCWD, kNode, owner.user.filesystem, owner.group.filesystem, AT_SYMLINK_NOFOLLOW) != 0)
+    return FailErrno();
   return CopyMount(AT_FDCWD, kNode);
 }
 
@@ -362,7 +364,9 @@ Result<void> Prepare(Builder& builder, std::string_view orders) {
   const uint64_t here = InodeOf(Fd(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC)).get());
   builder.crosses = here != InodeOf(builder.user.get());
   builder.borrows = here != before;
-  return EnterScratch(builder);
+  if (Result<void> entered = EnterScratch(builder); !entered) return entered;
+  if (!ConfineMountBuilder().ok()) return Fail(EPERM);
+  return {};
 }
 
 [[noreturn]] void RunMountBuilder(Builder builder, std::string_view orders) {

@@ -77,6 +77,10 @@ const std::vector<std::vector<std::string>>& Forms() {
   return *kForms;
 }
 
+// Refused where mount is handled.
+constexpr const char* kNewerMountCalls[] = {"fsopen",    "fsconfig",       "fsmount",   "fspick",
+                                            "open_tree", "open_tree_attr", "move_mount"};
+
 void AddTraps(const char* syscall, const char* handler, RouteCondition condition, const TrapNeeds& needs,
               std::vector<Trap>& traps) {
   switch (condition) {
@@ -139,11 +143,9 @@ std::vector<std::string> FormsOf(const std::string& syscall) {
 
 std::vector<Deny> Denies(const TrapNeeds& needs) {
   std::vector<Deny> denies = {{"io_uring_setup", ENOSYS}};
-  if (Contains(needs.handlers, "mount")) {
-    for (const char* syscall :
-         {"fsopen", "fsconfig", "fsmount", "fspick", "open_tree", "open_tree_attr", "move_mount"}) {
-      if (!NumbersOf(syscall).empty()) denies.push_back({syscall, ENOSYS});
-    }
+  if (!Contains(needs.handlers, "mount")) return denies;
+  for (const char* syscall : kNewerMountCalls) {
+    if (!NumbersOf(syscall).empty()) denies.push_back({syscall, ENOSYS});
   }
   return denies;
 }

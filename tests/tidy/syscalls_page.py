@@ -93,10 +93,13 @@ def make_page():
         path = handler_file(handler, texts)
         page += f"| `{syscall}` | {CONDITIONS[condition]} | {purpose(texts[path])} | `{path}` |\n"
 
-    denies = re.search(r"Denies\(\) \{(.*?)^}", texts["handlers/traps.cc"], re.DOTALL | re.MULTILINE).group(1)
+    denies = re.search(r"Denies\(const TrapNeeds& needs\) \{(.*?)^}", texts["handlers/traps.cc"], re.DOTALL | re.MULTILINE).group(1)
     page += "\n## Refused\n\n"
     for syscall, error in re.findall(r'\{"(\w+)", (\w+)\}', denies):
         page += f"- `{syscall}`: {error}, as on a kernel without it. An operation in a ring passes no filter.\n"
+    newer = re.search(r"kNewerMountCalls\[\] = \{(.*?)\}", texts["handlers/traps.cc"], re.DOTALL).group(1)
+    calls = ", ".join(f"`{call}`" for call in re.findall(r'"(\w+)"', newer))
+    page += f"- {calls}: ENOSYS, in containers whose profile asks for mount. What they mount no filter can see.\n"
 
     options = OPTION.findall(sources.read("net/socket_options.h"))
     if len(options) < 50:
