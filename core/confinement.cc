@@ -250,11 +250,25 @@ constexpr int kMountingWorker[] = {
 
 // A worker's companion (handlers/mount_builder.h).
 constexpr int kMountBuilder[] = {
-    SCMP_SYS(fsopen),    SCMP_SYS(fsconfig),      SCMP_SYS(fsmount),    SCMP_SYS(move_mount),
-    SCMP_SYS(open_tree), SCMP_SYS(mount_setattr), SCMP_SYS(unshare),    SCMP_SYS(openat),
-    SCMP_SYS(openat2),   SCMP_SYS(fstat),         SCMP_SYS(newfstatat), SCMP_SYS(mknodat),
-    SCMP_SYS(fchownat),  SCMP_SYS(umask),         SCMP_SYS(getppid),    SCMP_SYS(set_robust_list),
+    SCMP_SYS(fsopen),
+    SCMP_SYS(fsconfig),
+    SCMP_SYS(fsmount),
+    SCMP_SYS(move_mount),
+    SCMP_SYS(open_tree),
+    SCMP_SYS(mount_setattr),
+    SCMP_SYS(unshare),
+    SCMP_SYS(openat),
+    SCMP_SYS(openat2),
+    SCMP_SYS(fstat),
+    SCMP_SYS(newfstatat),
+    SCMP_SYS(mknodat),
+    SCMP_SYS(fchownat),
+    SCMP_SYS(umask),
+    SCMP_SYS(getppid),
+    SCMP_SYS(set_robust_list),
     SCMP_SYS(rseq),
+    SCMP_SYS(sched_getaffinity),
+    SCMP_SYS(sched_setaffinity),
 };
 
 // What only an intruder calls. Fatal.

@@ -289,6 +289,7 @@ Inside::Inside(Worker& worker, Desk& desk)
       desk_(desk),
       mounts_(worker.post_.mounts),
       companion_fd_(worker.post_.companion.get()),
+      cpu_(worker.cpu_),
       own_user_namespace_(worker.post_.own_user_namespace) {}
 
 // Returns the caller's user namespace; 0: there is no such thread.

@@ -131,6 +131,8 @@ class Inside {
   // What was mounted for the container's calls so far.
   MountTable& mounts() { return mounts_; }
   int companion_fd() const { return companion_fd_; }
+  // Where this worker is bound to; -1: it is free to move.
+  WorkerCall cpu() const { return cpu_; }
   // /proc as we have come with it: shows ourselves.
   int proc_fd() const { return proc_; }
 
@@ -165,6 +167,7 @@ class Inside {
   Desk& desk_;
   MountTable& mounts_;
   const int companion_fd_;
+  const WorkerCall cpu_;
   const bool own_user_namespace_;
   PidNumbers pids_;
 };

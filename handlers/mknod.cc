@@ -84,6 +84,7 @@ Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
   static BuildRequest wish;
   wish.kind = kind;
   wish.tid = inside.request().tid;
+  wish.cpu = inside.cpu();
   wish.mode = static_cast<uint32_t>(inside.request().values[kMode]);
   wish.device = inside.request().values[kDevice];
   return HaveBuilt(inside.companion_fd(), wish);

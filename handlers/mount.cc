@@ -130,6 +130,7 @@ Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
   const WorkRequest& work = inside.request();
   request.kind = kind;
   request.tid = work.tid;
+  request.cpu = inside.cpu();
   request.flags = work.values[kFlags];
   request.type = request.source = request.data = BuildRequest::kNone;
   uint32_t end = 0;

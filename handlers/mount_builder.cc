@@ -56,6 +56,7 @@ struct Builder {
   int error = 0;                              // why it cannot build
   Hierarchy hierarchy = Hierarchy::kUnified;  // in which the use of devices is ruled
   Fd cgroups;                                 // its root; not valid: it cannot be seen
+  Fd home;                                    // the members of our own cgroup there, to be written
 };
 
 // ---- the place
@@ -272,26 +273,36 @@ Result<Fd> BuildDevice(const Builder& builder, const BuildRequest& request) {
   return CopyMount(AT_FDCWD, kNode);
 }
 
-// Where it cannot be told nothing is said.
+std::string CgroupOf(const Builder& builder, const char* status) {
+  const Fd list(openat(builder.proc.get(), status, O_RDONLY | O_CLOEXEC));
+  std::array<char, 4096> text;
+  const ssize_t size = list.valid() ? read(list.get(), text.data(), text.size()) : -1;
+  return size <= 0 ? "" : CgroupIn({text.data(), static_cast<size_t>(size)}, builder.hierarchy);
+}
+
+// By which a cgroup gets members. Not valid: we may not do that.
+Fd MembersOf(const Builder& builder, const std::string& cgroup) {
+  const std::string path = "." + cgroup + "/cgroup.procs";
+  return Fd(cgroup.empty() ? -1 : openat(builder.cgroups.get(), path.c_str(), O_WRONLY | O_CLOEXEC));
+}
+
+// Where it cannot be told nothing is said. Back home before the answer: a cgroup with a member cannot be
+// removed.
 Result<Fd> TryDevice(const Builder& builder, const BuildRequest& request) {
   Result<Fd> node = BuildDevice(builder, request);
-  if (!node || !builder.cgroups.valid()) return node;
-  const Result<Fd> list = OpenOfCaller(builder, request.tid, "cgroup");
-  std::array<char, 4096> text;
-  const ssize_t size = list ? read(list->get(), text.data(), text.size()) : -1;
-  if (size <= 0) return node;
-  const std::string cgroup = CgroupIn({text.data(), static_cast<size_t>(size)}, builder.hierarchy);
-  const std::string members = "." + cgroup + "/cgroup.procs";
-  const Fd file(openat(builder.cgroups.get(), members.c_str(), O_WRONLY | O_CLOEXEC));
-  if (cgroup.empty() || !file.valid() || write(file.get(), "0", 1) != 1) return node;
+  if (!node || !builder.home.valid()) return node;
+  const std::string status = std::to_string(request.tid) + "/cgroup";
+  const Fd there = MembersOf(builder, CgroupOf(builder, status.c_str()));
+  if (!there.valid() || write(there.get(), "0", 1) != 1) return node;
   const Fd opened(open(kNode, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
-  if (!opened.valid() && errno == EPERM) return Fail(BuildRequest::kRefusedThere);
+  const bool refused = !opened.valid() && errno == EPERM;
+  if (write(builder.home.get(), "0", 1) != 1) _exit(1);
+  if (refused) return Fail(BuildRequest::kRefusedThere);
   return node;
 }
 
 Result<Fd> Build(const Builder& builder, const BuildRequest& request) {
   if (builder.error != 0) return Fail(builder.error);
-  if (unshare(CLONE_NEWNS) != 0) return FailErrno();
   switch (request.kind) {
     case BuildRequest::Kind::kProc:
       return BuildProc(builder, request);
@@ -317,21 +328,36 @@ bool Answer(const Builder& builder, const Result<Fd>& mount) {
   return SendPacket(builder.link.get(), std::as_bytes(std::span(&answer, 1)), sent).has_value();
 }
 
-// Whoever has built is in no state to build anything else.
-void BuildInAnother(const Builder& builder, const BuildRequest& request) {
-  const pid_t parent = getpid();
-  const pid_t child = fork();
-  if (child == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) _exit(1);
-    _exit(Answer(builder, Build(builder, request)) ? 0 : 1);
+// Whoever has built is in no state to build anything else, so each builds one thing. It is there, with a
+// mount namespace of its own, before anybody asks for it.
+enum End : int { kBuilt = 0, kNobodyAsks = 1, kBroken = 2 };
+
+// To the CPU where the worker waits; and so will those after this one.
+void Follow(int32_t cpu, pid_t parent) {
+  cpu_set_t there, here;
+  if (cpu < 0 || cpu >= CPU_SETSIZE) return;
+  CPU_ZERO(&there);
+  CPU_SET(static_cast<size_t>(cpu), &there);
+  if (sched_getaffinity(0, sizeof(here), &here) == 0 && CPU_EQUAL(&here, &there)) return;
+  sched_setaffinity(0, sizeof(there), &there);  // best effort
+  sched_setaffinity(parent, sizeof(there), &there);
+}
+
+[[noreturn]] void BuildOne(const Builder& builder, pid_t parent) {
+  static BuildRequest request;
+  if (builder.error == 0 && unshare(CLONE_NEWNS) != 0) _exit(kBroken);
+  pollfd readable{builder.link.get(), POLLIN, 0};
+  while (poll(&readable, 1, -1) < 0) {
   }
-  int status = -1;
-  if (child > 0) {
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
+  const Result<PacketArrival> arrival =
+      ReceivePacket(builder.link.get(), std::as_writable_bytes(std::span(&request, 1)), 0);
+  if (!arrival) _exit(kNobodyAsks);
+  Follow(request.cpu, parent);
+  request.text.back() = '\0';
+  for (uint32_t* const at : {&request.type, &request.source, &request.data}) {
+    if (*at >= request.text.size()) *at = BuildRequest::kNone;
   }
-  if (status != 0) Answer(builder, Fail(EIO));
+  _exit(Answer(builder, Build(builder, request)) ? kBuilt : kBroken);
 }
 
 // Before it leaves what the host has mounted.
@@ -346,6 +372,7 @@ void FindCgroups(Builder& builder) {
     if (root.empty()) continue;
     builder.hierarchy = hierarchy;
     builder.cgroups.reset(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    builder.home = MembersOf(builder, CgroupOf(builder, "self/cgroup"));
     return;
   }
 }
@@ -369,22 +396,23 @@ Result<void> Prepare(Builder& builder, std::string_view orders) {
   return {};
 }
 
+// On the CPU where its worker is: each waits for the other.
 [[noreturn]] void RunMountBuilder(Builder builder, std::string_view orders) {
   prctl(PR_SET_NAME, "shunt-mounts");
   if (Result<void> prepared = Prepare(builder, orders); !prepared) builder.error = prepared.error().code;
-  static BuildRequest request;
-  for (;;) {
-    pollfd readable{builder.link.get(), POLLIN, 0};
-    if (poll(&readable, 1, -1) < 0) continue;
-    const Result<PacketArrival> arrival =
-        ReceivePacket(builder.link.get(), std::as_writable_bytes(std::span(&request, 1)), 0);
-    if (!arrival) _exit(0);
-    request.text.back() = '\0';
-    for (uint32_t* const at : {&request.type, &request.source, &request.data}) {
-      if (*at >= request.text.size()) *at = BuildRequest::kNone;
+  const pid_t self = getpid();
+  for (int status = kBuilt; WIFEXITED(status) && WEXITSTATUS(status) == kBuilt;) {
+    const pid_t child = fork();
+    if (child < 0) break;
+    if (child == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (getppid() != self) _exit(kBroken);
+      BuildOne(builder, self);
     }
-    BuildInAnother(builder, request);
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
   }
+  _exit(0);  // the worker sees it, and ends as well
 }
 
 void KeepOnly(std::initializer_list<int> fds) {

@@ -42,7 +42,8 @@ struct BuildRequest {
   static constexpr uint32_t kNone = ~0U;
 
   Kind kind{};
-  pid_t tid = 0;  // the caller
+  pid_t tid = 0;     // the caller
+  int32_t cpu = -1;  // where the worker is, and waits
   uint64_t flags = 0;
   uint32_t mode = 0;
   uint64_t device = 0;
