@@ -244,8 +244,8 @@ constexpr int kWorker[] = {
 
 // What the deeds about mounts and devices take besides.
 constexpr int kMountingWorker[] = {
-    SCMP_SYS(fsopen), SCMP_SYS(fsconfig), SCMP_SYS(fsmount),  SCMP_SYS(move_mount), SCMP_SYS(umount2),
-    SCMP_SYS(statx),  SCMP_SYS(mknodat),  SCMP_SYS(unlinkat), kStatMount,
+    SCMP_SYS(fsopen),  SCMP_SYS(fstatfs), SCMP_SYS(fsconfig), SCMP_SYS(fsmount),  SCMP_SYS(move_mount),
+    SCMP_SYS(umount2), SCMP_SYS(statx),   SCMP_SYS(mknodat),  SCMP_SYS(unlinkat), kStatMount,
 };
 
 // A worker's companion (handlers/mount_builder.h).
@@ -269,6 +269,7 @@ constexpr int kMountBuilder[] = {
     SCMP_SYS(rseq),
     SCMP_SYS(sched_getaffinity),
     SCMP_SYS(sched_setaffinity),
+    SCMP_SYS(sched_yield),
 };
 
 // What only an intruder calls. Fatal.

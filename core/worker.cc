@@ -367,7 +367,8 @@ void Worker::Serve(std::span<const Deed> deeds) {
       armed = now;
     }
     Work(deeds);
-    if (desk_.hurry.exchange(false) || desk_.result.elsewhere) Knock();
+    const WorkResult& result = desk_.result;
+    if (desk_.hurry.exchange(false) || result.elsewhere || result.remark != Remark::kNone) Knock();
   }
 }
 

@@ -62,7 +62,7 @@ std::optional<Reply> PrepareNode(Call& call, WorkRequest& request, uint64_t path
 
 // ---- inside
 
-// The directory is one in which the caller has just made something, or could have.
+// Who has mounted it so wants none, of whatever kind.
 bool ForbidsDevices(const Inside::Place& place) {
   struct statvfs filesystem {};
   return fstatvfs(place.directory(), &filesystem) == 0 && (filesystem.f_flag & ST_NODEV) != 0;
@@ -70,8 +70,6 @@ bool ForbidsDevices(const Inside::Place& place) {
 
 int64_t MakeInPlace(Inside& inside, const Inside::Place& place) {
   const WorkRequest& request = inside.request();
-  if (!place.owned.valid()) return -EEXIST;  // the root
-  if (ForbidsDevices(place)) return -EPERM;
   if (!inside.AddRights(uint64_t{1} << CAP_MKNOD)) return -EPERM;
   if (!inside.Begin()) return -ENOENT;
   const int made = mknodat(place.directory(), place.last, static_cast<mode_t>(request.values[kMode]),
@@ -172,6 +170,8 @@ int64_t MakeNode(Inside& inside) {
   const WorkRequest& request = inside.request();
   const Result<Inside::Place> place = inside.Find(request.string(0));
   if (!place) return -place.error().code;
+  if (!place->owned.valid()) return -EEXIST;  // the root
+  if (ForbidsDevices(*place)) return -EPERM;
   LookForUse(inside);
   return inside.in_own_user_namespace() ? MakeByMount(inside, *place) : MakeInPlace(inside, *place);
 }
