@@ -140,14 +140,18 @@ Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
   return HaveBuilt(inside.companion_fd(), request);
 }
 
-// What user namespaces may mount is made here, with no rights but the container's own. With those of the
-// agent only what the kernel does not let user namespaces mount at all.
+// What user namespaces may mount is made here, with the caller's rights and the one to mount: an overlay
+// keeps them, and shows its layers by them. With the agent's only what the kernel does not let user
+// namespaces mount at all. Options may be paths, from where the caller is.
 Result<Fd> Make(Inside& inside) {
   const WorkRequest& work = inside.request();
   const std::string_view type = work.string(kType);
   if (type == "proc") return HaveBuilt(inside, BuildRequest::Kind::kProc);
   if (type == "sysfs") return HaveBuilt(inside, BuildRequest::Kind::kSysfs);
-  if (Result<void> own = inside.TakeOwnRights(); !own) return tl::unexpected(own.error());
+  const Result<Fd> here = inside.Open(".", O_DIRECTORY);
+  if (!here) return tl::unexpected(here.error());
+  if (Result<void> rights = inside.AddRights(kAdmin); !rights) return tl::unexpected(rights.error());
+  if (fchdir(here->get()) != 0) return FailErrno();
   Result<Fd> made = MakeMount({.type = work.string(kType),
                                .source = StringIf(work, kHasSource, kSource),
                                .data = StringIf(work, kHasData, kData),

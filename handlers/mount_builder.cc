@@ -52,7 +52,7 @@ struct Builder {
   Fd user;  // where what it builds goes
   Policy policy;
   bool crosses = false;                       // `user` is not the namespace that we build in
-  bool borrows = false;                       // we have no rights on the host: devices are the host's own
+  bool sees_host = false;                     // we have no rights on the host
   int error = 0;                              // why it cannot build
   Hierarchy hierarchy = Hierarchy::kUnified;  // in which the use of devices is ruled
   Fd cgroups;                                 // its root; not valid: it cannot be seen
@@ -96,7 +96,7 @@ std::string NameOfDevice(size_t rule) {
 // that is built. In a user namespace the kernel lets nobody mount a proc or a sysfs who does not see a whole
 // one: there these two come along.
 Result<void> EnterScratch(const Builder& builder) {
-  const bool see_host = builder.borrows;
+  const bool see_host = builder.sees_host;
   if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return FailErrno();
   Result<Fd> null = CopyMount(AT_FDCWD, "/dev/null");
   Result<Fd> proc, sys;
@@ -106,7 +106,7 @@ Result<void> EnterScratch(const Builder& builder) {
   }
   std::vector<Result<Fd>> devices;
   for (const DeviceRule& rule : builder.policy.devices)
-    devices.push_back(see_host && !rule.path.empty() ? CopyMount(AT_FDCWD, rule.path.c_str()) : Fail(ENXIO));
+    devices.push_back(rule.path.empty() ? Fail(ENXIO) : CopyMount(AT_FDCWD, rule.path.c_str()));
   Result<Fd> root = MakeMount({.type = "tmpfs", .data = "mode=755", .flags = MS_NOSUID | MS_NOEXEC});
   Result<void> done = Attach(std::move(root), "/proc");
   if (!done) return done;
@@ -252,7 +252,6 @@ Result<Fd> BuildDevice(const Builder& builder, const BuildRequest& request) {
   const bool block = S_ISBLK(request.mode);
   const auto device = static_cast<dev_t>(request.device);
   if (!builder.policy.MayMake(block, major(device), minor(device))) return Fail(EPERM);
-  if (builder.borrows) return BorrowDevice(builder, block, device);
   const Result<Fd> status = OpenOfCaller(builder, request.tid, "status");
   if (!status) return tl::unexpected(status.error());
   static std::array<char, 16384> text;
@@ -269,7 +268,8 @@ Result<Fd> BuildDevice(const Builder& builder, const BuildRequest& request) {
   if (Result<void> put = PutMount(room->get(), place.get()); !put) return tl::unexpected(put.error());
   umask(0);
   const mode_t type = block ? S_IFBLK : S_IFCHR;
-  if (mknod(kNode, type | (request.mode & 0777 & ~owner.umask), device) != 0) return FailErrno();
+  if (mknod(kNode, type | (request.mode & 0777 & ~owner.umask), device) != 0)
+    return errno == EPERM ? BorrowDevice(builder, block, device) : Result<Fd>(FailErrno());
   if (fchownat(AT_FDCWD, kNode, owner.user.filesystem, owner.group.filesystem, AT_SYMLINK_NOFOLLOW) != 0)
     return FailErrno();
   return CopyMount(AT_FDCWD, kNode);
@@ -394,7 +394,7 @@ Result<void> Prepare(Builder& builder, std::string_view orders) {
   if (Result<void> rights = GetRights(builder); !rights) return rights;
   const uint64_t here = InodeOf(Fd(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC)).get());
   builder.crosses = here != InodeOf(builder.user.get());
-  builder.borrows = here != before;
+  builder.sees_host = here != before;
   if (Result<void> entered = EnterScratch(builder); !entered) return entered;
   if (!ConfineMountBuilder().ok()) return Fail(EPERM);
   return {};

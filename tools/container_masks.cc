@@ -51,10 +51,10 @@ absl::StatusOr<std::string> ReadDescription(const std::string& path) {
   return text;
 }
 
-std::vector<std::string> PathsIn(const Json& linux_part, const char* key) {
+std::vector<std::string> PathsIn(const Json::object_t& linux_part, const char* key) {
   std::vector<std::string> paths;
-  if (const auto found = linux_part.find(key); found != linux_part.end() && !found->is_null())
-    paths = found->get<std::vector<std::string>>();
+  if (const auto found = linux_part.find(key); found != linux_part.end() && !found->second.is_null())
+    paths = found->second.get<std::vector<std::string>>();
   // A path within another one's comes behind it.
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -83,7 +83,7 @@ absl::Status AddMasks(const std::string& bundle, MountPolicy& mounts) {
   }
   try {
     const Json description = Json::parse(*text);
-    const Json linux_part = description.value("linux", Json::object());
+    const auto linux_part = description.at("linux").get<Json::object_t>();
     MountPolicy found;
     // Read-only ones first: what is hidden within them shall lie on top.
     for (std::string& one : PathsIn(linux_part, "readonlyPaths"))
