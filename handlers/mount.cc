@@ -36,6 +36,9 @@ constexpr uint64_t kHasSource = 1, kHasData = 2;
 
 constexpr uint64_t kAdmin = uint64_t{1} << CAP_SYS_ADMIN;
 
+// Of these every user namespace may have its own, and nothing comes into them from elsewhere.
+constexpr std::string_view kMadeInside[] = {"tmpfs", "ramfs", "devpts", "overlay"};
+
 bool IsAllowed(const MountPolicy& policy, std::string_view type) {
   if (type == "proc") return policy.proc;
   if (type == "sysfs") return policy.sysfs;
@@ -140,25 +143,33 @@ Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
   return HaveBuilt(inside.companion_fd(), request);
 }
 
-// What user namespaces may mount is made here, with the caller's rights and the one to mount: an overlay
-// keeps them, and shows its layers by them. With the agent's only what the kernel does not let user
-// namespaces mount at all. Options may be paths, from where the caller is.
+// With no rights but the caller's and the one that it lacks: it could not have reached more by the paths
+// among overlay's options, which are seen from where it is.
+Result<Fd> MakeInside(Inside& inside, const MountWish& wish) {
+  const bool has_paths = wish.type == std::string_view("overlay");
+  const Result<Fd> directory = has_paths ? inside.Open(".", O_DIRECTORY) : Fd();
+  if (!directory) return tl::unexpected(directory.error());
+  if (has_paths && fchdir(directory->get()) != 0) return FailErrno();
+  if (Result<void> rights = inside.AddRights(kAdmin); !rights) return tl::unexpected(rights.error());
+  Result<Fd> made = MakeMount(wish);
+  if (has_paths && chdir("/") != 0) return FailErrno();  // or it could not be unmounted
+  return made;
+}
+
+// What shows something of the machine's is made outside: we are in the caller's user and mount namespace, but
+// in no other one of its, nor in its control group. Where the container has no user namespace of its own, we
+// would mount the host's control groups for it, and any disk that it has made a node of.
 Result<Fd> Make(Inside& inside) {
   const WorkRequest& work = inside.request();
   const std::string_view type = work.string(kType);
   if (type == "proc") return HaveBuilt(inside, BuildRequest::Kind::kProc);
   if (type == "sysfs") return HaveBuilt(inside, BuildRequest::Kind::kSysfs);
-  const Result<Fd> here = inside.Open(".", O_DIRECTORY);
-  if (!here) return tl::unexpected(here.error());
-  if (Result<void> rights = inside.AddRights(kAdmin); !rights) return tl::unexpected(rights.error());
-  if (fchdir(here->get()) != 0) return FailErrno();
-  Result<Fd> made = MakeMount({.type = work.string(kType),
-                               .source = StringIf(work, kHasSource, kSource),
-                               .data = StringIf(work, kHasData, kData),
-                               .flags = work.values[kFlags]});
-  if (!made && made.error() == Errno{EPERM} && inside.in_own_user_namespace())
+  if (std::ranges::find(kMadeInside, type) == std::end(kMadeInside))
     return HaveBuilt(inside, BuildRequest::Kind::kOther);
-  return made;
+  return MakeInside(inside, {.type = work.string(kType),
+                             .source = StringIf(work, kHasSource, kSource),
+                             .data = StringIf(work, kHasData, kData),
+                             .flags = work.values[kFlags]});
 }
 
 // "self/fd/N" below /proc: the only path that means a descriptor.

@@ -223,15 +223,44 @@ Result<Fd> BuildSysfs(const Builder& builder, const BuildRequest& request) {
   return WithMasks(builder, MakeMount(wish), "/sys");
 }
 
+// Filesystems that show a namespace of whoever mounts them, beside proc and sysfs.
+struct View {
+  std::string_view type;
+  const char* of;
+  int kind;
+};
+constexpr View kViews[] = {{"mqueue", "ns/ipc", CLONE_NEWIPC},
+                           {"binder", "ns/ipc", CLONE_NEWIPC},
+                           {"cgroup", "ns/cgroup", CLONE_NEWCGROUP},
+                           {"cgroup2", "ns/cgroup", CLONE_NEWCGROUP}};
+
+// The caller's, if it is not the host's.
+Result<void> JoinForView(const Builder& builder, const BuildRequest& request, const View& view) {
+  const Result<Fd> space = NamespaceOfItsOwn(builder, request.tid, view.of);
+  if (!space) return tl::unexpected(space.error());
+  const std::string ours = std::string("self/") + view.of;
+  const Fd host(openat(builder.proc.get(), ours.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!host.valid()) return FailErrno();
+  if (InodeOf(host.get()) == InodeOf(space->get())) return Fail(EPERM);
+  return Step(setns(space->get(), view.kind));
+}
+
+Result<void> JoinNetwork(const Builder& builder, const BuildRequest& request) {
+  const Result<Fd> network = OpenOfCaller(builder, request.tid, "ns/net");
+  if (!network) return tl::unexpected(network.error());
+  return Step(setns(network->get(), CLONE_NEWNET));
+}
+
 // Its source is looked for where we are, so nothing of the host's can be meant by it but what is reached over
 // the network, and that is the container's.
 Result<Fd> BuildOther(const Builder& builder, const BuildRequest& request) {
   MountWish wish = WishOf(request);
   const auto& allowed = builder.policy.mounts.other;
   if (wish.type == nullptr || std::ranges::find(allowed, wish.type) == allowed.end()) return Fail(EPERM);
-  const Result<Fd> network = OpenOfCaller(builder, request.tid, "ns/net");
-  if (!network) return tl::unexpected(network.error());
-  if (setns(network->get(), CLONE_NEWNET) != 0) return FailErrno();
+  const auto* const view = std::ranges::find(kViews, wish.type, &View::type);
+  const Result<void> joined =
+      view != std::end(kViews) ? JoinForView(builder, request, *view) : JoinNetwork(builder, request);
+  if (!joined) return tl::unexpected(joined.error());
   // What is in it was not written by anybody who may make devices or programs of the host's root.
   if (builder.crosses) wish.flags |= MS_NOSUID | MS_NODEV;
   return MakeMount(wish);

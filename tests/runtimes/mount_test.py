@@ -105,6 +105,48 @@ class MountTest(RuntimeCase):
         self.assertRegex(lines[0], r"^none /root tmpfs ro,nosuid,relatime,size=64k")
         self.assertEqual(lines[1:], ["mount: permission denied (are you root?)"], self.log)
 
+    # ---- others
+
+    def test_a_view_of_a_namespace_is_that_of_the_containers_own(self):
+        # Whoever makes the mount is in none of these two of the container's.
+        program = ("touch /dev/mqueue/own; mount -t mqueue none /root && ls /root; umount /root; "
+                   "mount -t cgroup2 none /root && test -e /root/cgroup.procs && echo mounted")
+
+        def cgroup_namespace(wanted):
+            def change(config):
+                spaces = config["linux"]["namespaces"]
+                spaces[:] = [space for space in spaces if space["type"] != "cgroup"] + [{"type": "cgroup"}] * wanted
+            return change
+
+        for users in ([], [with_user_namespace]):
+            for wanted, said_of_it in (0, "mount: permission denied (are you root?)"), (1, "mounted"):
+                said = self.run_program(f"views{len(users)}{wanted}", program, cgroup_namespace(wanted), *users,
+                                        metadata="MOUNT_OTHER_FS_LIST=mqueue,cgroup2\nMOUNT_NEED_CAP_ADMIN=false")
+                self.assertEqual(said.splitlines(), ["own", said_of_it], self.log)
+
+    def test_no_disk_of_the_hosts_is_mounted_by_a_node_that_the_container_has_made(self):
+        if os.getuid() != 0:
+            self.skipTest("a user's containers cannot make nodes")
+        said = self.run_program("disk", "mknod /tmp/disk b 7 0 && mount -t ext4 /tmp/disk /root", with_capabilities("CAP_MKNOD"),
+                                metadata="MOUNT_OTHER_FS_LIST=ext4\nMOUNT_NEED_CAP_ADMIN=false")
+        # There is no such file where the kernel looks; of a disk that is empty it would say something else.
+        self.assertEqual(said, "mount: mounting /tmp/disk on /root failed: No such file or directory\n", self.log)
+
+    def test_paths_among_the_options_are_the_callers(self):
+        program = ("mount -t tmpfs none /tmp; cd /tmp; mkdir low up work merged; echo old >low/file; chmod 700 /tmp; "
+                   "mount -t overlay -o lowerdir=low,upperdir=up,workdir=work none merged && cat merged/file && "
+                   "echo new >merged/file && cat up/file; umount merged")
+        # Nobody makes an overlay without it: the kernel's own directory in there has no mode.
+        said = self.run_program("overlay", program, with_user_namespace, with_capabilities("CAP_DAC_OVERRIDE"),
+                                metadata="MOUNT_OTHER_FS_LIST=tmpfs,overlay\nMOUNT_NEED_CAP_ADMIN=false")
+        self.assertEqual(said.splitlines(), ["old", "new"], self.log)
+        program = ("mkdir -p /tmp/closed/low /tmp/low /tmp/also/low; chmod 0 /tmp/closed; "
+                   "mount -t overlay -o lowerdir=/tmp/low:/tmp/closed/low none /root; ls /root; "
+                   "mount -t overlay -o lowerdir=/tmp/low:/tmp/also none /root; ls /root; chmod 700 /tmp/closed")
+        said = self.run_program("closed", program, with_user_namespace,
+                                metadata="MOUNT_OTHER_FS_LIST=overlay\nMOUNT_NEED_CAP_ADMIN=false")
+        self.assertEqual(said.splitlines(), ["mount: mounting none on /root failed: Permission denied", "low"], self.log)
+
     # ---- devices
 
     def test_listed_devices(self):
