@@ -42,6 +42,9 @@ constexpr std::string_view kMadeInside[] = {"tmpfs", "ramfs", "devpts", "overlay
 bool IsAllowed(const MountPolicy& policy, std::string_view type) {
   if (type == "proc") return policy.proc;
   if (type == "sysfs") return policy.sysfs;
+  // Its connection is a descriptor of the caller's, named by number: nobody else can make this mount. Who may
+  // is let by the kernel.
+  if (type == "fuse" || type.starts_with("fuse.")) return false;
   return std::ranges::find(policy.other, type) != policy.other.end();
 }
 

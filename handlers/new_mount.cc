@@ -54,6 +54,11 @@ std::string_view TakeOption(std::string_view& rest) {
   return option;
 }
 
+// Its value is a descriptor's number, and would be taken for one of ours.
+bool IsOfDescriptor(std::string_view key) {
+  return key == "fd" || key == "rfdno" || key == "wfdno";
+}
+
 Result<void> SetOptions(int filesystem, std::string_view data) {
   std::array<char, PATH_MAX> text;
   while (!data.empty()) {
@@ -63,6 +68,7 @@ Result<void> SetOptions(int filesystem, std::string_view data) {
     *std::copy(option.begin(), option.end(), text.data()) = '\0';
     char* const equals = std::strchr(text.data(), '=');
     if (equals != nullptr) *equals = '\0';
+    if (IsOfDescriptor(text.data())) return Fail(EINVAL);
     if (!SetWord(filesystem, text.data(), equals == nullptr ? nullptr : equals + 1)) return FailErrno();
   }
   return {};
