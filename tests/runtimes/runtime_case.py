@@ -186,6 +186,7 @@ def main():
     """What the test that was started has instead of unittest.main()."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--agent", required=True)
+    parser.add_argument("--guest", help="a static program of the test's, for its containers")
     parser.add_argument("--runtime", required=True, choices=["runc", "crun"])
     parser.add_argument("--as", dest="who", required=True, choices=["root", "user"])
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
