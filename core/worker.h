@@ -52,7 +52,7 @@ struct WorkerSetup {
   uint64_t desk_offset = 0;    // in the memory's file
   uint64_t mounts_offset = 0;  // the same of the table of mounts
   uint32_t orders_size = 0;    // 0: no companion is wanted
-  std::array<char, kLongestOrders> orders;
+  std::array<char, kLongestOrders> orders{};
 };
 
 // A companion does for a worker what takes the rights that it loses on its way in. It is forked before the

@@ -49,7 +49,7 @@ struct BuildRequest {
   uint64_t device = 0;
   // In `text`, each with its NUL; kNone: there is none.
   uint32_t type = kNone, source = kNone, data = kNone;
-  std::array<char, 3 * PATH_MAX> text;
+  std::array<char, 3 * PATH_MAX> text{};
 
   const char* string(uint32_t at) const { return at == kNone ? nullptr : text.data() + at; }
 };
