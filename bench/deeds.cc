@@ -10,7 +10,7 @@
 // bare     no engine: a loop of poll, RECV and SEND in this process refuses it, as soon as can be (mkdir)
 //
 // mkdir    of a directory; inside it gets another name
-// mknod    of a device in its place, in a container without a user namespace of its own
+// mknod    of a device in its place, in a container without a user namespace of its own; as root
 // device   the same in one that has one: a mount (there is no native call that could)
 // proc     a mount of a proc with eight masks, into a user namespace; natively with none
 //
@@ -127,10 +127,10 @@ int InPidNamespace(const std::function<int()>& body) {
 }
 
 int InContainer(const Options& options, Shared& shared) {
-  if (options.arm != "bare" &&
-      (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-       mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) != 0 || mkdir("/tmp/place", 0700) != 0))
+  if (options.arm != "bare" && (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+                                mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) != 0))
     return 1;
+  if (options.deed == "proc" && mkdir("/tmp/place", 0700) != 0) return 1;
   const bool refused = options.arm == "refused" || options.arm == "bare";
   std::vector<std::thread> threads;
   std::vector<int64_t> busy(options.threads);
@@ -180,7 +180,7 @@ int RunEngine(const Options& options, Shared& shared) {
   guest.own_user_namespace = options.deed != "mknod";
   if (options.arm != "native") guest.traps = TrapsOf(options.deed);
   if (options.arm == "inside" && options.deed == "mkdir") guest.policy.mkdir_suffix = "-x";
-  guest.policy.devices = {{.major = 1, .minor = 5, .path = {}}};
+  guest.policy.devices = {{.major = 1, .minor = 5, .path = "/dev/zero"}};
   guest.policy.mounts.proc = true;
   for (const char* path : kMasked) guest.policy.mounts.masks.push_back({.path = path});
   if (options.arm == "refused") guest.policy.errors = {{"mkdir", kRefusal}};
