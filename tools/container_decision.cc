@@ -23,13 +23,20 @@ SettingContext ContextOf(const ContainerState& state, const ContainerOrigin& ori
           .begins = pid == pid1 && state.status != "running"};
 }
 
+// One of the host's users, whose rights are not those of the agent.
+bool IsOrdinary(uid_t uid) {
+  return uid != 0 && uid != geteuid();
+}
+
 // What takes rights on the host is given to its own users by the configuration alone: their containers'
-// metadata is what they have written themselves.
+// metadata is what they have written themselves. Their containers need not even be any: who may mount without
+// CAP_SYS_ADMIN could do so on the host.
 std::vector<Setting> WithoutHostRights(std::vector<Setting> settings, uid_t uid,
                                        std::vector<std::string>& mistakes) {
-  if (uid == 0 || uid == geteuid()) return settings;
+  if (!IsOrdinary(uid)) return settings;
   std::erase_if(settings, [&](const Setting& setting) {
-    const bool takes_rights = setting.key == "MKNOD" || setting.key == "MOUNT_OTHER_FS_LIST";
+    const bool takes_rights = setting.key == "MKNOD" || setting.key == "MOUNT_OTHER_FS_LIST" ||
+                              (setting.key == "MOUNT_NEED_CAP_ADMIN" && setting.value == "false");
     if (takes_rights) {
       mistakes.push_back(absl::StrCat(setting.key, ": user ", uid,
                                       " cannot give it to itself; let a rule of the configuration do so"));
@@ -90,6 +97,7 @@ Decision Decide(const ContainerState& state, ContainerOrigin origin, uid_t uid, 
   const SettingContext context = ContextOf(state, decision.origin);
   std::vector<Setting> settings;
   if (maker.resolver == Resolver::kDemoBasic) BeTheDemo(context.pod.pid, policy);
+  policy.mounts.need_cap_admin = policy.mounts.need_cap_admin || IsOrdinary(uid);
   const bool obeys = maker.resolver == Resolver::kMetadata || maker.resolver == Resolver::kKubernetes;
   if (obeys && (rule == nullptr || rule->metadata))
     settings = WithoutHostRights(SplitMetadata(state.metadata), uid, decision.mistakes);

@@ -85,7 +85,49 @@ TEST_F(DecideTest, TheDemoIsTheSameForAll) {
   EXPECT_EQ(policy.mkdir_suffix, "-pid-99");
   EXPECT_THAT(policy.errors, Contains(Pair("fchmodat", EBADMSG)));
   EXPECT_TRUE(policy.mounts.proc);
+}
+
+// One who is not the agent's user, and root.
+constexpr uid_t kOrdinary = 4711;
+
+// A user's container may be no container at all, but a program of the user's on the host.
+TEST_F(DecideTest, NoUserGivesItselfRightsOnTheHost) {
+  const auto made = [this](uid_t uid, Resolver resolver = Resolver::kMetadata) {
+    return Decide(state_, 0, uid, {.config = config_, .resolver = resolver});
+  };
+  for (const char* right :
+       {"MKNOD=/dev/null", "MKNOD=c *:*;MKNOD=b 8:0", "MOUNT_OTHER_FS_LIST=tmpfs,nfs",
+        "MOUNT_PROC=true;MOUNT_NEED_CAP_ADMIN=false", "MKNOD=/dev/null;MKNOD=/dev/zero"}) {
+    state_.metadata = right;
+    for (const Resolver resolver : {Resolver::kMetadata, Resolver::kKubernetes}) {
+      const Decision ordinary = made(kOrdinary, resolver);
+      EXPECT_THAT(ordinary.spec.policy.devices, IsEmpty()) << right;
+      EXPECT_THAT(ordinary.spec.policy.mounts.other, IsEmpty()) << right;
+      EXPECT_TRUE(ordinary.spec.policy.mounts.need_cap_admin) << right;
+      EXPECT_THAT(ordinary.mistakes, Contains(HasSubstr("user 4711 cannot give it to itself"))) << right;
+      const Policy of_root = made(0, resolver).spec.policy;
+      EXPECT_TRUE(!of_root.devices.empty() || !of_root.mounts.other.empty() || !of_root.mounts.need_cap_admin)
+          << right;
+    }
+  }
+  EXPECT_TRUE(made(kOrdinary, Resolver::kDemoBasic).spec.policy.mounts.need_cap_admin);
+  EXPECT_FALSE(made(0, Resolver::kDemoBasic).spec.policy.mounts.need_cap_admin);
+  state_.metadata = "MOUNT_NEED_CAP_ADMIN=true";
+  EXPECT_THAT(made(kOrdinary).mistakes, IsEmpty());
+}
+
+TEST_F(DecideTest, TheConfigurationGivesThemToItsUsers) {
+  Configure(
+      "containers:\n"
+      "  - select: {uid: [4711]}\n"
+      "    handlers: {mount-other: [tmpfs], mount-need-cap-admin: false, devices: [/dev/null]}\n");
+  state_.metadata = "MKNOD=/dev/zero";
+  const Policy policy =
+      Decide(state_, 0, kOrdinary, {.config = config_, .resolver = Resolver::kMetadata}).spec.policy;
+  EXPECT_THAT(policy.mounts.other, ElementsAre("tmpfs"));
   EXPECT_FALSE(policy.mounts.need_cap_admin);
+  ASSERT_EQ(policy.devices.size(), 1u);
+  EXPECT_EQ(policy.devices[0].path, "/dev/null");
 }
 
 TEST_F(DecideTest, OnlyTheContainersOwnBeginningIsDelayed) {
