@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -51,10 +52,19 @@ absl::StatusOr<std::string> ReadDescription(const std::string& path) {
   return text;
 }
 
+// As runtimes take a path, however it is written.
+std::string Plain(const std::string& path) {
+  std::string plain = std::filesystem::path("/" + path).lexically_normal().string();
+  if (absl::StartsWith(plain, "//")) plain.erase(0, 1);
+  while (plain.size() > 1 && plain.back() == '/') plain.pop_back();
+  return plain;
+}
+
 std::vector<std::string> PathsIn(const Json::object_t& linux_part, const char* key) {
   std::vector<std::string> paths;
   if (const auto found = linux_part.find(key); found != linux_part.end() && !found->second.is_null())
     paths = found->second.get<std::vector<std::string>>();
+  for (std::string& path : paths) path = Plain(path);
   // A path within another one's comes behind it.
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -64,7 +74,8 @@ bool MountsSysReadOnly(const Json& description) {
   const auto mounts = description.find("mounts");
   if (mounts == description.end() || mounts->is_null()) return false;
   for (const Json& mount : *mounts) {
-    if (mount.value("destination", "") != "/sys" || !mount.contains("options") || mount["options"].is_null())
+    if (Plain(mount.value("destination", "")) != "/sys" || !mount.contains("options") ||
+        mount["options"].is_null())
       continue;
     const auto options = mount["options"].get<std::vector<std::string>>();
     if (std::find(options.begin(), options.end(), "ro") != options.end()) return true;
