@@ -148,7 +148,8 @@ int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
   const Result<void> own = inside.TakeOwnRights();
   const Result<void> put = own ? PutMount(node->get(), file.get()) : own;
   if (put) return 0;
-  unlinkat(place.directory(), place.last, 0);
+  // By now it may be another's, so with no more rights than the caller has.
+  if (inside.AddRights(0)) unlinkat(place.directory(), place.last, 0);
   return -put.error().code;
 }
 
