@@ -193,7 +193,8 @@ class PathOf {
 
 Reply Mount(Call& call) {
   const MountPolicy& policy = ContainerOf(call).policy.mounts;
-  if (!policy.any() || (WithoutMagic(call.arg(3)) & kOtherMountActions) != 0) return Default(call);
+  constexpr uint64_t kNotOurs = kOtherMountActions | kForbiddenMountFlags;
+  if (!policy.any() || (WithoutMagic(call.arg(3)) & kNotOurs) != 0) return Default(call);
   std::array<char, 64> type;  // longer than any
   const Result<size_t> size = ReadPath(call, call.arg(2), type);
   if (!size || !IsAllowed(policy, {type.data(), *size})) return Default(call);
@@ -255,7 +256,8 @@ int64_t UnmountFilesystem(Inside& inside) {
     return 0;
   }
   const uint64_t flags = request.values[kFlags];
-  if ((flags & ~kKnown) != 0) return kLeaveToKernel;
+  const bool contradicts = (flags & MNT_EXPIRE) != 0 && (flags & (MNT_FORCE | MNT_DETACH)) != 0;
+  if ((flags & ~kKnown) != 0 || contradicts) return kLeaveToKernel;
   const Result<Fd> target =
       inside.Open(request.string(kTarget), (flags & UMOUNT_NOFOLLOW) != 0 ? O_NOFOLLOW : 0);
   if (!target) return kLeaveToKernel;

@@ -27,6 +27,9 @@ struct MountWish {
 inline constexpr uint64_t kOtherMountActions =
     MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE;
 
+// Those of the kernel's own and those that there are not: mount(2) refuses them.
+inline constexpr uint64_t kForbiddenMountFlags = ~uint64_t{0x7fffffff};
+
 // Without what old programs add to tell a kernel of last century that they have flags at all.
 uint64_t WithoutMagic(uint64_t flags);
 
