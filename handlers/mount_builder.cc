@@ -174,14 +174,17 @@ Result<void> PutMask(int tree, const Mask& mask, std::string_view root) {
   return PutMount(same->get(), place.get());
 }
 
-// The copy that leaves, with everything in it locked to what it lies on.
+// The copy that leaves, with everything in it locked to what it lies on. Where it goes to the user namespace
+// that we build in, one within that will do for the way.
 Result<Fd> TakeOut(const Builder& builder) {
   // To give a mount namespace up takes the kernel longer than all the rest. Held, that comes with our end.
   [[maybe_unused]] const int held = openat(builder.proc.get(), "self/ns/mnt", O_RDONLY | O_CLOEXEC);
   if (builder.crosses) {
     if (setns(builder.user.get(), CLONE_NEWUSER) != 0) return FailErrno();
-    if (unshare(CLONE_NEWNS) != 0) return FailErrno();
+  } else if (unshare(CLONE_NEWUSER) != 0) {
+    return FailErrno();
   }
+  if (unshare(CLONE_NEWNS) != 0) return FailErrno();
   return CopyMount(AT_FDCWD, kTree, AT_RECURSIVE);
 }
 

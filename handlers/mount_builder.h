@@ -10,11 +10,9 @@
 // What makes them stay is the kernel's rule for mounts that come from a more privileged mount namespace: what
 // lies on another mount there is locked (MNT_LOCKED). So after building, the process joins the container's
 // user namespace, takes a copy of its mount namespace, which belongs to that, and sends a copy of the tree in
-// there. A process can do this once: one is forked for each request.
-//
-// An agent without rights on the host builds in the outermost user namespace of the container's, and can lock
-// only what goes to one within that. In the outermost itself the masks of the container's own /proc are not
-// locked either: whoever may take off ours could have taken off those.
+// there. If that is the user namespace it builds in (the container has none of its own, or an agent without
+// rights on the host builds in the container's outermost), a new one within it serves for the way. A process
+// can do this once: one is forked for each request.
 
 #pragma once
 
