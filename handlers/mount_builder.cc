@@ -152,6 +152,7 @@ Result<void> PutMask(int tree, const Mask& mask, std::string_view root) {
   std::string_view path = mask.path;
   if (path.substr(0, root.size()) != root) return {};
   path.remove_prefix(root.size());
+  if (path.empty() && mask.hides) return Fail(EPERM);  // all of it
   if (path.empty() || path[0] != '/') return {};
   const std::string relative(path.substr(1));
   open_how how{.flags = O_PATH | O_CLOEXEC,
@@ -206,8 +207,23 @@ MountWish WishOf(const BuildRequest& request) {
           .flags = request.flags};
 }
 
+// The options that a caller may give a proc. By others it could be that of another pid namespace ("pidns=", a
+// path, which would be looked for out here), or have nothing to be masked until it is told to show the rest
+// ("subset=").
+bool AreHarmless(const char* data) {
+  std::string_view rest(data == nullptr ? "" : data);
+  while (!rest.empty()) {
+    const std::string_view option = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(option.size() + 1, rest.size()));
+    const std::string_view key = option.substr(0, option.find('='));
+    if (key.size() < option.size() && !key.empty() && key != "hidepid" && key != "gid") return false;
+  }
+  return true;
+}
+
 Result<Fd> BuildProc(const Builder& builder, const BuildRequest& request) {
   if (!builder.policy.mounts.proc) return Fail(EPERM);
+  if (!AreHarmless(request.string(request.data))) return Fail(EINVAL);
   const Result<Fd> pids = NamespaceOfItsOwn(builder, request.tid, "ns/pid");
   if (!pids) return tl::unexpected(pids.error());
   MountWish wish = WishOf(request);
