@@ -28,6 +28,10 @@ MountTable::Place* MountTable::FindFor(pid_t tid, uint64_t fingerprint) {
   return found != places.end() ? &*found : nullptr;
 }
 
+void MountTable::Remove(uint64_t mount) {
+  if (Place* const place = Find(mount)) place->mount.compare_exchange_strong(mount, 0);
+}
+
 void MountTable::Forget(bool (*is_gone)(uint64_t mount)) {
   for (Place& place : places) {
     uint64_t mount = place.mount;

@@ -100,6 +100,8 @@ struct alignas(4096) MountTable {
   Place* Find(uint64_t mount);
   Place* FindFor(pid_t tid, uint64_t fingerprint);
   bool empty() const;
+  // Frees its place, if it has one.
+  void Remove(uint64_t mount);
   // Frees the places of those of which `is_gone`.
   void Forget(bool (*is_gone)(uint64_t mount));
 };

@@ -24,6 +24,7 @@
 #include <cstring>
 #include <ctime>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/clock.h"
@@ -276,6 +277,7 @@ class Worker {
   Guise guise_;
   Inside::Caller caller_;  // the last one
   Identity identity_;
+  uint64_t gone_ = 0;    // see Inside::Forget()
   WorkerCall cpu_ = -1;  // that we are bound to
 };
 
@@ -288,6 +290,7 @@ Inside::Inside(Worker& worker, Desk& desk)
       identity_(worker.identity_),
       desk_(desk),
       mounts_(worker.post_.mounts),
+      gone_(worker.gone_),
       companion_fd_(worker.post_.companion.get()),
       cpu_(worker.cpu_),
       own_user_namespace_(worker.post_.own_user_namespace) {}
@@ -343,6 +346,7 @@ void Worker::Work(std::span<const Deed> deeds) {
   const int64_t value = Do(deeds);
   result.value = value;
   desk_.state.store(DeskState::kDone, std::memory_order_release);
+  post_.mounts.Remove(std::exchange(gone_, 0));
   if (result.elsewhere) return;
   const Result<void> sent = post_.listener.Send(desk_.request.call, ReplyOf(value));
   result.send_error = sent ? 0 : CallerLives() ? sent.error().code : ESRCH;

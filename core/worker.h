@@ -130,6 +130,9 @@ class Inside {
 
   // What was mounted for the container's calls so far.
   MountTable& mounts() { return mounts_; }
+  // This one has gone: its place is free when the deed's result is known. Before, whoever did the deed again
+  // would not know what has become of it.
+  void Forget(uint64_t mount) { gone_ = mount; }
   int companion_fd() const { return companion_fd_; }
   // Where this worker is bound to; -1: it is free to move.
   WorkerCall cpu() const { return cpu_; }
@@ -166,6 +169,7 @@ class Inside {
   Identity& identity_;
   Desk& desk_;
   MountTable& mounts_;
+  uint64_t& gone_;
   const int companion_fd_;
   const WorkerCall cpu_;
   const bool own_user_namespace_;

@@ -252,7 +252,7 @@ int64_t UnmountFilesystem(Inside& inside) {
   const WorkRequest& request = inside.request();
   MountTable::Place* const earlier = inside.mounts().FindFor(request.tid, request.fingerprint);
   if (request.may_be_done && earlier != nullptr && !MountExists(earlier->mount)) {
-    earlier->mount = 0;
+    inside.Forget(earlier->mount);
     return 0;
   }
   const uint64_t flags = request.values[kFlags];
@@ -271,7 +271,7 @@ int64_t UnmountFilesystem(Inside& inside) {
   place->tid = request.tid;
   if (!inside.Begin()) return -ENOENT;
   if (umount2(PathOf(target->get()).c_str(), MNT_DETACH) != 0) return -errno;
-  place->mount = 0;
+  inside.Forget(mount.id);
   return 0;
 }
 
