@@ -277,6 +277,8 @@ TEST_F(DecideTest, ARuleGivesEveryHandlerAndNetwork) {
   expected.exec_delay = std::chrono::milliseconds(100);
   expected.start_delay = std::chrono::seconds(3);
   expected.mounts = {.proc = true, .sysfs = true, .other = {"cifs", "nfs"}, .need_cap_admin = false};
+  expected.mounts.masks = policy.mounts.masks;  // this container has no description
+  expected.mounts.sysfs_read_only = true;
   expected.default_action = DefaultAction::kFail;
   expected.default_error = EACCES;
   expected.middleware = {"prometheus"};
