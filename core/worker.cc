@@ -335,11 +335,6 @@ int64_t Worker::Do(std::span<const Deed> deeds) {
   return deed.act(inside);
 }
 
-Reply ReplyOf(int64_t value) {
-  if (value == kLeaveToKernel) return Reply::Continue();
-  return value < 0 ? Reply::Fail(static_cast<int>(-value)) : Reply::Return(value);
-}
-
 void Worker::Work(std::span<const Deed> deeds) {
   WorkResult& result = desk_.result;
   result = {};

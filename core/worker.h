@@ -30,6 +30,7 @@
 #include "core/fd.h"
 #include "core/identity.h"
 #include "core/listener.h"
+#include "core/reply.h"
 #include "core/result.h"
 
 namespace shunt {
@@ -78,8 +79,14 @@ struct WorkerHello {
   uint64_t mount_namespace = 0;
 };
 
-// What a deed returns to have the kernel run the call, with the caller's own rights.
-inline constexpr int64_t kLeaveToKernel = INT64_MIN;
+// What a deed returns to have the kernel run the call, with the caller's own rights. No errno is as large.
+inline constexpr int64_t kLeaveToKernel = -(1 << 20);
+
+// The answer that a deed's result means.
+inline Reply ReplyOf(int64_t value) {
+  if (value == kLeaveToKernel) return Reply::Continue();
+  return value < 0 ? Reply::Fail(static_cast<int>(-value)) : Reply::Return(value);
+}
 
 class Inside;
 struct Deed {

@@ -195,10 +195,6 @@ bool HasKnocked(const Workers::Bench& bench) {
   return recv(bench.link.get(), &knock, 1, MSG_DONTWAIT) == 1;
 }
 
-Reply ToReply(const WorkResult& result) {
-  return result.value < 0 ? Reply::Fail(static_cast<int>(-result.value)) : Reply::Return(result.value);
-}
-
 // The worker has done it, and a signal had taken the caller out meanwhile: should the kernel restart the
 // call, it shall find this. But what a dead one has done is done for whoever has its number next. Before the
 // desk is free.
@@ -212,7 +208,7 @@ void NoteIfLost(LostReplies& lost, const Desk& desk) {
 // What the worker has sent, or could not send.
 Reply Sent(const WorkResult& result) {
   if (result.send_error != 0) return Reply::Gone();
-  return Reply::Sent(result.value < 0 ? static_cast<int>(-result.value) : 0);
+  return Reply::Sent(ReplyOf(result.value).error());
 }
 
 // What an engine before this one has begun: its worker may still be at it. Nothing: it has to be done
@@ -227,7 +223,7 @@ LeftWork Look(const Desk& desk) {
     case DeskState::kDone:
     case DeskState::kSent:
       if (desk.result.elsewhere) return {};
-      return {.reply = ToReply(desk.result)};
+      return {.reply = ReplyOf(desk.result.value)};
     case DeskState::kBegun:
       return {.reply = {}, .may_be_done = true};
     case DeskState::kFree:
@@ -287,7 +283,7 @@ std::optional<Reply> TakeResult(Call& call, Workers::Bench& bench, bool alive, P
   // The desk stays as it is until another worker comes to it: should we die, the next engine has to know. But
   // it is nobody's any more.
   if (!alive) desk.tid.store(0, std::memory_order_relaxed);
-  if (state == DeskState::kDone && !result.elsewhere) return ToReply(result);
+  if (state == DeskState::kDone && !result.elsewhere) return ReplyOf(result.value);
   if (result.elsewhere) {
     progress.user_namespace = result.user_namespace;
     progress.mount_namespace = result.mount_namespace;

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// mount and umount2 by workers: real calls, and what becomes of them. Attacks are in tests/hostile.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+
+#include "tests/support/guest_container.h"
+#include "tests/support/inside_checks.h"
+
+namespace shunt {
+namespace {
+
+constexpr int kNoOverlay = 77;
+
+// A mount of overlay with so many layers that their names take far more than the 255 bytes that the newer
+// calls take at once. The file is in the last of them.
+int MountManyLayers() {
+  CHECK_INSIDE(mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+  CHECK_INSIDE(mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) == 0);
+  CHECK_INSIDE(chdir("/tmp") == 0 && mkdir("merged", 0755) == 0);
+  std::string layers;
+  for (int i = 0; i < 8; ++i) {
+    const std::string layer = "a-layer-with-a-colon:" + std::string(60, static_cast<char>('a' + i));
+    CHECK_INSIDE(mkdir(layer.c_str(), 0755) == 0);
+    if (i == 7) CHECK_INSIDE(close(open((layer + "/file").c_str(), O_CREAT | O_WRONLY, 0600)) == 0);
+    const size_t colon = layer.find(':');
+    layers += (i == 0 ? "" : ":") + std::string(i % 2 == 0 ? "/tmp/" : "") + layer.substr(0, colon) +
+              "\\:" + layer.substr(colon + 1);
+  }
+  if (mount("overlay", "/tmp/merged", "overlay", MS_NODEV, ("lowerdir=" + layers).c_str()) != 0)
+    return errno == ENODEV ? kNoOverlay : 1;
+  CHECK_INSIDE(access("/tmp/merged/file", F_OK) == 0);
+  CHECK_INSIDE(umount2("/tmp/merged", 0) == 0);
+  CHECK_INSIDE(access("/tmp/merged/file", F_OK) != 0 && errno == ENOENT);
+  return 0;
+}
+
+TEST(Mount, OfAnOverlayTakesAsManyLayersAsNatively) {
+  for (const bool trapped : {false, true}) {
+    GuestOptions options;
+    options.more_namespaces = CLONE_NEWNS;
+    options.policy.mounts.other = {"overlay"};
+    if (trapped) options.traps = {{"mount", {}}, {"umount2", {}}};
+    GuestContainer container(std::move(options));
+    const int result = container.Run(MountManyLayers);
+    if (result == kNoOverlay) GTEST_SKIP() << "this kernel has no overlay";
+    EXPECT_EQ(result, 0) << (trapped ? "trapped " : "native ") << container.error();
+  }
+}
+
+}  // namespace
+}  // namespace shunt
