@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -59,6 +60,25 @@ bool IsOfDescriptor(std::string_view key) {
   return key == "fd" || key == "rfdno" || key == "wfdno";
 }
 
+// The kernel takes no longer text at once here, mount(2) does; where overlay's layers are many they can come
+// one by one.
+constexpr size_t kLongestText = 255;
+
+Result<void> AddLayers(int filesystem, std::string_view layers) {
+  std::array<char, kLongestText + 1> text;
+  for (bool more = true; more;) {
+    size_t end = 0;
+    while (end < layers.size() && layers[end] != ':') end += layers[end] == '\\' ? 2 : 1;
+    end = std::min(end, layers.size());
+    if (end == 0 || end >= text.size()) return Fail(EINVAL);  // "::" begins layers of another kind
+    *std::ranges::remove_copy(layers.substr(0, end), text.data(), '\\').out = '\0';
+    if (!SetWord(filesystem, "lowerdir+", text.data())) return FailErrno();
+    more = end < layers.size();
+    layers.remove_prefix(more ? end + 1 : end);
+  }
+  return {};
+}
+
 Result<void> SetOptions(int filesystem, std::string_view data) {
   std::array<char, PATH_MAX> text;
   while (!data.empty()) {
@@ -70,6 +90,11 @@ Result<void> SetOptions(int filesystem, std::string_view data) {
     if (equals == text.data()) continue;  // so do mount(2)'s own
     if (equals != nullptr) *equals = '\0';
     if (IsOfDescriptor(text.data())) return Fail(EINVAL);
+    if (equals != nullptr && std::strcmp(text.data(), "lowerdir") == 0 &&
+        std::strlen(equals + 1) > kLongestText) {
+      if (Result<void> added = AddLayers(filesystem, equals + 1); !added) return added;
+      continue;
+    }
     if (!SetWord(filesystem, text.data(), equals == nullptr ? nullptr : equals + 1)) return FailErrno();
   }
   return {};
@@ -95,7 +120,7 @@ Result<Fd> MakeMount(const MountWish& wish, int pid_namespace_fd) {
   if (!filesystem.valid()) return FailErrno();
   if (pid_namespace_fd >= 0 &&
       fsconfig(filesystem.get(), FSCONFIG_SET_FD, "pidns", nullptr, pid_namespace_fd) != 0)
-    return FailErrno();
+    return errno == EINVAL ? Result<Fd>(Fail(EOPNOTSUPP)) : FailErrno();
   if (wish.source != nullptr && !SetWord(filesystem.get(), "source", wish.source)) return FailErrno();
   for (const Word& word : kWords) {
     if ((wish.flags & word.flag) != 0 && !SetWord(filesystem.get(), word.word, nullptr)) return FailErrno();
