@@ -383,6 +383,7 @@ constexpr Condition kMountBuilderConditions[] = {
                     CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PTRACE)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWUSER)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWNET)},
+    {SCMP_SYS(setns), Equals(1, CLONE_NEWPID)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWIPC)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWCGROUP)},
     {SCMP_SYS(ioctl), Equals(1, NS_GET_USERNS)},

@@ -46,6 +46,9 @@ constexpr char kNull[] = "null";                  // the host's /dev/null
 constexpr char kEmpty[] = "empty";                // a directory with nothing in it, read-only
 constexpr char kProc[] = "proc", kSys[] = "sys";  // the host's: see EnterScratch()
 
+// How a process ends that builds one thing.
+enum End : int { kBuilt = 0, kNobodyAsks = 1, kBroken = 2 };
+
 struct Builder {
   Fd link;
   Fd proc;  // in which callers are seen
@@ -207,6 +210,22 @@ MountWish WishOf(const BuildRequest& request) {
           .flags = request.flags};
 }
 
+// The rest of what this process does is done by its child, whose pid namespace this is. The container sees it
+// there, but gets no hold of it: its memory belongs to a user namespace above, and it is not dumpable.
+Result<void> GoOnIn(int pid_namespace) {
+  if (setns(pid_namespace, CLONE_NEWPID) != 0) return FailErrno();
+  const pid_t child = fork();
+  if (child < 0) return FailErrno();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return {};
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  _exit(WIFEXITED(status) ? WEXITSTATUS(status) : kBroken);
+}
+
 // The options that a caller may give a proc. By others it could be that of another pid namespace ("pidns=", a
 // path, which would be looked for out here), or have nothing to be masked until it is told to show the rest
 // ("subset=").
@@ -228,7 +247,12 @@ Result<Fd> BuildProc(const Builder& builder, const BuildRequest& request) {
   if (!pids) return tl::unexpected(pids.error());
   MountWish wish = WishOf(request);
   wish.type = "proc";
-  return WithMasks(builder, MakeMount(wish, pids->get()), "/proc");
+  Result<Fd> made = MakeMount(wish, pids->get());
+  if (!made && made.error() == Errno{EOPNOTSUPP}) {
+    if (Result<void> there = GoOnIn(pids->get()); !there) return tl::unexpected(there.error());
+    made = MakeMount(wish);
+  }
+  return WithMasks(builder, made, "/proc");
 }
 
 Result<Fd> BuildSysfs(const Builder& builder, const BuildRequest& request) {
@@ -330,10 +354,11 @@ std::string CgroupOf(const Builder& builder, const char* status) {
   return size <= 0 ? "" : CgroupIn({text.data(), static_cast<size_t>(size)}, builder.hierarchy);
 }
 
-// By which a cgroup gets members. Not valid: we may not do that.
+// By which a cgroup gets members. Not valid: we may not do that, or it is none that we see.
 Fd MembersOf(const Builder& builder, const std::string& cgroup) {
+  if (cgroup.empty() || cgroup.find("/..") != std::string::npos) return Fd();
   const std::string path = "." + cgroup + "/cgroup.procs";
-  return Fd(cgroup.empty() ? -1 : openat(builder.cgroups.get(), path.c_str(), O_WRONLY | O_CLOEXEC));
+  return Fd(openat(builder.cgroups.get(), path.c_str(), O_WRONLY | O_CLOEXEC));
 }
 
 // Where it cannot be told nothing is said. Back home before the answer: a cgroup with a member cannot be
@@ -380,7 +405,6 @@ bool Answer(const Builder& builder, const Result<Fd>& mount) {
 
 // Whoever has built is in no state to build anything else, so each builds one thing. It is there, with a
 // mount namespace of its own, before anybody asks for it.
-enum End : int { kBuilt = 0, kNobodyAsks = 1, kBroken = 2 };
 
 // To the CPU where the worker waits; and so will those after this one.
 void Follow(int32_t cpu, pid_t parent) {

@@ -8,11 +8,15 @@ What a container gains is what its policy names, and no more: the masks of its /
 there whatever a nested root does to them.
 """
 
+import errno
 import os
 import sys
 
 sys.dont_write_bytecode = True
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import seccomp_listener  # noqa: E402
 from runtime_case import RuntimeCase, main  # noqa: E402
 
 CALLS = ["mount", "umount", "umount2", "mknod", "mknodat"]
@@ -21,14 +25,17 @@ APPLETS = ("mount", "umount", "unshare", "mknod", "cat", "grep", "head", "id", "
 # In a user, mount and pid namespace of its own, as rootless tools make them.
 NESTED = "unshare -U -r -m -p -f sh -c "
 
+
 def changed(*changes):
     def change(config):
         for one in changes:
             one(config)
     return change
 
+
 def without_newer_calls(config):
     config["linux"]["seccomp"]["syscalls"].append({"names": NEWER, "action": "SCMP_ACT_ERRNO", "errnoRet": 38})
+
 
 def with_user_namespace(config):
     linux = config["linux"]
@@ -36,15 +43,18 @@ def with_user_namespace(config):
         linux["namespaces"].append({"type": "user"})
         linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 700000, "size": 65536}]
 
+
 def with_masks(config):
     config["linux"]["maskedPaths"] = ["/proc/version", "/proc/fs"]
     config["linux"]["readonlyPaths"] = ["/proc/sys"]
+
 
 def with_capabilities(*names):
     def change(config):
         for kind in config["process"]["capabilities"].values():
             kind += [name for name in names if name not in kind]
     return change
+
 
 class MountTest(RuntimeCase):
     def setUp(self):
@@ -59,9 +69,9 @@ class MountTest(RuntimeCase):
             for one in (parent, *(os.path.join(parent, name) for name in names + files)):
                 os.lchown(one, owner, owner)
 
-    def run_program(self, name, program, *changes, metadata="MOUNT_PROC=true", options=(), awaited=None):
+    def run_program(self, name, program, *changes, metadata="MOUNT_PROC=true", options=(), awaited=None, before=None):
         """Runs a container to its end, and waits for a line of the agent's; what it has printed, errors included."""
-        agent = self.start_agent(*options)
+        agent = self.start_agent(*options, before=before)
         folder = self.bundle(name, agent.socket, f"exec 2>&1; {program}", traps=CALLS, metadata=metadata,
                              change=changed(without_newer_calls, *changes))
         if os.getuid() == 0:
@@ -80,14 +90,21 @@ class MountTest(RuntimeCase):
                                 options=["--resolver", "demo-basic"], metadata=None)
         self.assertEqual(said, "/root/self/cmdline\n", self.log)
 
-    def test_a_nested_root_mounts_a_proc_with_the_masks(self):
+    def check_nested_proc(self, name, **keywords):
         program = NESTED + "'mount -t proc proc /root && head -c 4 /root/self/status; ls -d /root/[0-9]* | wc -l; " \
                            "cat /root/version | wc -c; ls /root/fs | wc -l; echo 1 >/root/sys/kernel/domainname; " \
                            "umount /root; ls /root'"
-        said = self.run_program("nested", program, with_user_namespace, with_masks, with_capabilities("CAP_SETFCAP"))
+        said = self.run_program(name, program, with_user_namespace, with_masks, with_capabilities("CAP_SETFCAP"), **keywords)
         # The shell, and what stands in its pipe.
         self.assertRegex(said, r"\AName[234]\n0\n0\nsh: can't create /root/sys/kernel/domainname: "
                                r"Read-only file system\n\Z", self.log)
+
+    def test_a_nested_root_mounts_a_proc_with_the_masks(self):
+        self.check_nested_proc("nested")
+
+    def test_a_kernel_that_cannot_be_told_the_pid_namespace_of_a_proc(self):
+        fsconfig, command, set_fd = 431, 1, 5
+        self.check_nested_proc("older", before=lambda: seccomp_listener.refuse(fsconfig, command, set_fd, errno.EINVAL))
 
     def test_who_may_not_gets_nothing(self):
         program = ("mount -t proc proc /root; mount -t sysfs sysfs /root; " +

@@ -26,7 +26,7 @@ ARGS = argparse.Namespace()  # filled in by main()
 class Agent:
     """A running agent, its log line by line."""
 
-    def __init__(self, folder, tag, *options, environment=None, user=None):
+    def __init__(self, folder, tag, *options, environment=None, user=None, before=None):
         self.tag = tag
         self.socket = os.path.join(folder, "agent.sock")
         ready, ready_write = os.pipe()
@@ -34,7 +34,7 @@ class Agent:
             [ARGS.agent, "agent", "--socket", self.socket, "--ready-fd", str(ready_write), *options],
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[ready_write], text=True,
             env={**os.environ, **(environment or {})}, user=user, group=user,
-            extra_groups=None if user is None else [])
+            extra_groups=None if user is None else [], preexec_fn=before)
         os.close(ready_write)
         self.lines = []
         self.fresh = queue.Queue()
