@@ -90,6 +90,21 @@ Result<void> Attach(Result<Fd> mount, const char* at, mode_t mode = 0) {
   return PutMount(mount->get(), place.get());
 }
 
+Result<void> MakeReadOnly(int mount) {
+  mount_attr read_only{};
+  read_only.attr_set = MOUNT_ATTR_RDONLY;
+  return Step(mount_setattr(mount, "", AT_EMPTY_PATH, &read_only, sizeof(read_only)));
+}
+
+// A file of the host's, to be shown to containers. It is read-only, and stays so: a device works all the
+// same, but a root without a user namespace of its own could change the mode and the owner of the host's.
+Result<Fd> ShowFile(const char* path) {
+  Result<Fd> mount = CopyMount(AT_FDCWD, path);
+  if (!mount) return mount;
+  if (Result<void> made = MakeReadOnly(mount->get()); !made) return tl::unexpected(made.error());
+  return mount;
+}
+
 // Where the host's own of a rule is.
 std::string NameOfDevice(size_t rule) {
   return "device" + std::to_string(rule);
@@ -101,7 +116,7 @@ std::string NameOfDevice(size_t rule) {
 Result<void> EnterScratch(const Builder& builder) {
   const bool see_host = builder.sees_host;
   if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return FailErrno();
-  Result<Fd> null = CopyMount(AT_FDCWD, "/dev/null");
+  Result<Fd> null = ShowFile("/dev/null");
   Result<Fd> proc, sys;
   if (see_host) {
     proc = CopyMount(AT_FDCWD, "/proc", AT_RECURSIVE);
@@ -109,7 +124,7 @@ Result<void> EnterScratch(const Builder& builder) {
   }
   std::vector<Result<Fd>> devices;
   for (const DeviceRule& rule : builder.policy.devices)
-    devices.push_back(rule.path.empty() ? Fail(ENXIO) : CopyMount(AT_FDCWD, rule.path.c_str()));
+    devices.push_back(rule.path.empty() ? Fail(ENXIO) : ShowFile(rule.path.c_str()));
   Result<Fd> root = MakeMount({.type = "tmpfs", .data = "mode=755", .flags = MS_NOSUID | MS_NOEXEC});
   Result<void> done = Attach(std::move(root), "/proc");
   if (!done) return done;
@@ -172,9 +187,7 @@ Result<void> PutMask(int tree, const Mask& mask, std::string_view root) {
   }
   const Result<Fd> same = CopyMount(place.get(), "", AT_EMPTY_PATH);
   if (!same) return tl::unexpected(same.error());
-  mount_attr read_only{};
-  read_only.attr_set = MOUNT_ATTR_RDONLY;
-  if (mount_setattr(same->get(), "", AT_EMPTY_PATH, &read_only, sizeof(read_only)) != 0) return FailErrno();
+  if (Result<void> made = MakeReadOnly(same->get()); !made) return made;
   return PutMount(same->get(), place.get());
 }
 

@@ -351,6 +351,16 @@ void JoinOthers(const std::string& proc) {
   waitpid(child, nullptr, 0);
 }
 
+// What hides a file is one of the host's own, and its owner's root may be who attacks.
+void ChangeWhatHides(const std::string& proc) {
+  for (const char* mask : masks) {
+    const std::string path = proc + mask;
+    if (chmod(path.c_str(), 0666) == 0 || chown(path.c_str(), 0, 0) == 0 ||
+        utimensat(AT_FDCWD, path.c_str(), nullptr, 0) == 0)
+      ++tally->through;
+  }
+}
+
 struct Attack {
   const char* name;
   void (*run)(const std::string& proc);
@@ -364,6 +374,7 @@ constexpr Attack kUnmasking[] = {
     {"cover", Cover},
     {"newer-calls", NewerCalls},
     {"subset", ShowRest},
+    {"change", ChangeWhatHides},
     {"unshare-mounts", UnshareMounts},
     {"unshare-user", UnshareUser},
     {"hold", HoldWhileItGoes},
