@@ -170,8 +170,8 @@ Result<void> PutMask(int tree, const Mask& mask, std::string_view root) {
   std::string_view path = mask.path;
   if (path.substr(0, root.size()) != root) return {};
   path.remove_prefix(root.size());
-  if (path.empty() && mask.hides) return Fail(EPERM);  // all of it
-  if (path.empty() || path[0] != '/') return {};
+  if (path.empty()) return mask.hides ? Fail(EPERM) : MakeReadOnly(tree);  // all of it
+  if (path[0] != '/') return {};
   const std::string relative(path.substr(1));
   open_how how{.flags = O_PATH | O_CLOEXEC,
                .mode = 0,

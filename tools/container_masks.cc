@@ -70,17 +70,23 @@ std::vector<std::string> PathsIn(const Json::object_t& linux_part, const char* k
   return paths;
 }
 
-bool MountsSysReadOnly(const Json& description) {
+enum class Given { kNot, kReadOnly, kWritable };
+
+// What the runtime mounts at `place`: the last one lies on top, and of its options the last one counts.
+Given HowGiven(const Json& description, absl::string_view place) {
+  Given given = Given::kNot;
   const auto mounts = description.find("mounts");
-  if (mounts == description.end() || mounts->is_null()) return false;
+  if (mounts == description.end() || mounts->is_null()) return given;
   for (const Json& mount : *mounts) {
-    if (Plain(mount.value("destination", "")) != "/sys" || !mount.contains("options") ||
-        mount["options"].is_null())
-      continue;
-    const auto options = mount["options"].get<std::vector<std::string>>();
-    if (std::find(options.begin(), options.end(), "ro") != options.end()) return true;
+    if (Plain(mount.value("destination", "")) != place) continue;
+    given = Given::kWritable;
+    if (!mount.contains("options") || mount["options"].is_null()) continue;
+    for (const auto& option : mount["options"].get<std::vector<std::string>>()) {
+      if (option == "ro" || option == "rro") given = Given::kReadOnly;
+      if (option == "rw" || option == "rrw") given = Given::kWritable;
+    }
   }
-  return false;
+  return given;
 }
 
 }  // namespace
@@ -96,13 +102,16 @@ absl::Status AddMasks(const std::string& bundle, MountPolicy& mounts) {
     const Json description = Json::parse(*text);
     const auto linux_part = description.at("linux").get<Json::object_t>();
     MountPolicy found;
+    if (HowGiven(description, "/proc") == Given::kReadOnly)
+      found.masks.push_back({.path = "/proc", .hides = false});
     // Read-only ones first: what is hidden within them shall lie on top.
     for (std::string& one : PathsIn(linux_part, "readonlyPaths"))
       found.masks.push_back({.path = std::move(one), .hides = false});
     for (std::string& one : PathsIn(linux_part, "maskedPaths"))
       found.masks.push_back({.path = std::move(one), .hides = true});
     mounts.masks = std::move(found.masks);
-    mounts.sysfs_read_only = MountsSysReadOnly(description);
+    // Nor does one that is given none get one to write to.
+    mounts.sysfs_read_only = HowGiven(description, "/sys") != Given::kWritable;
   } catch (const Json::exception& error) {
     UseDefaults(mounts);
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.what()));

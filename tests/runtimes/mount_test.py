@@ -106,6 +106,15 @@ class MountTest(RuntimeCase):
         fsconfig, command, set_fd = 431, 1, 5
         self.check_nested_proc("older", before=lambda: seccomp_listener.refuse(fsconfig, command, set_fd, errno.EINVAL))
 
+    def test_a_proc_that_is_read_only_as_a_whole(self):
+        def read_only(config):
+            config["linux"]["readonlyPaths"] = ["/proc"]
+
+        program = "mount -t proc proc /root && echo x >/root/self/comm; mount -o remount,bind,rw /root"
+        said = self.run_program("whole", program, with_user_namespace, read_only, with_capabilities("CAP_SYS_ADMIN"))
+        self.assertEqual(said.splitlines(), ["sh: can't create /root/self/comm: Read-only file system",
+                                             "mount: permission denied (are you root?)"], self.log)
+
     def test_who_may_not_gets_nothing(self):
         program = ("mount -t proc proc /root; mount -t sysfs sysfs /root; " +
                    "unshare -U -r -m sh -c 'mount -t proc proc /root'; " +

@@ -58,6 +58,23 @@ TEST_F(ContainerMasks, AreNoneWhereTheRuntimeMasksNothing) {
   EXPECT_TRUE(mounts.sysfs_read_only);
 }
 
+TEST_F(ContainerMasks, CoverAllOfWhatTheRuntimeMountsReadOnly) {
+  Describe(R"({"linux": {}, "mounts": [{"destination": "/proc/", "options": ["nosuid", "rro"]},
+                                       {"destination": "/sys", "options": ["rw", "ro"]}]})");
+  MountPolicy mounts;
+  EXPECT_TRUE(AddMasks(bundle_, mounts).ok());
+  EXPECT_THAT(mounts.masks, ElementsAre(Mask{"/proc", false}));
+  EXPECT_TRUE(mounts.sysfs_read_only);
+}
+
+TEST_F(ContainerMasks, LeaveNoSysfsToWriteToWhereTheRuntimeMountsNone) {
+  Describe(R"({"linux": {}, "mounts": [{"destination": "/proc"}]})");
+  MountPolicy mounts;
+  EXPECT_TRUE(AddMasks(bundle_, mounts).ok());
+  EXPECT_TRUE(mounts.masks.empty());
+  EXPECT_TRUE(mounts.sysfs_read_only);
+}
+
 TEST_F(ContainerMasks, AreTheUsualOnesWhereNothingIsKnown) {
   ExpectDefaults();
   for (const char* text : {"", "{", "[]", R"({"linux": {"maskedPaths": [1]}})", R"({"linux": 7})",
