@@ -37,14 +37,17 @@ void UseDefaults(MountPolicy& mounts) {
   mounts.sysfs_read_only = true;
 }
 
-// Not through a pipe or a device that somebody has put there, and no more than a description can be.
+// Not through a pipe or a device that somebody has put there (a watchdog is set off by being opened), and no
+// more than a description can be.
 absl::StatusOr<std::string> ReadDescription(const std::string& path) {
-  const Fd file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  const Fd place(open(path.c_str(), O_PATH | O_CLOEXEC));
   struct stat info {};
-  if (!file.valid() || fstat(file.get(), &info) != 0)
+  if (!place.valid() || fstat(place.get(), &info) != 0)
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   if (!S_ISREG(info.st_mode) || info.st_size > kLongestDescription)
     return absl::InvalidArgumentError(absl::StrCat(path, " is no file, or too long"));
+  const Fd file(open(absl::StrCat("/proc/self/fd/", place.get()).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   std::string text(static_cast<size_t>(info.st_size), '\0');
   const ssize_t size = read(file.get(), text.data(), text.size());
   if (size < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));

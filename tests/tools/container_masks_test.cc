@@ -3,11 +3,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
+
+#include "core/fd.h"
 
 namespace shunt {
 namespace {
@@ -89,6 +94,18 @@ TEST_F(ContainerMasks, AreTheUsualOnesWhereNothingIsKnown) {
 TEST_F(ContainerMasks, WaitForNoPipe) {
   ASSERT_EQ(mkfifo((bundle_ + "/config.json").c_str(), 0600), 0);
   ExpectDefaults();
+}
+
+// To some devices that alone does something.
+TEST_F(ContainerMasks, OpenNothingThatIsNoFile) {
+  const std::string path = bundle_ + "/config.json";
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  const Fd events(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  ASSERT_GE(inotify_add_watch(events.get(), path.c_str(), IN_OPEN), 0);
+  ExpectDefaults();
+  std::array<char, 256> event;
+  EXPECT_EQ(read(events.get(), event.data(), event.size()), -1);
+  EXPECT_EQ(errno, EAGAIN);
 }
 
 }  // namespace
