@@ -270,6 +270,8 @@ constexpr int kMountBuilder[] = {
     SCMP_SYS(sched_getaffinity),
     SCMP_SYS(sched_setaffinity),
     SCMP_SYS(sched_yield),
+    SCMP_SYS(timer_create),
+    SCMP_SYS(timer_settime),
 };
 
 // What only an intruder calls. Fatal.

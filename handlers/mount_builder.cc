@@ -22,6 +22,7 @@
 #include <charconv>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <string_view>
 
@@ -430,6 +431,19 @@ void Follow(int32_t cpu, pid_t parent) {
   sched_setaffinity(parent, sizeof(there), &there);
 }
 
+// The end of our worker need not be ours: the signal of that comes with its rights, and inside of a user
+// namespace it may have none over us.
+bool LiveNoLongerThanADeed() {
+  sigevent by_force{};
+  by_force.sigev_notify = SIGEV_SIGNAL;
+  by_force.sigev_signo = SIGKILL;
+  timer_t timer{};
+  itimerspec longest{};
+  longest.it_value.tv_sec = kLongestDeed.count();
+  return timer_create(CLOCK_MONOTONIC, &by_force, &timer) == 0 &&
+         timer_settime(timer, 0, &longest, nullptr) == 0;
+}
+
 [[noreturn]] void BuildOne(const Builder& builder, pid_t parent) {
   static BuildRequest request;
   if (builder.error == 0 && unshare(CLONE_NEWNS) != 0) _exit(kBroken);
@@ -439,6 +453,7 @@ void Follow(int32_t cpu, pid_t parent) {
   const Result<PacketArrival> arrival =
       ReceivePacket(builder.link.get(), std::as_writable_bytes(std::span(&request, 1)), 0);
   if (!arrival) _exit(kNobodyAsks);
+  if (!LiveNoLongerThanADeed()) _exit(kBroken);
   Follow(request.cpu, parent);
   request.text.back() = '\0';
   for (uint32_t* const at : {&request.type, &request.source, &request.data}) {
