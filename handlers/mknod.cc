@@ -91,13 +91,15 @@ Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
 // What a worker before us may have left: the device, or the file for it to be mounted on.
 enum class Left { kNothing, kFile, kDevice };
 
-Left LookForLeft(const WorkRequest& request, const Inside::Place& place) {
+Left LookForLeft(const WorkRequest& request, const Identity& caller, const Inside::Place& place) {
   struct stat info {};
   if (!request.may_be_done || fstatat(place.directory(), place.last, &info, AT_SYMLINK_NOFOLLOW) != 0)
     return Left::kNothing;
   const bool same = (info.st_mode & S_IFMT) == (request.values[kMode] & S_IFMT);
   if (same && info.st_rdev == request.values[kDevice]) return Left::kDevice;
-  return S_ISREG(info.st_mode) && info.st_size == 0 ? Left::kFile : Left::kNothing;
+  // By now the path may lead to another one: at least the caller shall have made it.
+  const bool own = info.st_uid == caller.user.filesystem;
+  return S_ISREG(info.st_mode) && info.st_size == 0 && own ? Left::kFile : Left::kNothing;
 }
 
 // Opening a device can do things: those where it does not. What the cgroup says of them it says, as a rule,
@@ -129,7 +131,7 @@ void LookForUse(Inside& inside) {
 
 int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
   const WorkRequest& request = inside.request();
-  const Left left = LookForLeft(request, place);
+  const Left left = LookForLeft(request, inside.caller(), place);
   if (left == Left::kDevice) return 0;
   struct stat info {};
   if (left == Left::kNothing && fstatat(place.directory(), place.last, &info, AT_SYMLINK_NOFOLLOW) == 0)
