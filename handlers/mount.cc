@@ -3,8 +3,9 @@
 // them, and their end.
 //
 // The mount is made first and put in its place last, in one step that either happens or not. Whatever is not
-// about a new filesystem of the policy's is left to the kernel, and so is the umount of what was not mounted
-// here: it decides by the container's own rights, of which none were added.
+// about a new filesystem of the policy's is left to the policy's default action, as a rule the kernel, and so
+// is the umount of what was not mounted here: it decides by the container's own rights, of which none were
+// added.
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -30,7 +31,7 @@ namespace shunt {
 namespace {
 
 // Where a deed finds what: WorkRequest::values, and its strings.
-enum Value : size_t { kFlags, kNeedsAdmin, kPresent };
+enum Value : size_t { kFlags, kNeedsAdmin, kPresent, kIfNotOurs };
 enum String : size_t { kType, kTarget, kSource, kData };
 constexpr uint64_t kHasSource = 1, kHasData = 2;
 
@@ -103,10 +104,26 @@ std::optional<Reply> PrepareMount(Call& call, WorkRequest& request) {
   return {};
 }
 
+// The errno of an umount that is not about a mount of ours; 0: the kernel runs it. A worker kills and freezes
+// nobody, so where that is the default action the call fails without.
+uint64_t IfNotOurs(const Policy& policy) {
+  switch (policy.default_action) {
+    case DefaultAction::kContinue:
+      return 0;
+    case DefaultAction::kFail:
+      return static_cast<uint64_t>(policy.default_error);
+    case DefaultAction::kKillContainer:
+    case DefaultAction::kFreezeContainer:
+      break;
+  }
+  return EPERM;
+}
+
 std::optional<Reply> PrepareUmount(Call& call, WorkRequest& request, uint64_t flags) {
   request.text_size = 0;
   request.directory = AT_FDCWD;
-  request.values = {flags & 0xffffffff, ContainerOf(call).policy.mounts.need_cap_admin};
+  const Policy& policy = ContainerOf(call).policy;
+  request.values = {flags & 0xffffffff, policy.mounts.need_cap_admin, 0, IfNotOurs(policy)};
   const Result<std::string_view> target = ReadString(call, call.arg(0), request, kTarget);
   if (!target) return Reply::Fail(target.error());
   return {};
@@ -116,6 +133,11 @@ std::optional<Reply> PrepareUmount(Call& call, WorkRequest& request, uint64_t fl
 
 bool MayMount(const Inside& inside) {
   return inside.request().values[kNeedsAdmin] == 0 || (inside.caller().capabilities & kAdmin) != 0;
+}
+
+int64_t NotOurs(const WorkRequest& request) {
+  const uint64_t error = request.values[kIfNotOurs];
+  return error == 0 ? kLeaveToKernel : -static_cast<int64_t>(error);
 }
 
 const char* StringIf(const WorkRequest& request, uint64_t present, String which) {
@@ -257,13 +279,13 @@ int64_t UnmountFilesystem(Inside& inside) {
   }
   const uint64_t flags = request.values[kFlags];
   const bool contradicts = (flags & MNT_EXPIRE) != 0 && (flags & (MNT_FORCE | MNT_DETACH)) != 0;
-  if ((flags & ~kKnown) != 0 || contradicts) return kLeaveToKernel;
+  if ((flags & ~kKnown) != 0 || contradicts) return NotOurs(request);
   const Result<Fd> target =
       inside.Open(request.string(kTarget), (flags & UMOUNT_NOFOLLOW) != 0 ? O_NOFOLLOW : 0);
-  if (!target) return kLeaveToKernel;
+  if (!target) return NotOurs(request);
   const MountOf mount = FindMountOf(target->get());
   MountTable::Place* const place = inside.mounts().Find(mount.id);
-  if (!mount.is_root || place == nullptr) return kLeaveToKernel;
+  if (!mount.is_root || place == nullptr) return NotOurs(request);
   if (!MayMount(inside)) return -EPERM;
   if ((flags & MNT_EXPIRE) != 0) return -EAGAIN;  // as the first time; nobody counts for us
   if (!inside.TakeOwnRights() || fchdir(inside.proc_fd()) != 0) return -EPERM;

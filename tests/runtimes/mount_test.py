@@ -131,6 +131,12 @@ class MountTest(RuntimeCase):
         self.assertRegex(lines[0], r"^none /root tmpfs ro,nosuid,relatime,size=64k")
         self.assertEqual(lines[1:], ["mount: permission denied (are you root?)"], self.log)
 
+    def test_an_umount_of_anything_else_is_for_the_default_action(self):
+        program = "umount /dev/shm; mount -t proc proc /root && umount /dev/shm; umount /root && ls /root"
+        said = self.run_program("default", program, with_user_namespace, with_capabilities("CAP_SYS_ADMIN"),
+                                metadata="MOUNT_PROC=true\nDEFAULT_ACTION=errno:EACCES")
+        self.assertEqual(said.splitlines(), ["umount: can't unmount /dev/shm: Permission denied"] * 2, self.log)
+
     # ---- others
 
     def test_a_view_of_a_namespace_is_that_of_the_containers_own(self):
