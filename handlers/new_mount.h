@@ -37,8 +37,8 @@ uint64_t WithoutMagic(uint64_t flags);
 uint64_t AttributesOf(uint64_t flags);
 
 // Makes it, with the rights of the calling thread. A proc shows the pid namespace `pid_namespace_fd`
-// (EOPNOTSUPP: before Linux 6.18 it cannot be named); -1: the thread's own. Errors as mount(2) has them, with one exception: EPERM can also mean that a user namespace
-// may not mount this type at all.
+// (EOPNOTSUPP: before Linux 6.18 it cannot be named); -1: the thread's own. Errors as mount(2) has them, with
+// one exception: EPERM can also mean that a user namespace may not mount this type at all.
 Result<Fd> MakeMount(const MountWish& wish, int pid_namespace_fd = -1);
 
 // A copy of what is mounted at `path` below `from_fd`, mounted nowhere; `flags` as for open_tree(2).
