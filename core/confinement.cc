@@ -389,6 +389,7 @@ constexpr Condition kMountBuilderConditions[] = {
     {SCMP_SYS(setns), Equals(1, CLONE_NEWIPC)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWCGROUP)},
     {SCMP_SYS(ioctl), Equals(1, NS_GET_USERNS)},
+    {SCMP_SYS(ioctl), Equals(1, NS_GET_PARENT)},
     {SCMP_SYS(prctl), Equals(0, PR_SET_PDEATHSIG)},
 };
 

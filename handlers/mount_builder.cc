@@ -55,6 +55,7 @@ struct Builder {
   Fd proc;  // in which callers are seen
   Fd user;  // where what it builds goes
   Policy policy;
+  uint64_t origin = 0;                        // the user namespace that we come from
   bool crosses = false;                       // `user` is not the namespace that we build in
   bool sees_host = false;                     // we have no rights on the host
   int error = 0;                              // why it cannot build
@@ -224,9 +225,23 @@ MountWish WishOf(const BuildRequest& request) {
           .flags = request.flags};
 }
 
-// The rest of what this process does is done by its child, whose pid namespace this is. The container sees it
-// there, but gets no hold of it: its memory belongs to a user namespace above, and it is not dumpable.
-Result<void> GoOnIn(int pid_namespace) {
+// Whoever sees us in there has no rights over us. Our memory belongs to the user namespace that we come from,
+// and is not dumpable; but a container of that one, and whoever sees into a namespace that is within its, may
+// trace us if it has CAP_SYS_PTRACE.
+bool IsSafeIn(const Builder& builder, int pid_namespace) {
+  const uint64_t own = InodeOf(Fd(openat(builder.proc.get(), "self/ns/pid", O_RDONLY | O_CLOEXEC)).get());
+  Fd space(fcntl(pid_namespace, F_DUPFD_CLOEXEC, 0));
+  while (own != 0 && space.valid() && InodeOf(space.get()) != own) {
+    const Fd owner(ioctl(space.get(), NS_GET_USERNS));
+    if (!owner.valid() || InodeOf(owner.get()) == builder.origin) return false;
+    space.reset(ioctl(space.get(), NS_GET_PARENT));
+  }
+  return own != 0 && space.valid();
+}
+
+// The rest of what this process does is done by its child, whose pid namespace this is.
+Result<void> GoOnIn(const Builder& builder, int pid_namespace) {
+  if (!IsSafeIn(builder, pid_namespace)) return Fail(EPERM);
   if (setns(pid_namespace, CLONE_NEWPID) != 0) return FailErrno();
   const pid_t child = fork();
   if (child < 0) return FailErrno();
@@ -263,7 +278,7 @@ Result<Fd> BuildProc(const Builder& builder, const BuildRequest& request) {
   wish.type = "proc";
   Result<Fd> made = MakeMount(wish, pids->get());
   if (!made && made.error() == Errno{EOPNOTSUPP}) {
-    if (Result<void> there = GoOnIn(pids->get()); !there) return tl::unexpected(there.error());
+    if (Result<void> there = GoOnIn(builder, pids->get()); !there) return tl::unexpected(there.error());
     made = MakeMount(wish);
   }
   return WithMasks(builder, made, "/proc");
@@ -494,6 +509,7 @@ Result<void> Prepare(Builder& builder, std::string_view orders) {
   if (Result<void> rights = GetRights(builder); !rights) return rights;
   const uint64_t here = InodeOf(Fd(open(kOwnUserNamespace, O_RDONLY | O_CLOEXEC)).get());
   builder.crosses = here != InodeOf(builder.user.get());
+  builder.origin = before;
   builder.sees_host = here != before;
   if (Result<void> entered = EnterScratch(builder); !entered) return entered;
   if (!ConfineMountBuilder().ok()) return Fail(EPERM);

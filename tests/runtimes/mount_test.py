@@ -106,6 +106,15 @@ class MountTest(RuntimeCase):
         fsconfig, command, set_fd = 431, 1, 5
         self.check_nested_proc("older", before=lambda: seccomp_listener.refuse(fsconfig, command, set_fd, errno.EINVAL))
 
+    def test_an_older_kernel_gives_none_where_its_builder_could_be_traced(self):
+        if os.getuid() != 0:
+            self.skipTest("a container of this user has a user namespace of its own")
+        fsconfig, command, set_fd = 431, 1, 5
+        said = self.run_program("traced", f"mount -t proc proc /root; {NESTED}'mount -t proc proc /root'; ls /root",
+                                with_capabilities("CAP_SETFCAP"), metadata="MOUNT_PROC=true\nMOUNT_NEED_CAP_ADMIN=false",
+                                before=lambda: seccomp_listener.refuse(fsconfig, command, set_fd, errno.EINVAL))
+        self.assertEqual(said.splitlines(), ["mount: permission denied (are you root?)"] * 2, self.log)
+
     def test_a_proc_that_is_read_only_as_a_whole(self):
         def read_only(config):
             config["linux"]["readonlyPaths"] = ["/proc"]
