@@ -255,27 +255,58 @@ Result<void> GoOnIn(const Builder& builder, int pid_namespace) {
   _exit(WIFEXITED(status) ? WEXITSTATUS(status) : kBroken);
 }
 
-// The options that a caller may give a proc. By others it could be that of another pid namespace ("pidns=", a
-// path, which would be looked for out here), or have nothing to be masked until it is told to show the rest
-// ("subset=").
-bool AreHarmless(const char* data) {
+// A group of the caller's user namespace, as we count; nothing: it has no number there.
+std::optional<uint32_t> GroupOfCaller(const Builder& builder, pid_t tid, std::string_view number) {
+  uint32_t group = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), group);
+  const Result<Fd> map = OpenOfCaller(builder, tid, "gid_map");
+  std::array<char, 8192> text;
+  const ssize_t size = map ? read(map->get(), text.data(), text.size() - 1) : -1;
+  if (error != std::errc() || end != number.data() + number.size() || size <= 0) return {};
+  text[static_cast<size_t>(size)] = '\0';
+  const char* line = text.data();
+  for (uint64_t inner, outer, count; line != nullptr && *line != '\0';) {
+    if (sscanf(line, "%lu %lu %lu", &inner, &outer, &count) != 3) return {};
+    if (group >= inner && group - inner < count) return static_cast<uint32_t>(outer + group - inner);
+    line = std::strchr(line, '\n');
+    if (line != nullptr) ++line;
+  }
+  return {};
+}
+
+// The options that a caller may give a proc, as we have to give them; nothing: it may not. By others it could
+// be that of another pid namespace ("pidns=", a path, which would be looked for out here), or have nothing to
+// be masked until it is told to show the rest ("subset=").
+std::optional<std::string> OptionsOfProc(const Builder& builder, pid_t tid, const char* data) {
+  std::string options;
   std::string_view rest(data == nullptr ? "" : data);
   while (!rest.empty()) {
     const std::string_view option = rest.substr(0, rest.find(','));
     rest.remove_prefix(std::min(option.size() + 1, rest.size()));
     const std::string_view key = option.substr(0, option.find('='));
-    if (key.size() < option.size() && !key.empty() && key != "hidepid" && key != "gid") return false;
+    const bool has_value = key.size() < option.size() && !key.empty();
+    if (has_value && key != "hidepid" && key != "gid") return {};
+    std::string ours(option);
+    if (has_value && key == "gid") {
+      const std::optional<uint32_t> group = GroupOfCaller(builder, tid, option.substr(key.size() + 1));
+      if (!group) return {};
+      ours = "gid=" + std::to_string(*group);
+    }
+    options += (options.empty() ? "" : ",") + ours;
   }
-  return true;
+  return options;
 }
 
 Result<Fd> BuildProc(const Builder& builder, const BuildRequest& request) {
   if (!builder.policy.mounts.proc) return Fail(EPERM);
-  if (!AreHarmless(request.string(request.data))) return Fail(EINVAL);
+  const std::optional<std::string> options =
+      OptionsOfProc(builder, request.tid, request.string(request.data));
+  if (!options) return Fail(EINVAL);
   const Result<Fd> pids = NamespaceOfItsOwn(builder, request.tid, "ns/pid");
   if (!pids) return tl::unexpected(pids.error());
   MountWish wish = WishOf(request);
   wish.type = "proc";
+  wish.data = options->c_str();
   Result<Fd> made = MakeMount(wish, pids->get());
   if (!made && made.error() == Errno{EOPNOTSUPP}) {
     if (Result<void> there = GoOnIn(builder, pids->get()); !there) return tl::unexpected(there.error());

@@ -124,6 +124,15 @@ class MountTest(RuntimeCase):
         self.assertEqual(said.splitlines(), ["sh: can't create /root/self/comm: Read-only file system",
                                              "mount: permission denied (are you root?)"], self.log)
 
+    def test_a_group_among_the_options_is_one_of_the_callers(self):
+        program = NESTED + "'mount -t proc -o gid=0,hidepid=2 proc /root && grep \" /root proc\" /proc/self/mounts; " \
+                           "mount -t proc -o gid=7 proc /root'"
+        said = self.run_program("groups", program, with_user_namespace, with_capabilities("CAP_SETFCAP"))
+        # The kernel shows it as the host counts; of the caller's there is no 7.
+        ours = 700000 if os.getuid() == 0 else os.getgid()
+        self.assertRegex(said, rf"\Aproc /root proc rw,relatime,gid={ours},hidepid=invisible 0 0\n"
+                               r"mount: mounting proc on /root failed: Invalid argument\n\Z", self.log)
+
     def test_who_may_not_gets_nothing(self):
         program = ("mount -t proc proc /root; mount -t sysfs sysfs /root; " +
                    "unshare -U -r -m sh -c 'mount -t proc proc /root'; " +
