@@ -68,26 +68,6 @@ bool ForbidsDevices(const Inside::Place& place) {
   return fstatvfs(place.directory(), &filesystem) == 0 && (filesystem.f_flag & ST_NODEV) != 0;
 }
 
-int64_t MakeInPlace(Inside& inside, const Inside::Place& place) {
-  const WorkRequest& request = inside.request();
-  if (!inside.AddRights(uint64_t{1} << CAP_MKNOD)) return -EPERM;
-  if (!inside.Begin()) return -ENOENT;
-  const int made = mknodat(place.directory(), place.last, static_cast<mode_t>(request.values[kMode]),
-                           static_cast<dev_t>(request.values[kDevice]));
-  if (made == 0) return 0;
-  return errno == EEXIST && request.may_be_done ? 0 : -errno;
-}
-
-Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
-  static BuildRequest wish;
-  wish.kind = kind;
-  wish.tid = inside.request().tid;
-  wish.cpu = inside.cpu();
-  wish.mode = static_cast<uint32_t>(inside.request().values[kMode]);
-  wish.device = inside.request().values[kDevice];
-  return HaveBuilt(inside.companion_fd(), wish);
-}
-
 // What a worker before us may have left: the device, or the file for it to be mounted on.
 enum class Left { kNothing, kFile, kDevice };
 
@@ -100,6 +80,27 @@ Left LookForLeft(const WorkRequest& request, const Identity& caller, const Insid
   // By now the path may lead to another one: at least the caller shall have made it.
   const bool own = info.st_uid == caller.user.filesystem;
   return S_ISREG(info.st_mode) && info.st_size == 0 && own ? Left::kFile : Left::kNothing;
+}
+
+int64_t MakeInPlace(Inside& inside, const Inside::Place& place) {
+  const WorkRequest& request = inside.request();
+  if (!inside.AddRights(uint64_t{1} << CAP_MKNOD)) return -EPERM;
+  if (!inside.Begin()) return -ENOENT;
+  const int made = mknodat(place.directory(), place.last, static_cast<mode_t>(request.values[kMode]),
+                           static_cast<dev_t>(request.values[kDevice]));
+  if (made == 0) return 0;
+  const int error = errno;
+  return error == EEXIST && LookForLeft(request, inside.caller(), place) == Left::kDevice ? 0 : -error;
+}
+
+Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
+  static BuildRequest wish;
+  wish.kind = kind;
+  wish.tid = inside.request().tid;
+  wish.cpu = inside.cpu();
+  wish.mode = static_cast<uint32_t>(inside.request().values[kMode]);
+  wish.device = inside.request().values[kDevice];
+  return HaveBuilt(inside.companion_fd(), wish);
 }
 
 // Opening a device can do things: those where it does not. What the cgroup says of them it says, as a rule,
@@ -129,6 +130,21 @@ void LookForUse(Inside& inside) {
   if (!tried && tried.error() == Errno{BuildRequest::kRefusedThere}) inside.Say(Remark::kDeviceRefused);
 }
 
+// On a file of the caller's own, which is made for it.
+int64_t PutNode(Inside& inside, const Inside::Place& place, Left left, int node) {
+  if (!inside.Begin()) return -ENOENT;
+  const int create = left == Left::kFile ? 0 : O_CREAT | O_EXCL;
+  Fd file(
+      openat(place.directory(), place.last, create | O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  if (!file.valid()) return -errno;
+  const Result<void> own = inside.TakeOwnRights();
+  const Result<void> put = own ? PutMount(node, file.get()) : own;
+  if (put) return 0;
+  // By now it may be another's, so with no more rights than the caller has.
+  if (inside.AddRights(0)) unlinkat(place.directory(), place.last, 0);
+  return -put.error().code;
+}
+
 int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
   const WorkRequest& request = inside.request();
   const Left left = LookForLeft(request, inside.caller(), place);
@@ -142,17 +158,11 @@ int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
   if (!node && node.error() == Errno{EPIPE}) _exit(1);  // so another one comes, with a builder of its own
   if (!node) return -node.error().code;
 
-  if (!inside.Begin()) return -ENOENT;
-  const int create = left == Left::kFile ? 0 : O_CREAT | O_EXCL;
-  Fd file(
-      openat(place.directory(), place.last, create | O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
-  if (!file.valid()) return -errno;
-  const Result<void> own = inside.TakeOwnRights();
-  const Result<void> put = own ? PutMount(node->get(), file.get()) : own;
-  if (put) return 0;
-  // By now it may be another's, so with no more rights than the caller has.
-  if (inside.AddRights(0)) unlinkat(place.directory(), place.last, 0);
-  return -put.error().code;
+  MountTable::Place* const noted = NoteMount(inside.mounts(), FindMountOf(node->get()).id, request);
+  if (noted == nullptr) return -ENOSPC;
+  const int64_t made = PutNode(inside, place, left, node->get());
+  if (made != 0) noted->mount = 0;
+  return made;
 }
 
 }  // namespace

@@ -249,12 +249,7 @@ int64_t MountFilesystem(Inside& inside) {
   if (!made && made.error() == Errno{EPIPE}) _exit(1);  // so another one comes, with a builder of its own
   if (!made) return -made.error().code;
 
-  const uint64_t id = FindMountOf(made->get()).id;
-  MountTable::Place* place = mounts.Add(id, request.tid, request.fingerprint);
-  if (place == nullptr) {
-    mounts.Forget([](uint64_t mount) { return !MountExists(mount); });
-    place = mounts.Add(id, request.tid, request.fingerprint);
-  }
+  MountTable::Place* const place = NoteMount(mounts, FindMountOf(made->get()).id, request);
   if (place == nullptr) return -ENOSPC;
   const Result<void> own = inside.TakeOwnRights();
   if (own && inside.Begin()) {

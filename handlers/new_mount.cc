@@ -162,8 +162,15 @@ bool MountExists(uint64_t id) {
     uint64_t mount, what;
   } const question = {.size = 24, .spare = 0, .mount = id, .what = kBasics};
   alignas(8) std::array<char, 1024> answer;
-  // Who is told nothing of it is told that it is there.
-  return syscall(kStatMount, &question, answer.data(), answer.size(), 0) == 0 || errno == EPERM;
+  // What cannot be told counts as there: it may be forgotten only once it is gone.
+  return syscall(kStatMount, &question, answer.data(), answer.size(), 0) == 0 || errno != ENOENT;
+}
+
+MountTable::Place* NoteMount(MountTable& mounts, uint64_t id, const WorkRequest& request) {
+  MountTable::Place* const place = mounts.Add(id, request.tid, request.fingerprint);
+  if (place != nullptr) return place;
+  mounts.Forget([](uint64_t mount) { return !MountExists(mount); });
+  return mounts.Add(id, request.tid, request.fingerprint);
 }
 
 }  // namespace shunt

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "core/desk.h"
 #include "core/fd.h"
 #include "core/result.h"
 
@@ -57,5 +58,9 @@ MountOf FindMountOf(int fd);
 
 // There is a mount of this number in the calling thread's mount namespace.
 bool MountExists(uint64_t id);
+
+// Notes a mount that is about to be put in its place, where it cannot be told from others any more. nullptr:
+// the container has as many as it may have.
+MountTable::Place* NoteMount(MountTable& mounts, uint64_t id, const WorkRequest& request);
 
 }  // namespace shunt

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// mount and umount2 by workers: real calls, and what becomes of them. Attacks are in tests/hostile.
+// mount, umount2 and mknod by workers: real calls, and what becomes of them. Attacks are in tests/hostile.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <string>
+#include <utility>
 
+#include "core/desk.h"
 #include "tests/support/guest_container.h"
 #include "tests/support/inside_checks.h"
 
@@ -53,6 +56,32 @@ TEST(Mount, OfAnOverlayTakesAsManyLayersAsNatively) {
     if (result == kNoOverlay) GTEST_SKIP() << "this kernel has no overlay";
     EXPECT_EQ(result, 0) << (trapped ? "trapped " : "native ") << container.error();
   }
+}
+
+std::string NodeName(size_t i) {
+  return "node-" + std::to_string(i);
+}
+
+bool MakeZero(size_t i) {
+  return mknod(NodeName(i).c_str(), S_IFCHR | 0600, makedev(1, 5)) == 0;
+}
+
+// Each is a filesystem of the agent's, so nobody shall make them without an end.
+TEST(Mknod, ByMountsIsBounded) {
+  GuestOptions options;
+  options.more_namespaces = CLONE_NEWNS;
+  options.policy.devices = {{.major = 1, .minor = 5, .path = "/dev/zero"}};
+  options.traps = {{"mknod", {}}, {"mknodat", {}}};
+  ExpectInside(
+      [] {
+        for (size_t i = 0; i < MountTable::kPlaces; ++i) CHECK_INSIDE(MakeZero(i));
+        CHECK_INSIDE(!MakeZero(MountTable::kPlaces) && errno == ENOSPC);
+        CHECK_INSIDE(access(NodeName(MountTable::kPlaces).c_str(), F_OK) != 0);
+        CHECK_INSIDE(umount2(NodeName(3).c_str(), 0) == 0);
+        CHECK_INSIDE(MakeZero(MountTable::kPlaces));
+        return 0;
+      },
+      std::move(options));
 }
 
 }  // namespace
