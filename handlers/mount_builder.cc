@@ -34,6 +34,7 @@
 #include "handlers/new_mount.h"
 #include "handlers/policy.h"
 #include "handlers/policy_json.h"
+#include "handlers/proc_options.h"
 
 namespace shunt {
 namespace {
@@ -255,52 +256,18 @@ Result<void> GoOnIn(const Builder& builder, int pid_namespace) {
   _exit(WIFEXITED(status) ? WEXITSTATUS(status) : kBroken);
 }
 
-// A group of the caller's user namespace, as we count; nothing: it has no number there.
-std::optional<uint32_t> GroupOfCaller(const Builder& builder, pid_t tid, std::string_view number) {
-  uint32_t group = 0;
-  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), group);
+std::string GroupsOfCaller(const Builder& builder, pid_t tid) {
   const Result<Fd> map = OpenOfCaller(builder, tid, "gid_map");
   std::array<char, 8192> text;
-  const ssize_t size = map ? read(map->get(), text.data(), text.size() - 1) : -1;
-  if (error != std::errc() || end != number.data() + number.size() || size <= 0) return {};
-  text[static_cast<size_t>(size)] = '\0';
-  const char* line = text.data();
-  for (uint64_t inner, outer, count; line != nullptr && *line != '\0';) {
-    if (sscanf(line, "%lu %lu %lu", &inner, &outer, &count) != 3) return {};
-    if (group >= inner && group - inner < count) return static_cast<uint32_t>(outer + group - inner);
-    line = std::strchr(line, '\n');
-    if (line != nullptr) ++line;
-  }
-  return {};
-}
-
-// The options that a caller may give a proc, as we have to give them; nothing: it may not. By others it could
-// be that of another pid namespace ("pidns=", a path, which would be looked for out here), or have nothing to
-// be masked until it is told to show the rest ("subset=").
-std::optional<std::string> OptionsOfProc(const Builder& builder, pid_t tid, const char* data) {
-  std::string options;
-  std::string_view rest(data == nullptr ? "" : data);
-  while (!rest.empty()) {
-    const std::string_view option = rest.substr(0, rest.find(','));
-    rest.remove_prefix(std::min(option.size() + 1, rest.size()));
-    const std::string_view key = option.substr(0, option.find('='));
-    const bool has_value = key.size() < option.size() && !key.empty();
-    if (has_value && key != "hidepid" && key != "gid") return {};
-    std::string ours(option);
-    if (has_value && key == "gid") {
-      const std::optional<uint32_t> group = GroupOfCaller(builder, tid, option.substr(key.size() + 1));
-      if (!group) return {};
-      ours = "gid=" + std::to_string(*group);
-    }
-    options += (options.empty() ? "" : ",") + ours;
-  }
-  return options;
+  const ssize_t size = map ? read(map->get(), text.data(), text.size()) : -1;
+  return std::string(text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0)));
 }
 
 Result<Fd> BuildProc(const Builder& builder, const BuildRequest& request) {
   if (!builder.policy.mounts.proc) return Fail(EPERM);
+  const char* const data = request.string(request.data);
   const std::optional<std::string> options =
-      OptionsOfProc(builder, request.tid, request.string(request.data));
+      ProcOptions(data == nullptr ? "" : data, GroupsOfCaller(builder, request.tid));
   if (!options) return Fail(EINVAL);
   const Result<Fd> pids = NamespaceOfItsOwn(builder, request.tid, "ns/pid");
   if (!pids) return tl::unexpected(pids.error());
