@@ -108,5 +108,17 @@ TEST_F(ContainerMasks, OpenNothingThatIsNoFile) {
   EXPECT_EQ(errno, EAGAIN);
 }
 
+// Runtimes do not care how a path is written.
+TEST_F(ContainerMasks, HideAPathHoweverItIsWritten) {
+  Describe(
+      R"({"linux": {"maskedPaths": ["//proc/kcore", "/proc/./keys/", "/dev/../proc/asound", "proc//acpi"]},
+               "mounts": [{"destination": "/sys/", "options": ["ro"]}]})");
+  MountPolicy mounts;
+  ASSERT_TRUE(AddMasks(bundle_, mounts).ok());
+  EXPECT_THAT(mounts.masks,
+              ElementsAre(Mask{"/proc/acpi"}, Mask{"/proc/asound"}, Mask{"/proc/kcore"}, Mask{"/proc/keys"}));
+  EXPECT_TRUE(mounts.sysfs_read_only);
+}
+
 }  // namespace
 }  // namespace shunt
