@@ -155,7 +155,6 @@ int64_t MakeByMount(Inside& inside, const Inside::Place& place) {
   if (std::strchr(place.last, '/') != nullptr) return -ENOENT;  // that is for directories
 
   const Result<Fd> node = HaveBuilt(inside, BuildRequest::Kind::kDevice);
-  if (!node && node.error() == Errno{EPIPE}) _exit(1);  // so another one comes, with a builder of its own
   if (!node) return -node.error().code;
 
   MountTable::Place* const noted = NoteMount(inside.mounts(), FindMountOf(node->get()).id, request);

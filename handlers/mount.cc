@@ -246,7 +246,6 @@ int64_t MountFilesystem(Inside& inside) {
   if (!target) return -target.error().code;
   if (!MayMount(inside)) return -EPERM;
   const Result<Fd> made = Make(inside);
-  if (!made && made.error() == Errno{EPIPE}) _exit(1);  // so another one comes, with a builder of its own
   if (!made) return -made.error().code;
 
   MountTable::Place* const place = NoteMount(mounts, FindMountOf(made->get()).id, request);

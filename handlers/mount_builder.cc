@@ -569,14 +569,16 @@ Result<Fd> StartMountBuilder(const CompanionSetup& setup) {
 
 Result<Fd> HaveBuilt(int builder_fd, const BuildRequest& request) {
   if (builder_fd < 0) return Fail(EPERM);
-  if (Result<void> sent = SendPacket(builder_fd, std::as_bytes(std::span(&request, 1)), {}); !sent)
-    return tl::unexpected(sent.error());
+  const Result<void> sent = SendPacket(builder_fd, std::as_bytes(std::span(&request, 1)), {});
+  if (!sent && sent.error() == Errno{EPIPE}) _exit(1);
+  if (!sent) return tl::unexpected(sent.error());
   pollfd readable{builder_fd, POLLIN, 0};
   while (poll(&readable, 1, -1) < 0) {
     if (errno != EINTR) return FailErrno();
   }
   BuildAnswer answer;
   Result<PacketArrival> arrival = ReceivePacket(builder_fd, std::as_writable_bytes(std::span(&answer, 1)), 1);
+  if (!arrival && arrival.error() == Errno{EPIPE}) _exit(1);
   if (!arrival) return tl::unexpected(arrival.error());
   if (answer.error != 0) return Fail(answer.error);
   if (arrival->fds.size() != 1) return Fail(EIO);

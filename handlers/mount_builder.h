@@ -59,7 +59,8 @@ struct BuildAnswer {
 // A StartCompanion. The orders are the container's policy as JSON (handlers/policy_json.h).
 Result<Fd> StartMountBuilder(const CompanionSetup& setup);
 
-// From the worker: has it made. EPIPE: the builder has died.
+// From the worker: has it made. Should the builder have died, this process ends as well: another worker
+// comes, with a builder of its own.
 Result<Fd> HaveBuilt(int builder_fd, const BuildRequest& request);
 
 }  // namespace shunt
