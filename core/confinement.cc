@@ -351,13 +351,17 @@ constexpr Condition kMemory[] = {
     {SCMP_SYS(mprotect), HasNone(2, PROT_EXEC)},
 };
 
+// No thread, and no namespace of its own.
+constexpr Condition kFork{
+    SCMP_SYS(clone),
+    HasNone(0, CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET |
+                   CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PTRACE)};
+
 constexpr Condition kEngineConditions[] = {
     // Files are read, never made or written.
     {SCMP_SYS(openat), HasNone(2, O_ACCMODE | O_CREAT | O_TRUNC)},
-    // A child that visits a container's network (net/netns.h): a fork, no thread, no namespace of its own.
-    {SCMP_SYS(clone),
-     HasNone(0, CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID |
-                    CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PTRACE)},
+    // A child that visits a container's network (net/netns.h).
+    kFork,
     {SCMP_SYS(setns), Equals(1, CLONE_NEWNET)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWUSER)},
     {SCMP_SYS(socket), Equals(0, AF_INET)},
@@ -380,9 +384,7 @@ constexpr Condition kWorkerConditions[] = {
 
 constexpr Condition kMountBuilderConditions[] = {
     // One process for each thing that is built; where it goes.
-    {SCMP_SYS(clone),
-     HasNone(0, CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID |
-                    CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_PTRACE)},
+    kFork,
     {SCMP_SYS(setns), Equals(1, CLONE_NEWUSER)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWNET)},
     {SCMP_SYS(setns), Equals(1, CLONE_NEWPID)},

@@ -29,6 +29,7 @@
 
 #include "core/clock.h"
 #include "core/confinement.h"
+#include "core/descriptor_path.h"
 #include "core/packet_socket.h"
 #include "core/user_namespaces.h"
 
@@ -402,9 +403,7 @@ namespace {
 // outside can only be given up. The numbers are those of whoever has opened the file.
 Result<void> TakeGroupsOf(int proc, int status) {
   constexpr uint32_t kNoNumber = 65534;
-  std::array<char, 24> name{"self/fd/"};
-  *std::to_chars(name.data() + 8, name.data() + name.size() - 1, status).ptr = '\0';
-  const Fd file(openat(proc, name.data(), O_RDONLY | O_CLOEXEC));
+  const Fd file(openat(proc, DescriptorPath(status).c_str(), O_RDONLY | O_CLOEXEC));
   std::array<char, 16384> text;
   const ssize_t size = file.valid() ? read(file.get(), text.data(), text.size()) : -1;
   if (size <= 0) return Fail(ESRCH);

@@ -16,11 +16,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <climits>
 #include <cstring>
 #include <string_view>
 
+#include "core/descriptor_path.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
 #include "handlers/mount_builder.h"
@@ -197,20 +197,6 @@ Result<Fd> Make(Inside& inside) {
                              .flags = work.values[kFlags]});
 }
 
-// "self/fd/N" below /proc: the only path that means a descriptor.
-class PathOf {
- public:
-  explicit PathOf(int fd) {
-    *std::to_chars(text_.data() + kPrefix.size(), text_.data() + text_.size() - 1, fd).ptr = '\0';
-    std::ranges::copy(kPrefix, text_.data());
-  }
-  const char* c_str() const { return text_.data(); }
-
- private:
-  static constexpr std::string_view kPrefix = "self/fd/";
-  std::array<char, 32> text_;
-};
-
 }  // namespace
 
 Reply Mount(Call& call) {
@@ -286,7 +272,7 @@ int64_t UnmountFilesystem(Inside& inside) {
   place->fingerprint = request.fingerprint;
   place->tid = request.tid;
   if (!inside.Begin()) return -ENOENT;
-  if (umount2(PathOf(target->get()).c_str(), MNT_DETACH) != 0) return -errno;
+  if (umount2(DescriptorPath(target->get()).c_str(), MNT_DETACH) != 0) return -errno;
   inside.Forget(mount.id);
   return 0;
 }

@@ -160,12 +160,11 @@ struct Remarking final : ControlJob {
   void Run() override {
     const char* const why =
         remark == Remark::kDeviceRefused
-            ? "a device that it may make cannot be opened in it: its cgroup forbids "
-              "that; let the runtime allow "
-              "the device (linux.resources.devices; --device-cgroup-rule)"
-            : "/dev/net/tun was made for a program without CAP_NET_ADMIN, which can make a "
-              "device by it in a network namespace of its own only; let the runtime give "
-              "the capability if it shall be in the container's";
+            ? "a device that it may make cannot be opened in it: its cgroup forbids that; let the runtime "
+              "allow the device (linux.resources.devices; --device-cgroup-rule)"
+            : "/dev/net/tun was made for a program without CAP_NET_ADMIN, which can make a device by it in a "
+              "network namespace of its own only; let the runtime give the capability if it shall be in the "
+              "container's";
     container.worker_source->Warn(absl::StrFormat("container %s: %s", container.name, why));
   }
 
