@@ -435,7 +435,8 @@ void AddProfileCommand(CLI::App& app, int& exit_status) {
                    "Socket of shunt agent, where the runtime sends the listener")
       ->type_name("PATH");
   // One value each: without this the parser would take all words that follow.
-  const auto repeatable = [command](const char* name, std::vector<std::string>& into, const char* text) {
+  const auto repeatable = [command](const char* name, std::vector<std::string>& into,
+                                    const std::string& text) {
     return command->add_option(name, into, text)
         ->expected(1)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -444,7 +445,8 @@ void AddProfileCommand(CLI::App& app, int& exit_status) {
              "What the runtime hands to the agent with it: the container's wishes (repeatable)")
       ->type_name("KEY=VALUE");
   repeatable("--handler", options->handlers,
-             "Trap the calls of this handler, too, and what would get around it (repeatable): exec ...")
+             absl::StrCat("Trap the calls of this handler, too, and what would get around it (repeatable): ",
+                          absl::StrJoin(AskableHandlers(), ", ")))
       ->type_name("NAME");
   repeatable("--fail", options->failing,
              "Let the call fail, and its other forms: with ERRNO at once, else as the agent's policy says "
