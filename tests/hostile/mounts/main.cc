@@ -74,6 +74,7 @@ void MakeCalls() {
 }
 
 int Run(const std::vector<std::string>& words) {
+  if (!HasInt80()) std::fprintf(stderr, "mount_attacks: skipped: this machine has no int 0x80\n");
   const auto number = [&](size_t at) { return words.size() > at ? std::atol(words[at].c_str()) : 0; };
   const std::string& what = words[0];
   if (what == "unmask") {

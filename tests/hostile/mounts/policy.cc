@@ -61,6 +61,7 @@ void Devices() {
         Refused(syscall(SYS_mknod, kNode, m, d), "mknod");
         Refused(syscall(SYS_mknodat, AT_FDCWD, kNode, m, d), "mknodat");
         Refused(syscall(SYS_mknodat, AT_FDCWD | kJunk, kNode, m, d), "mknodat");
+        if (!HasInt80()) continue;
         Refused(Int80(14, path, m, d), "mknod by int 0x80");
         Refused(Int80(297, static_cast<uintptr_t>(AT_FDCWD), path, m, d), "mknodat by int 0x80");
       }
@@ -70,11 +71,11 @@ void Devices() {
 
 void Types() {
   Refused(mount("sysfs", kProc, "sysfs", 0, nullptr), "sysfs");
-  Refused(Mount32("sysfs", kProc, "sysfs", 0), "sysfs by int 0x80");
+  if (HasInt80()) Refused(Mount32("sysfs", kProc, "sysfs", 0), "sysfs by int 0x80");
   InChild([] {
     DropCapabilities();
     Refused(MountProc(kProc), "proc of who may not");
-    Refused(Mount32("proc", kProc, "proc", 0), "proc of who may not, by int 0x80");
+    if (HasInt80()) Refused(Mount32("proc", kProc, "proc", 0), "proc of who may not, by int 0x80");
     Refused(syscall(SYS_mount, "proc", kProc, "proc", 0xdeadbeef'c0ed0000, 0),
             "proc of who may not, by odd flags");
   });
@@ -133,11 +134,11 @@ void WhoseIsIt() {
   });
   Check(IsProc(std::string(kProc)), "it is still there");
   Check(umount(kA.c_str()) == 0, "umount of its own tmpfs");
-#ifdef __x86_64__
-  Check(MountProc(kB) == 0 && Int80(22, LowNumber(kB.c_str())) == 0, "umount of ours by int 0x80");
-  Check(Mount32("proc", kB.c_str(), "proc", 0) == 0 && Int80(52, LowNumber(kB.c_str()), 0) == 0,
-        "the same of one that was mounted so");
-#endif
+  if (HasInt80()) {
+    Check(MountProc(kB) == 0 && Int80(22, LowNumber(kB.c_str())) == 0, "umount of ours by int 0x80");
+    Check(Mount32("proc", kB.c_str(), "proc", 0) == 0 && Int80(52, LowNumber(kB.c_str()), 0) == 0,
+          "the same of one that was mounted so");
+  }
   Check(umount2(kProc, 0) == 0, "umount of ours");
   Check(umount2(kProc, 0) != 0 && errno == EINVAL, "a second umount");
 }
