@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 namespace shunt {
 
@@ -45,6 +46,37 @@ std::string_view PiecewiseLines::Add(size_t size) {
   const std::string_view text(text_.data(), size_);
   returned_ = text.rfind('\n') + 1;  // 0 if there is none
   return text.substr(0, returned_);
+}
+
+// "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 - ext3 /dev/root rw"
+void PeerGroupSearch::EndWord() {
+  constexpr size_t kBeforeTags = 6;
+  const std::string_view word(word_.data(), std::exchange(size_, 0));
+  if (words_ == 0) {
+    uint64_t number = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+    const bool is_whole = word.size() < word_.size() && end == word.data() + word.size();
+    is_it_ = error == std::errc() && is_whole && number == mount_;
+  } else if (is_it_ && words_ >= kBeforeTags && !behind_dash_) {
+    behind_dash_ = word == "-";
+    tagged_ = tagged_ || word.starts_with("shared:");
+  }
+  ++words_;
+}
+
+void PeerGroupSearch::Add(std::string_view piece) {
+  for (const char byte : piece) {
+    if (byte == ' ' || byte == '\n') {
+      EndWord();
+    } else if (size_ < word_.size()) {
+      word_[size_++] = byte;
+    }
+    if (byte != '\n') continue;
+    found_ = found_ || is_it_;
+    shared_ = shared_ || tagged_;
+    words_ = 0;
+    is_it_ = tagged_ = behind_dash_ = false;
+  }
 }
 
 }  // namespace shunt

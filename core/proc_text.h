@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads numbers out of what /proc says of a process or a descriptor: "Tgid:\t4422", "flags:\t0100002".
+// Reads numbers out of what /proc says of a process or a descriptor: "Tgid:\t4422", "flags:\t0100002"; and
+// who shares a mount.
 //
 // The text is the kernel's, but much in it is the container's choice, and a fixed buffer may cut it anywhere.
 // Pure; no heap; any thread.
@@ -40,6 +41,29 @@ class PiecewiseLines {
   std::array<char, 4096> text_;
   size_t size_ = 0;      // of what is kept
   size_t returned_ = 0;  // of that, what the caller has got
+};
+
+// Whether one mount is in a peer group, out of /proc/PID/mountinfo, which comes in pieces: what is mounted on
+// such a one shows on its peers as well, in other mount namespaces. The paths in a line have any length, and
+// who lives there can make them longer, so nothing of a line is left out.
+class PeerGroupSearch {
+ public:
+  explicit PeerGroupSearch(uint64_t mount) : mount_(mount) {}
+  void Add(std::string_view piece);
+  // Nothing: no whole line was about the mount so far.
+  std::optional<bool> is_shared() const { return found_ ? std::optional<bool>(shared_) : std::nullopt; }
+
+ private:
+  void EndWord();
+
+  const uint64_t mount_;
+  std::array<char, 24> word_;  // its beginning, and longer than any number
+  size_t size_ = 0;
+  size_t words_ = 0;          // of the line, before this one
+  bool is_it_ = false;        // the line is about the mount
+  bool tagged_ = false;       // and says that it is shared
+  bool behind_dash_ = false;  // what is left of the line is about the filesystem
+  bool found_ = false, shared_ = false;
 };
 
 }  // namespace shunt

@@ -249,7 +249,7 @@ bool Inside::Begin() {
 
 // What a worker has of its container, from the engine.
 struct Post {
-  Fd link, proc, companion;
+  Fd link, proc, companion, mount_list;
   Listener listener;
   Desk& desk;
   MountTable& mounts;
@@ -293,6 +293,7 @@ Inside::Inside(Worker& worker, Desk& desk)
       mounts_(worker.post_.mounts),
       gone_(worker.gone_),
       companion_fd_(worker.post_.companion.get()),
+      mount_list_fd_(worker.post_.mount_list.get()),
       cpu_(worker.cpu_),
       own_user_namespace_(worker.post_.own_user_namespace) {}
 
@@ -509,6 +510,11 @@ void RunWorker(Fd link, std::span<const Deed> deeds, StartCompanion start_compan
   if (stat("/proc/self/ns/user", &outside) != 0) Leave(link.get(), {errno});
   Result<void> in = Join(std::move(user), std::move(mount), proc.get(), std::move(fds[4]));
   if (!in) Leave(link.get(), in.error());
+  Fd mount_list;
+  if (setup.orders_size > 0) {
+    mount_list.reset(openat(proc.get(), "self/mountinfo", O_RDONLY | O_CLOEXEC));
+    if (!mount_list.valid()) Leave(link.get(), {errno});
+  }
   Result<Guise> guise = Guise::Take();
   if (!guise) Leave(link.get(), guise.error());
   if (Result<void> patient = MakePatient(link.get()); !patient) Leave(link.get(), patient.error());
@@ -518,6 +524,7 @@ void RunWorker(Fd link, std::span<const Deed> deeds, StartCompanion start_compan
   Worker({.link = std::move(link),
           .proc = std::move(proc),
           .companion = *std::move(companion),
+          .mount_list = std::move(mount_list),
           .listener = *std::move(listener),
           .desk = **desk,
           .mounts = **mounts,

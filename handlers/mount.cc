@@ -230,7 +230,7 @@ int64_t MountFilesystem(Inside& inside) {
 
   const Result<Fd> target = inside.Open(request.string(kTarget), O_DIRECTORY);
   if (!target) return -target.error().code;
-  if (!MayMount(inside)) return -EPERM;
+  if (!MayMount(inside) || !MayMountOn(inside, target->get())) return -EPERM;
   const Result<Fd> made = Make(inside);
   if (!made) return -made.error().code;
 

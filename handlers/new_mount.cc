@@ -2,6 +2,7 @@
 #include "handlers/new_mount.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,7 +12,10 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <optional>
 #include <string_view>
+
+#include "core/proc_text.h"
 
 namespace shunt {
 namespace {
@@ -100,6 +104,45 @@ Result<void> SetOptions(int filesystem, std::string_view data) {
   return {};
 }
 
+// statmount(2): MS_SHARED and its like, of a mount by its unique id. Nothing: errno says why.
+std::optional<uint64_t> AskForPropagation(uint64_t mount) {
+  constexpr long kStatMount = 457;  // on every architecture
+  constexpr uint64_t kBasics = 2;   // STATMOUNT_MNT_BASIC
+  struct {
+    uint32_t size, spare;
+    uint64_t mount, what;
+  } const question = {.size = 24, .spare = 0, .mount = mount, .what = kBasics};
+  struct {
+    uint32_t size, options;
+    uint64_t what;
+    std::array<uint64_t, 7> other;
+    uint64_t propagation;
+    std::array<uint64_t, 118> more;
+  } answer{};
+  if (syscall(kStatMount, &question, &answer, sizeof(answer), 0) != 0) return std::nullopt;
+  if ((answer.what & kBasics) == 0) {
+    errno = EOPNOTSUPP;
+    return std::nullopt;
+  }
+  return answer.propagation;
+}
+
+// The mount that the descriptor is in is; or that cannot be told. Kernels before 6.8 cannot be asked, nor can
+// some later ones about a mount whose root lies outside of our own: there the list says it.
+bool IsShared(int fd, int mount_list_fd) {
+  if (const std::optional<uint64_t> propagation = AskForPropagation(FindMountOf(fd).id))
+    return (*propagation & MS_SHARED) != 0;
+  struct statx info {};
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &info) != 0 || (info.stx_mask & STATX_MNT_ID) == 0)
+    return true;
+  PeerGroupSearch search(info.stx_mnt_id);
+  std::array<char, 4096> piece;
+  off_t at = 0;
+  for (ssize_t size; (size = pread(mount_list_fd, piece.data(), piece.size(), at)) > 0; at += size)
+    search.Add({piece.data(), static_cast<size_t>(size)});
+  return search.is_shared().value_or(true);
+}
+
 }  // namespace
 
 uint64_t WithoutMagic(uint64_t flags) {
@@ -155,15 +198,13 @@ MountOf FindMountOf(int fd) {
 }
 
 bool MountExists(uint64_t id) {
-  constexpr long kStatMount = 457;  // on every architecture
-  constexpr uint64_t kBasics = 2;   // STATMOUNT_MNT_BASIC
-  struct {
-    uint32_t size, spare;
-    uint64_t mount, what;
-  } const question = {.size = 24, .spare = 0, .mount = id, .what = kBasics};
-  alignas(8) std::array<char, 1024> answer;
   // What cannot be told counts as there: it may be forgotten only once it is gone.
-  return syscall(kStatMount, &question, answer.data(), answer.size(), 0) == 0 || errno != ENOENT;
+  return AskForPropagation(id) || errno != ENOENT;
+}
+
+bool MayMountOn(Inside& inside, int place_fd) {
+  if ((inside.caller().capabilities >> CAP_SYS_ADMIN & 1) != 0) return true;
+  return inside.TakeOwnRights() && !IsShared(place_fd, inside.mount_list_fd()) && inside.AddRights(0);
 }
 
 MountTable::Place* NoteMount(MountTable& mounts, uint64_t id, const WorkRequest& request) {

@@ -13,6 +13,7 @@
 #include "core/desk.h"
 #include "core/fd.h"
 #include "core/result.h"
+#include "core/worker.h"
 
 namespace shunt {
 
@@ -58,6 +59,12 @@ MountOf FindMountOf(int fd);
 
 // There is a mount of this number in the calling thread's mount namespace.
 bool MountExists(uint64_t id);
+
+// The caller has the right to mount; or what is mounted on what this descriptor is shows nowhere else. Where
+// the container shares that with others it would be mounted there as well, as a rule on the host, and no
+// policy for the container lets anybody do that. Nobody without the right makes a mount shared, so what is
+// found now holds until the end. Leaves the caller's rights in force.
+bool MayMountOn(Inside& inside, int place_fd);
 
 // Notes a mount that is about to be put in its place, where it cannot be told from others any more. nullptr:
 // the container has as many as it may have.

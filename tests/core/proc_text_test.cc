@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tests/fuzz/proc_text_fuzz.cc has any bytes; here is what a kernel says of a process in many groups.
+// tests/fuzz/proc_text_fuzz.cc has any bytes; here is what a kernel says of a process in many groups,
+// and of mounts.
 
 #include "core/proc_text.h"
 
@@ -47,6 +48,40 @@ TEST(PiecewiseLines, TakeTheEndOfALongLineForNoLineOfItsOwn) {
 
 TEST(PiecewiseLines, GiveNoLineThatTheEndHasCut) {
   EXPECT_EQ(Find("Tgid:\t12", "Tgid:", 4096), std::nullopt);
+}
+
+std::optional<bool> IsShared(std::string_view text, uint64_t mount) {
+  PeerGroupSearch search(mount);
+  search.Add(text);
+  return search.is_shared();
+}
+
+TEST(PeerGroupSearch, TellsSharedMountsFromThoseThatOnlyHear) {
+  constexpr char kMounts[] =
+      "22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+      "36 22 98:0 /a /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"
+      "37 22 98:0 /a /mnt2 rw master:1 shared:37 - ext3 /dev/root rw\n"
+      "38 22 0:21 / /proc rw,nosuid - proc proc rw\n"
+      "39 22 0:22 / /shared:9 rw unbindable - tmpfs shared:9 rw,shared:9\n"
+      "360 22 0:23 / /run rw shared:5 - tmpfs - rw\n";
+  EXPECT_EQ(IsShared(kMounts, 22), true);
+  EXPECT_EQ(IsShared(kMounts, 36), false);
+  EXPECT_EQ(IsShared(kMounts, 37), true);
+  EXPECT_EQ(IsShared(kMounts, 38), false);
+  EXPECT_EQ(IsShared(kMounts, 39), false);
+  EXPECT_EQ(IsShared(kMounts, 360), true);
+  EXPECT_EQ(IsShared(kMounts, 3), std::nullopt);
+}
+
+TEST(PeerGroupSearch, ReadsPathsOfAnyLength) {
+  for (const size_t length : {4000, 4096, 20000}) {
+    const std::string path = "/" + std::string(length, 'x');
+    EXPECT_EQ(IsShared("36 22 98:0 " + path + " " + path + " rw shared:2 - ext3 x rw\n", 36), true);
+  }
+}
+
+TEST(PeerGroupSearch, TakesNoLineThatTheEndHasCut) {
+  EXPECT_EQ(IsShared("36 22 98:0 / / rw master:2 ", 36), std::nullopt);
 }
 
 }  // namespace

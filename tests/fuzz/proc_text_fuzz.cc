@@ -7,6 +7,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "core/check.h"
 #include "core/proc_text.h"
@@ -51,6 +52,35 @@ std::string InPieces(std::string_view text, size_t piece) {
   return all;
 }
 
+// Words of all whole lines about the mount that come before their "-", cut by hand.
+std::optional<bool> IsSharedPlainly(const std::string& text, const std::string& mount) {
+  std::optional<bool> shared;
+  std::istringstream lines(text.substr(0, text.rfind('\n') + 1));
+  for (std::string line; std::getline(lines, line);) {
+    std::vector<std::string> words(1);
+    for (const char byte : line) {
+      if (byte == ' ') {
+        words.emplace_back();
+      } else {
+        words.back() += byte;
+      }
+    }
+    // As a number, so that "036" is the same; none has so many digits.
+    const size_t begin = words[0].find_first_not_of('0');
+    if (begin == std::string::npos || words[0].substr(begin) != mount || words[0].size() >= 24) continue;
+    shared = shared.value_or(false);
+    for (size_t i = 6; i < words.size() && words[i] != "-"; ++i)
+      shared = *shared || words[i].starts_with("shared:");
+  }
+  return shared;
+}
+
+std::optional<bool> IsShared(std::string_view text, uint64_t mount, size_t piece) {
+  shunt::PeerGroupSearch search(mount);
+  for (; !text.empty(); text.remove_prefix(std::min(piece, text.size()))) search.Add(text.substr(0, piece));
+  return search.is_shared();
+}
+
 size_t LongestLine(std::string_view text) {
   size_t longest = 0;
   for (size_t end; !text.empty(); text.remove_prefix(std::min(end + 1, text.size()))) {
@@ -72,6 +102,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string all = InPieces(text, piece);
     SHUNT_CHECK(all.empty() || all.back() == '\n');
     if (LongestLine(text) < 4096) SHUNT_CHECK(all == text.substr(0, text.rfind('\n') + 1));
+    SHUNT_CHECK(IsShared(text, 36, piece) == IsSharedPlainly(text, "36"));
   }
   return 0;
 }

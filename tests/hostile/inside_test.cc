@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <gtest/gtest.h>
-#include <linux/capability.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -62,12 +61,6 @@ int CountEntries(const std::string& path) {
   return count;
 }
 
-bool DropCapabilities() {
-  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  std::array<__user_cap_data_struct, 2> none{};
-  return syscall(SYS_capset, &header, none.data()) == 0;
-}
-
 // A program that changes its rights without exec may not be looked at from inside; let it be.
 bool LetBeSeen() {
   return prctl(PR_SET_DUMPABLE, 1) == 0;
@@ -80,14 +73,6 @@ bool EnterNested(const char* id_map) {
   WriteFile("/proc/self/uid_map", id_map);
   WriteFile("/proc/self/gid_map", id_map);
   return true;
-}
-
-// In a process of its own, which must end with 0.
-bool InChild(const std::function<int()>& body) {
-  const pid_t child = fork();
-  if (child == 0) _exit(body());
-  int status = 0;
-  return waitpid(child, &status, 0) == child && status == 0;
 }
 
 // While it lives, another thread does `step` over and over.

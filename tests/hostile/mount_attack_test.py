@@ -7,14 +7,17 @@
 The attacks are those of mounts/. How often races are tried is SHUNT_HOSTILE_TRIES in the environment, or small.
 """
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "runtimes"))
-import runtime_case  # noqa: E402  (found by the line above)
+for beside in ("runtimes", "support"):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", beside))
+import runtime_case  # noqa: E402  (found by the lines above)
+import seccomp_listener  # noqa: E402
 from runtime_case import ARGS, RuntimeCase, main  # noqa: E402
 
 CALLS = ["mount", "umount", "umount2", "mknod", "mknodat"]
@@ -48,13 +51,15 @@ class MountAttacks(RuntimeCase):
         os.makedirs(os.path.join(self.rootfs, "root"))
         os.chmod(self.folder, 0o755)
 
-    def attack(self, *words, mapped=True, metadata="MOUNT_PROC=true\nMKNOD=/dev/zero", options=()):
+    def attack(self, *words, mapped=True, metadata="MOUNT_PROC=true\nMKNOD=/dev/zero", options=(), more=None, before=None):
         """Runs the program in a container; its lines."""
-        agent = self.start_agent(*options)
+        agent = self.start_agent(*options, before=before)
 
         def change(config):
             prepare(config)
             config["process"]["args"] = ["/bin/mount_attacks", *words]
+            if more is not None:
+                more(config)
             if mapped:
                 with_user_namespace(config)
 
@@ -101,6 +106,42 @@ class MountAttacks(RuntimeCase):
         self.assert_none_through("paths", str(TRIES), canary)
         self.assertEqual(self.host_mounts(), before)
         self.assertEqual([names for _, *names in os.walk(canary)], [[["x"], []], [[], []]])
+
+    def check_what_the_host_shares(self, **keywords):
+        if os.getuid() != 0:
+            self.skipTest("a container of this user has a user namespace, of whose mounts the host sees none")
+        volume = os.path.join(self.folder, "volume")
+        for folder in ("x/y", "y"):
+            os.makedirs(os.path.join(volume, folder))
+        subprocess.run(["mount", "--bind", volume, volume], check=True)
+        self.addCleanup(self.unmount, volume)
+        subprocess.run(["mount", "--make-shared", volume], check=True)
+
+        def share(config):
+            # What Docker and Kubernetes' runtimes make of a volume that is to pass mounts on.
+            config["linux"]["rootfsPropagation"] = "rshared"
+            config["mounts"].append({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind", "rshared"]})
+
+        before = self.host_mounts()
+        try:
+            self.assert_none_through("shared", "/volume", mapped=False, more=share,
+                                     metadata="MOUNT_PROC=true\nMOUNT_OTHER_FS_LIST=tmpfs\nMOUNT_NEED_CAP_ADMIN=false",
+                                     **keywords)
+        finally:
+            self.assertEqual(self.host_mounts(), before)
+
+    def unmount(self, place):
+        """With all that an attack has mounted on it."""
+        while place in (line.split()[4] for line in self.host_mounts().splitlines()):
+            subprocess.run(["umount", "--lazy", place], check=True)
+
+    def test_nothing_is_mounted_on_what_the_host_shares(self):
+        self.check_what_the_host_shares()
+
+    def test_an_older_kernel_mounts_nothing_on_what_the_host_shares(self):
+        """One that cannot be asked about a mount by its number."""
+        statmount, flags = 457, 3
+        self.check_what_the_host_shares(before=lambda: seccomp_listener.refuse(statmount, flags, 0, errno.ENOSYS))
 
     @staticmethod
     def host_mounts():

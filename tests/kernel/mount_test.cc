@@ -58,6 +58,48 @@ TEST(Mount, OfAnOverlayTakesAsManyLayersAsNatively) {
   }
 }
 
+// Than /tmp is.
+bool IsOtherFilesystem(const char* place) {
+  struct stat one {
+  }, other{};
+  return stat("/tmp", &one) == 0 && stat(place, &other) == 0 && one.st_dev != other.st_dev;
+}
+
+bool MountTmpfs(const char* place) {
+  return mount("none", place, "tmpfs", 0, nullptr) == 0;
+}
+
+// Two of the container's mount namespaces share /tmp, as a container of root's may share a volume with the
+// host.
+TEST(Mount, WhereItShowsElsewhereTakesTheRightToMount) {
+  GuestOptions options;
+  options.more_namespaces = CLONE_NEWNS;
+  options.policy.mounts.other = {"tmpfs"};
+  options.policy.mounts.need_cap_admin = false;
+  options.traps = {{"mount", {}}};
+  ExpectInside(
+      [] {
+        for (const char* name : {"shown", "refused", "own"}) CHECK_INSIDE(mkdir(name, 0777) == 0);
+        CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_SHARED, nullptr) == 0);
+        CHECK_INSIDE(InChild([] {
+          CHECK_INSIDE(unshare(CLONE_NEWNS) == 0);
+          CHECK_INSIDE(MountTmpfs("/tmp/shown") && MountTmpfs("/tmp/own"));
+          CHECK_INSIDE(mount("none", "/tmp/own", nullptr, MS_PRIVATE, nullptr) == 0);
+          CHECK_INSIDE(mkdir("/tmp/own/below", 0777) == 0);
+          CHECK_INSIDE(DropCapabilities());
+          CHECK_INSIDE(!MountTmpfs("/tmp/refused") && errno == EPERM);
+          CHECK_INSIDE(!MountTmpfs("/tmp/shown") && errno == EPERM);
+          CHECK_INSIDE(MountTmpfs("/tmp/own/below"));
+          return 0;
+        }));
+        CHECK_INSIDE(IsOtherFilesystem("/tmp/shown") && !IsOtherFilesystem("/tmp/refused"));
+        CHECK_INSIDE(IsOtherFilesystem("/tmp/own") && access("/tmp/own/below", F_OK) == 0);
+        CHECK_INSIDE(rmdir("/tmp/own/below") == 0);  // nothing is mounted on it here
+        return 0;
+      },
+      std::move(options));
+}
+
 std::string NodeName(size_t i) {
   return "node-" + std::to_string(i);
 }

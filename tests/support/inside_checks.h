@@ -11,10 +11,14 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <functional>
@@ -37,6 +41,21 @@ inline GuestOptions Renaming() {
 inline bool EnterTmpfs() {
   return mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
          mount("tmpfs", "/tmp", "tmpfs", 0, "mode=0777") == 0 && chdir("/tmp") == 0;
+}
+
+// Inside: the calling thread has none from here on.
+inline bool DropCapabilities() {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  std::array<__user_cap_data_struct, 2> none{};
+  return syscall(SYS_capset, &header, none.data()) == 0;
+}
+
+// Inside: in a process of its own, which must end with 0.
+inline bool InChild(const std::function<int()>& body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = 0;
+  return waitpid(child, &status, 0) == child && status == 0;
 }
 
 // In a container of its own; `body` returns 0, or the line that is wrong.
