@@ -137,8 +137,8 @@ int64_t PutNode(Inside& inside, const Inside::Place& place, Left left, int node)
   Fd file(
       openat(place.directory(), place.last, create | O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
   if (!file.valid()) return -errno;
-  const Result<void> own = inside.TakeOwnRights();
-  const Result<void> put = own ? PutMount(node, file.get()) : own;
+  Result<void> put = MayMountOn(inside, file.get()) ? inside.TakeOwnRights() : Result<void>(Fail(EPERM));
+  if (put) put = PutMount(node, file.get());
   if (put) return 0;
   // By now it may be another's, so with no more rights than the caller has.
   if (inside.AddRights(0)) unlinkat(place.directory(), place.last, 0);

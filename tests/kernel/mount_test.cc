@@ -108,6 +108,32 @@ bool MakeZero(size_t i) {
   return mknod(NodeName(i).c_str(), S_IFCHR | 0600, makedev(1, 5)) == 0;
 }
 
+// It is a mount as well.
+TEST(Mknod, WhereItShowsElsewhereTakesTheRightToMount) {
+  GuestOptions options;
+  options.more_namespaces = CLONE_NEWNS;
+  options.policy.devices = {{.major = 1, .minor = 5, .path = "/dev/zero"}};
+  options.traps = {{"mknod", {}}, {"mknodat", {}}};
+  ExpectInside(
+      [] {
+        CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_SHARED, nullptr) == 0);
+        CHECK_INSIDE(InChild([] {
+          CHECK_INSIDE(unshare(CLONE_NEWNS) == 0 && chdir("/tmp") == 0);
+          CHECK_INSIDE(MakeZero(0));
+          CHECK_INSIDE(DropCapabilities());
+          CHECK_INSIDE(!MakeZero(1) && errno == EPERM);
+          CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_PRIVATE, nullptr) != 0);
+          return 0;
+        }));
+        CHECK_INSIDE(IsOtherFilesystem(NodeName(0).c_str()));
+        CHECK_INSIDE(access(NodeName(1).c_str(), F_OK) != 0);
+        CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_PRIVATE, nullptr) == 0);
+        CHECK_INSIDE(DropCapabilities() && MakeZero(2));
+        return 0;
+      },
+      std::move(options));
+}
+
 // Each is a filesystem of the agent's, so nobody shall make them without an end.
 TEST(Mknod, ByMountsIsBounded) {
   GuestOptions options;
