@@ -68,7 +68,8 @@ struct WorkResult {
   uint64_t user_namespace = 0;
   uint64_t mount_namespace = 0;
   Remark remark = Remark::kNone;
-  int32_t send_error = 0;  // of the answer; ENOENT: the caller had left; ESRCH: it is dead
+  std::array<char, 32> about{};  // what the remark names: a device ("c 10:229"). With a NUL
+  int32_t send_error = 0;        // of the answer; ENOENT: the caller had left; ESRCH: it is dead
 };
 
 // On pages of its own, so that a worker maps its desk and nothing else of the container's memory.

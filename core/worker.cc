@@ -239,6 +239,13 @@ Result<Fd> Inside::Open(const char* path, int flags) {
   return opened;
 }
 
+void Inside::Say(Remark remark, std::string_view about) {
+  WorkResult& result = desk_.result;
+  result.remark = remark;
+  about = about.substr(0, result.about.size() - 1);
+  *std::ranges::copy(about, result.about.begin()).out = '\0';
+}
+
 bool Inside::Begin() {
   if (!listener_.StillValid(request_.call)) return false;
   desk_.state.store(DeskState::kBegun, std::memory_order_release);

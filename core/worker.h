@@ -46,7 +46,8 @@ inline constexpr std::chrono::milliseconds kUnseenAnswer{20};
 // namespace, its listener, its memory, and the status file of the thread in /proc that these namespaces are
 // of.
 struct WorkerSetup {
-  static constexpr uint64_t kMagic = 0x34'6b'72'6f'77'68'73;  // "shwork4"; changes with any layout in here
+  static constexpr uint64_t kMagic =
+      0x35'6b'72'6f'77'68'73;  // "shwork5"; changes with any layout here and of a desk
   static constexpr size_t kDescriptors = 5;
   static constexpr size_t kLongestOrders = 32 * 1024;
   uint64_t magic = kMagic;
@@ -133,7 +134,8 @@ class Inside {
   // The caller's rights and these capabilities.
   Result<void> AddRights(uint64_t capabilities) { return guise_.Raise(capabilities); }
 
-  void Say(Remark remark) { desk_.result.remark = remark; }
+  // What does not fit of `about` (WorkResult) is cut.
+  void Say(Remark remark, std::string_view about = {});
 
   // What was mounted for the container's calls so far.
   MountTable& mounts() { return mounts_; }

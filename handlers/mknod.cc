@@ -16,6 +16,7 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <cstdio>
 #include <cstring>
 
 #include "handlers/container.h"
@@ -127,7 +128,11 @@ void LookForUse(Inside& inside) {
   if (is_tun && (inside.caller().capabilities >> CAP_NET_ADMIN & 1) == 0) inside.Say(Remark::kNoNetAdmin);
   if (!IsHarmless(request)) return;
   const Result<Fd> tried = HaveBuilt(inside, BuildRequest::Kind::kTry);
-  if (!tried && tried.error() == Errno{BuildRequest::kRefusedThere}) inside.Say(Remark::kDeviceRefused);
+  if (tried || tried.error() != Errno{BuildRequest::kRefusedThere}) return;
+  // All that get here are character devices.
+  std::array<char, 32> name;
+  snprintf(name.data(), name.size(), "c %u:%u", major(device), minor(device));
+  inside.Say(Remark::kDeviceRefused, name.data());
 }
 
 // On a file of the caller's own, which is made for it.

@@ -20,6 +20,7 @@
 #include "core/reactor.h"
 #include "handlers/container.h"
 #include "handlers/policy_json.h"
+#include "handlers/remarks.h"
 
 namespace shunt {
 namespace {
@@ -152,24 +153,20 @@ struct Complaint final : ControlJob {
   const int error;
 };
 
-// Done, but of no use. Once in the container's life for each.
+// Once in the container's life for each remark.
 struct Remarking final : ControlJob {
-  Remarking(const Container& its_container, Remark its_remark)
-      : container(its_container), remark(its_remark) {}
+  Remarking(const Container& its_container, const WorkResult& result)
+      : container(its_container), remark(result.remark), about(result.about) {}
 
   void Run() override {
-    const char* const why =
-        remark == Remark::kDeviceRefused
-            ? "a device that it may make cannot be opened in it: its cgroup forbids that; let the runtime "
-              "allow the device (linux.resources.devices; --device-cgroup-rule)"
-            : "/dev/net/tun was made for a program without CAP_NET_ADMIN, which can make a device by it in a "
-              "network namespace of its own only; let the runtime give the capability if it shall be in the "
-              "container's";
-    container.worker_source->Warn(absl::StrFormat("container %s: %s", container.name, why));
+    about.back() = '\0';
+    container.worker_source->Warn(
+        absl::StrFormat("container %s: %s", container.name, TextOf(remark, about.data())));
   }
 
   const Container& container;
   const Remark remark;
+  decltype(WorkResult::about) about;  // a copy: the desk may be somebody else's by then
 };
 
 // The worker says whether it is in. Not 0: why it is not.
@@ -411,10 +408,10 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       if (state == DeskState::kDone)
         bench->desk->hurry.store(true);  // it was an old knock; there is one to come
     }
-    const Remark remark = outcome.seen ? outcome.result.remark : bench->desk->result.remark;
-    const uint32_t remark_bit = remark == Remark::kNone ? 0 : 1u << static_cast<uint32_t>(remark);
-    if ((remark_bit & ~container.remarks.fetch_or(remark_bit)) != 0) {
-      Remarking remarking(container, remark);
+    const WorkResult& result = outcome.seen ? outcome.result : bench->desk->result;
+    const uint32_t remark = result.remark == Remark::kNone ? 0 : 1u << static_cast<uint32_t>(result.remark);
+    if ((remark & ~container.remarks.fetch_or(remark)) != 0) {
+      Remarking remarking(container, result);
       co_await OnControl(call, remarking);
     }
     if (outcome.seen) co_return Sent(outcome.result);  // the bench is not ours any more
