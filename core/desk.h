@@ -54,11 +54,14 @@ struct WorkRequest {
   const char* string(size_t index) const { return text.data() + offsets[index]; }
 };
 
-// What the operator should know of a deed that was done all the same.
+// What the operator should know of a deed: that it was done and is of no use, or why it was refused where
+// another policy or configuration would have it done. Programs see an EPERM in either case.
 enum class Remark : uint32_t {
   kNone,
   kDeviceRefused,  // the device that was made cannot be opened there: its cgroup forbids it
   kNoNetAdmin,     // nobody who opens it can make a network interface of it: CAP_NET_ADMIN is missing
+  kMayNotMount,    // the caller has no CAP_SYS_ADMIN, which the policy asks for
+  kSharedPlace,    // nor has this one, and what is mounted there would show in other mount namespaces
 };
 
 struct WorkResult {
@@ -68,7 +71,7 @@ struct WorkResult {
   uint64_t user_namespace = 0;
   uint64_t mount_namespace = 0;
   Remark remark = Remark::kNone;
-  std::array<char, 32> about{};  // what the remark names: a device ("c 10:229"). With a NUL
+  std::array<char, 32> about{};  // what the remark names: a device ("c 10:229"), a filesystem. With a NUL
   int32_t send_error = 0;        // of the answer; ENOENT: the caller had left; ESRCH: it is dead
 };
 

@@ -240,6 +240,9 @@ Result<Fd> Inside::Open(const char* path, int flags) {
 }
 
 void Inside::Say(Remark remark, std::string_view about) {
+  const uint32_t bit = 1U << static_cast<uint32_t>(remark);
+  if ((said_ & bit) != 0) return;
+  said_ |= bit;
   WorkResult& result = desk_.result;
   result.remark = remark;
   about = about.substr(0, result.about.size() - 1);
@@ -286,6 +289,7 @@ class Worker {
   Inside::Caller caller_;  // the last one
   Identity identity_;
   uint64_t gone_ = 0;    // see Inside::Forget()
+  uint32_t said_ = 0;    // a bit for each Remark
   WorkerCall cpu_ = -1;  // that we are bound to
 };
 
@@ -299,6 +303,7 @@ Inside::Inside(Worker& worker, Desk& desk)
       desk_(desk),
       mounts_(worker.post_.mounts),
       gone_(worker.gone_),
+      said_(worker.said_),
       companion_fd_(worker.post_.companion.get()),
       mount_list_fd_(worker.post_.mount_list.get()),
       cpu_(worker.cpu_),

@@ -134,7 +134,8 @@ class Inside {
   // The caller's rights and these capabilities.
   Result<void> AddRights(uint64_t capabilities) { return guise_.Raise(capabilities); }
 
-  // What does not fit of `about` (WorkResult) is cut.
+  // Each remark once in the worker's life, for the engine is woken by it. What does not fit of `about`
+  // (WorkResult) is cut.
   void Say(Remark remark, std::string_view about = {});
 
   // What was mounted for the container's calls so far.
@@ -182,6 +183,7 @@ class Inside {
   Desk& desk_;
   MountTable& mounts_;
   uint64_t& gone_;
+  uint32_t& said_;
   const int companion_fd_;
   const int mount_list_fd_;
   const WorkerCall cpu_;

@@ -104,6 +104,15 @@ Result<Fd> HaveBuilt(const Inside& inside, BuildRequest::Kind kind) {
   return HaveBuilt(inside.companion_fd(), wish);
 }
 
+// As policies have it, "c 10:229".
+std::array<char, 32> NameOfDevice(const WorkRequest& request) {
+  const auto device = static_cast<dev_t>(request.values[kDevice]);
+  std::array<char, 32> name;
+  snprintf(name.data(), name.size(), "%c %u:%u", S_ISBLK(request.values[kMode]) ? 'b' : 'c', major(device),
+           minor(device));
+  return name;
+}
+
 // Opening a device can do things: those where it does not. What the cgroup says of them it says, as a rule,
 // of others as well.
 bool IsHarmless(const WorkRequest& request) {
@@ -129,10 +138,7 @@ void LookForUse(Inside& inside) {
   if (!IsHarmless(request)) return;
   const Result<Fd> tried = HaveBuilt(inside, BuildRequest::Kind::kTry);
   if (tried || tried.error() != Errno{BuildRequest::kRefusedThere}) return;
-  // All that get here are character devices.
-  std::array<char, 32> name;
-  snprintf(name.data(), name.size(), "c %u:%u", major(device), minor(device));
-  inside.Say(Remark::kDeviceRefused, name.data());
+  inside.Say(Remark::kDeviceRefused, NameOfDevice(request).data());
 }
 
 // On a file of the caller's own, which is made for it.
@@ -142,7 +148,9 @@ int64_t PutNode(Inside& inside, const Inside::Place& place, Left left, int node)
   Fd file(
       openat(place.directory(), place.last, create | O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
   if (!file.valid()) return -errno;
-  Result<void> put = MayMountOn(inside, file.get()) ? inside.TakeOwnRights() : Result<void>(Fail(EPERM));
+  const bool may = MayMountOn(inside, file.get());
+  if (!may) inside.Say(Remark::kSharedPlace, NameOfDevice(inside.request()).data());
+  Result<void> put = may ? inside.TakeOwnRights() : Result<void>(Fail(EPERM));
   if (put) put = PutMount(node, file.get());
   if (put) return 0;
   // By now it may be another's, so with no more rights than the caller has.

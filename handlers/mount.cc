@@ -135,6 +135,11 @@ bool MayMount(const Inside& inside) {
   return inside.request().values[kNeedsAdmin] == 0 || (inside.caller().capabilities & kAdmin) != 0;
 }
 
+int64_t Refuse(Inside& inside, Remark why) {
+  inside.Say(why, inside.request().string(kType));
+  return -EPERM;
+}
+
 int64_t NotOurs(const WorkRequest& request) {
   const uint64_t error = request.values[kIfNotOurs];
   return error == 0 ? kLeaveToKernel : -static_cast<int64_t>(error);
@@ -230,7 +235,8 @@ int64_t MountFilesystem(Inside& inside) {
 
   const Result<Fd> target = inside.Open(request.string(kTarget), O_DIRECTORY);
   if (!target) return -target.error().code;
-  if (!MayMount(inside) || !MayMountOn(inside, target->get())) return -EPERM;
+  if (!MayMount(inside)) return Refuse(inside, Remark::kMayNotMount);
+  if (!MayMountOn(inside, target->get())) return Refuse(inside, Remark::kSharedPlace);
   const Result<Fd> made = Make(inside);
   if (!made) return -made.error().code;
 

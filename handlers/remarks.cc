@@ -19,6 +19,16 @@ std::string TextOf(Remark remark, std::string_view about) {
       return "/dev/net/tun was made for a program without CAP_NET_ADMIN, which can make a device by it in a "
              "network namespace of its own only; let the runtime give the capability if it shall be in the "
              "container's";
+    case Remark::kMayNotMount:
+      return absl::StrFormat(
+          "mount of %s refused: the caller has no CAP_SYS_ADMIN in its user namespace; "
+          "MOUNT_NEED_CAP_ADMIN=false lets it",
+          about);
+    case Remark::kSharedPlace:
+      return absl::StrFormat(
+          "mount of %s refused: its place is shared with other mount namespaces, where it would show as "
+          "well, and the caller has no CAP_SYS_ADMIN; let the runtime make the volume rslave or rprivate",
+          about);
   }
   return "a worker has remarked something that this version does not know";
 }

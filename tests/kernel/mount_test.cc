@@ -2,6 +2,7 @@
 // mount, umount2 and mknod by workers: real calls, and what becomes of them. Attacks are in tests/hostile.
 
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -19,6 +20,8 @@
 
 namespace shunt {
 namespace {
+
+using ::testing::HasSubstr;
 
 constexpr int kNoOverlay = 77;
 
@@ -77,27 +80,29 @@ TEST(Mount, WhereItShowsElsewhereTakesTheRightToMount) {
   options.policy.mounts.other = {"tmpfs"};
   options.policy.mounts.need_cap_admin = false;
   options.traps = {{"mount", {}}};
-  ExpectInside(
-      [] {
-        for (const char* name : {"shown", "refused", "own"}) CHECK_INSIDE(mkdir(name, 0777) == 0);
-        CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_SHARED, nullptr) == 0);
-        CHECK_INSIDE(InChild([] {
-          CHECK_INSIDE(unshare(CLONE_NEWNS) == 0);
-          CHECK_INSIDE(MountTmpfs("/tmp/shown") && MountTmpfs("/tmp/own"));
-          CHECK_INSIDE(mount("none", "/tmp/own", nullptr, MS_PRIVATE, nullptr) == 0);
-          CHECK_INSIDE(mkdir("/tmp/own/below", 0777) == 0);
-          CHECK_INSIDE(DropCapabilities());
-          CHECK_INSIDE(!MountTmpfs("/tmp/refused") && errno == EPERM);
-          CHECK_INSIDE(!MountTmpfs("/tmp/shown") && errno == EPERM);
-          CHECK_INSIDE(MountTmpfs("/tmp/own/below"));
-          return 0;
-        }));
-        CHECK_INSIDE(IsOtherFilesystem("/tmp/shown") && !IsOtherFilesystem("/tmp/refused"));
-        CHECK_INSIDE(IsOtherFilesystem("/tmp/own") && access("/tmp/own/below", F_OK) == 0);
-        CHECK_INSIDE(rmdir("/tmp/own/below") == 0);  // nothing is mounted on it here
-        return 0;
-      },
-      std::move(options));
+  GuestContainer container(std::move(options));
+  const int result = container.Run([] {
+    CHECK_INSIDE(EnterTmpfs());
+    for (const char* name : {"shown", "refused", "own"}) CHECK_INSIDE(mkdir(name, 0777) == 0);
+    CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_SHARED, nullptr) == 0);
+    CHECK_INSIDE(InChild([] {
+      CHECK_INSIDE(unshare(CLONE_NEWNS) == 0);
+      CHECK_INSIDE(MountTmpfs("/tmp/shown") && MountTmpfs("/tmp/own"));
+      CHECK_INSIDE(mount("none", "/tmp/own", nullptr, MS_PRIVATE, nullptr) == 0);
+      CHECK_INSIDE(mkdir("/tmp/own/below", 0777) == 0);
+      CHECK_INSIDE(DropCapabilities());
+      CHECK_INSIDE(!MountTmpfs("/tmp/refused") && errno == EPERM);
+      CHECK_INSIDE(!MountTmpfs("/tmp/shown") && errno == EPERM);
+      CHECK_INSIDE(MountTmpfs("/tmp/own/below"));
+      return 0;
+    }));
+    CHECK_INSIDE(IsOtherFilesystem("/tmp/shown") && !IsOtherFilesystem("/tmp/refused"));
+    CHECK_INSIDE(IsOtherFilesystem("/tmp/own") && access("/tmp/own/below", F_OK) == 0);
+    CHECK_INSIDE(rmdir("/tmp/own/below") == 0);  // nothing is mounted on it here
+    return 0;
+  });
+  EXPECT_EQ(result, 0) << container.error();
+  EXPECT_THAT(container.warnings(), HasSubstr("mount of tmpfs refused: its place is shared"));
 }
 
 std::string NodeName(size_t i) {
@@ -114,24 +119,26 @@ TEST(Mknod, WhereItShowsElsewhereTakesTheRightToMount) {
   options.more_namespaces = CLONE_NEWNS;
   options.policy.devices = {{.major = 1, .minor = 5, .path = "/dev/zero"}};
   options.traps = {{"mknod", {}}, {"mknodat", {}}};
-  ExpectInside(
-      [] {
-        CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_SHARED, nullptr) == 0);
-        CHECK_INSIDE(InChild([] {
-          CHECK_INSIDE(unshare(CLONE_NEWNS) == 0 && chdir("/tmp") == 0);
-          CHECK_INSIDE(MakeZero(0));
-          CHECK_INSIDE(DropCapabilities());
-          CHECK_INSIDE(!MakeZero(1) && errno == EPERM);
-          CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_PRIVATE, nullptr) != 0);
-          return 0;
-        }));
-        CHECK_INSIDE(IsOtherFilesystem(NodeName(0).c_str()));
-        CHECK_INSIDE(access(NodeName(1).c_str(), F_OK) != 0);
-        CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_PRIVATE, nullptr) == 0);
-        CHECK_INSIDE(DropCapabilities() && MakeZero(2));
-        return 0;
-      },
-      std::move(options));
+  GuestContainer container(std::move(options));
+  const int result = container.Run([] {
+    CHECK_INSIDE(EnterTmpfs());
+    CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_SHARED, nullptr) == 0);
+    CHECK_INSIDE(InChild([] {
+      CHECK_INSIDE(unshare(CLONE_NEWNS) == 0 && chdir("/tmp") == 0);
+      CHECK_INSIDE(MakeZero(0));
+      CHECK_INSIDE(DropCapabilities());
+      CHECK_INSIDE(!MakeZero(1) && errno == EPERM);
+      CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_PRIVATE, nullptr) != 0);
+      return 0;
+    }));
+    CHECK_INSIDE(IsOtherFilesystem(NodeName(0).c_str()));
+    CHECK_INSIDE(access(NodeName(1).c_str(), F_OK) != 0);
+    CHECK_INSIDE(mount("none", "/tmp", nullptr, MS_PRIVATE, nullptr) == 0);
+    CHECK_INSIDE(DropCapabilities() && MakeZero(2));
+    return 0;
+  });
+  EXPECT_EQ(result, 0) << container.error();
+  EXPECT_THAT(container.warnings(), HasSubstr("mount of c 1:5 refused: its place is shared"));
 }
 
 // Each is a filesystem of the agent's, so nobody shall make them without an end.

@@ -140,6 +140,14 @@ class MountTest(RuntimeCase):
         said = self.run_program("refused", program, with_user_namespace, with_capabilities("CAP_SETFCAP"))
         self.assertEqual(said.splitlines(), ["mount: permission denied (are you root?)"] * 4, self.log)
 
+    def test_who_lacks_the_capability_is_said_once(self):
+        lacks = "the caller has no CAP_SYS_ADMIN in its user namespace; MOUNT_NEED_CAP_ADMIN=false lets it"
+        said = self.run_program("lacks", "mount -t tmpfs none /root; mount -t proc proc /root; mount -t tmpfs none /tmp",
+                                with_user_namespace, metadata="MOUNT_PROC=true\nMOUNT_OTHER_FS_LIST=tmpfs",
+                                awaited=f"warning: container lacks: mount of tmpfs refused: {lacks}")
+        self.assertEqual(said.splitlines(), ["mount: permission denied (are you root?)"] * 3, self.log)
+        self.assertEqual(self.log.count("refused"), 1, self.log)
+
     def test_tmpfs_where_it_is_named(self):
         program = "mount -t tmpfs -o ro,size=64k,nosuid none /root && grep /root /proc/self/mounts; umount /root; " \
                   "grep /root /proc/self/mounts; mount -t ramfs none /root"
