@@ -133,6 +133,13 @@ class MountTest(RuntimeCase):
         self.assertRegex(said, rf"\Aproc /root proc rw,relatime,gid={ours},hidepid=invisible 0 0\n"
                                r"mount: mounting proc on /root failed: Invalid argument\n\Z", self.log)
 
+    def test_a_nested_sysfs_takes_a_network_namespace_of_the_callers_user_namespace(self):
+        program = ("unshare -U -r -m mount -t sysfs sysfs /root; "
+                   "unshare -U -r -m -n sh -c 'mount -t sysfs sysfs /root && ls /root/class/net'; ls /root")
+        said = self.run_program("sysfs", program, with_user_namespace, with_capabilities("CAP_SETFCAP"),
+                                metadata="MOUNT_SYSFS=true")
+        self.assertEqual(said.splitlines(), ["mount: permission denied (are you root?)", "lo"], self.log)
+
     def test_who_may_not_gets_nothing(self):
         program = ("mount -t proc proc /root; mount -t sysfs sysfs /root; " +
                    "unshare -U -r -m sh -c 'mount -t proc proc /root'; " +
