@@ -46,8 +46,8 @@ inline constexpr std::chrono::milliseconds kUnseenAnswer{20};
 // namespace, its listener, its memory, and the status file of the thread in /proc that these namespaces are
 // of.
 struct WorkerSetup {
-  static constexpr uint64_t kMagic =
-      0x35'6b'72'6f'77'68'73;  // "shwork5"; changes with any layout here and of a desk
+  // "shwork5"; changes with any layout in here, and with the desk's.
+  static constexpr uint64_t kMagic = 0x35'6b'72'6f'77'68'73;
   static constexpr size_t kDescriptors = 5;
   static constexpr size_t kLongestOrders = 32 * 1024;
   uint64_t magic = kMagic;

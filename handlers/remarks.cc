@@ -12,8 +12,7 @@ std::string TextOf(Remark remark, std::string_view about) {
     case Remark::kDeviceRefused:
       return absl::StrFormat(
           "the device %s, which it may make, cannot be opened in it: its cgroup forbids that; let the "
-          "runtime "
-          "allow the device (linux.resources.devices; --device-cgroup-rule='%s rwm')",
+          "runtime allow the device (linux.resources.devices; --device-cgroup-rule='%s rwm')",
           about, about);
     case Remark::kNoNetAdmin:
       return "/dev/net/tun was made for a program without CAP_NET_ADMIN, which can make a device by it in a "
