@@ -259,7 +259,7 @@ bool Inside::Begin() {
 
 // What a worker has of its container, from the engine.
 struct Post {
-  Fd link, proc, companion, mount_list;
+  Fd link, proc, companion;
   Listener listener;
   Desk& desk;
   MountTable& mounts;
@@ -305,7 +305,6 @@ Inside::Inside(Worker& worker, Desk& desk)
       gone_(worker.gone_),
       said_(worker.said_),
       companion_fd_(worker.post_.companion.get()),
-      mount_list_fd_(worker.post_.mount_list.get()),
       cpu_(worker.cpu_),
       own_user_namespace_(worker.post_.own_user_namespace) {}
 
@@ -522,11 +521,6 @@ void RunWorker(Fd link, std::span<const Deed> deeds, StartCompanion start_compan
   if (stat("/proc/self/ns/user", &outside) != 0) Leave(link.get(), {errno});
   Result<void> in = Join(std::move(user), std::move(mount), proc.get(), std::move(fds[4]));
   if (!in) Leave(link.get(), in.error());
-  Fd mount_list;
-  if (setup.orders_size > 0) {
-    mount_list.reset(openat(proc.get(), "self/mountinfo", O_RDONLY | O_CLOEXEC));
-    if (!mount_list.valid()) Leave(link.get(), {errno});
-  }
   Result<Guise> guise = Guise::Take();
   if (!guise) Leave(link.get(), guise.error());
   if (Result<void> patient = MakePatient(link.get()); !patient) Leave(link.get(), patient.error());
@@ -536,7 +530,6 @@ void RunWorker(Fd link, std::span<const Deed> deeds, StartCompanion start_compan
   Worker({.link = std::move(link),
           .proc = std::move(proc),
           .companion = *std::move(companion),
-          .mount_list = std::move(mount_list),
           .listener = *std::move(listener),
           .desk = **desk,
           .mounts = **mounts,

@@ -144,9 +144,6 @@ class Inside {
   // would not know what has become of it.
   void Forget(uint64_t mount) { gone_ = mount; }
   int companion_fd() const { return companion_fd_; }
-  // The mountinfo of our mount namespace, as seen from its root: whatever the caller's is, all mounts are in
-  // it. -1: without a companion there is none.
-  int mount_list_fd() const { return mount_list_fd_; }
   // Where this worker is bound to; -1: it is free to move.
   WorkerCall cpu() const { return cpu_; }
   // /proc as we have come with it: shows ourselves.
@@ -185,7 +182,6 @@ class Inside {
   uint64_t& gone_;
   uint32_t& said_;
   const int companion_fd_;
-  const int mount_list_fd_;
   const WorkerCall cpu_;
   const bool own_user_namespace_;
   PidNumbers pids_;

@@ -128,17 +128,19 @@ std::optional<uint64_t> AskForPropagation(uint64_t mount) {
 }
 
 // The mount that the descriptor is in is; or that cannot be told. Kernels before 6.8 cannot be asked, nor can
-// some later ones about a mount whose root lies outside of our own: there the list says it.
-bool IsShared(int fd, int mount_list_fd) {
+// some later ones about a mount whose root lies outside of our own. There the list says it, in which just
+// those are missing. To keep one that was opened before we have the caller's root would be to hold its root:
+// a container that makes itself another one could not unmount the old.
+bool IsShared(int fd, int proc_fd) {
   if (const std::optional<uint64_t> propagation = AskForPropagation(FindMountOf(fd).id))
     return (*propagation & MS_SHARED) != 0;
   struct statx info {};
   if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &info) != 0 || (info.stx_mask & STATX_MNT_ID) == 0)
     return true;
+  const Fd list(openat(proc_fd, "self/mountinfo", O_RDONLY | O_CLOEXEC));
   PeerGroupSearch search(info.stx_mnt_id);
   std::array<char, 4096> piece;
-  off_t at = 0;
-  for (ssize_t size; (size = pread(mount_list_fd, piece.data(), piece.size(), at)) > 0; at += size)
+  for (ssize_t size; (size = read(list.get(), piece.data(), piece.size())) > 0;)
     search.Add({piece.data(), static_cast<size_t>(size)});
   return search.is_shared().value_or(true);
 }
@@ -204,7 +206,7 @@ bool MountExists(uint64_t id) {
 
 bool MayMountOn(Inside& inside, int place_fd) {
   if ((inside.caller().capabilities >> CAP_SYS_ADMIN & 1) != 0) return true;
-  return inside.TakeOwnRights() && !IsShared(place_fd, inside.mount_list_fd()) && inside.AddRights(0);
+  return inside.TakeOwnRights() && !IsShared(place_fd, inside.proc_fd()) && inside.AddRights(0);
 }
 
 MountTable::Place* NoteMount(MountTable& mounts, uint64_t id, const WorkRequest& request) {

@@ -7,9 +7,11 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -72,6 +74,16 @@ bool MountTmpfs(const char* place) {
   return mount("none", place, "tmpfs", 0, nullptr) == 0;
 }
 
+// This kernel says of the mount that our root is in, though that begins outside, whether it is shared.
+bool TellsOfMountsOutside() {
+  constexpr unsigned kUniqueId = 0x4000;  // STATX_MNT_ID_UNIQUE
+  struct statx root {};
+  if (statx(AT_FDCWD, "/", 0, kUniqueId, &root) != 0) return false;
+  const std::array<uint64_t, 3> question = {24, root.stx_mnt_id, 2};  // its size; STATMOUNT_MNT_BASIC
+  alignas(8) std::array<char, 1024> answer;
+  return syscall(457, question.data(), answer.data(), answer.size(), 0) == 0;  // statmount
+}
+
 // Two of the container's mount namespaces share /tmp, as a container of root's may share a volume with the
 // host.
 TEST(Mount, WhereItShowsElsewhereTakesTheRightToMount) {
@@ -89,7 +101,14 @@ TEST(Mount, WhereItShowsElsewhereTakesTheRightToMount) {
       CHECK_INSIDE(unshare(CLONE_NEWNS) == 0);
       CHECK_INSIDE(MountTmpfs("/tmp/shown") && MountTmpfs("/tmp/own"));
       CHECK_INSIDE(mount("none", "/tmp/own", nullptr, MS_PRIVATE, nullptr) == 0);
-      CHECK_INSIDE(mkdir("/tmp/own/below", 0777) == 0);
+      CHECK_INSIDE(mkdir("/tmp/own/below", 0777) == 0 && mkdir("/tmp/own/below/it", 0777) == 0);
+      CHECK_INSIDE(InChild([] {
+        CHECK_INSIDE(chroot("/tmp/own/below") == 0 && chdir("/") == 0);
+        const bool is_told = TellsOfMountsOutside();
+        CHECK_INSIDE(DropCapabilities());
+        CHECK_INSIDE(MountTmpfs("/it") == is_told);
+        return 0;
+      }));
       CHECK_INSIDE(DropCapabilities());
       CHECK_INSIDE(!MountTmpfs("/tmp/refused") && errno == EPERM);
       CHECK_INSIDE(!MountTmpfs("/tmp/shown") && errno == EPERM);
@@ -98,7 +117,8 @@ TEST(Mount, WhereItShowsElsewhereTakesTheRightToMount) {
     }));
     CHECK_INSIDE(IsOtherFilesystem("/tmp/shown") && !IsOtherFilesystem("/tmp/refused"));
     CHECK_INSIDE(IsOtherFilesystem("/tmp/own") && access("/tmp/own/below", F_OK) == 0);
-    CHECK_INSIDE(rmdir("/tmp/own/below") == 0);  // nothing is mounted on it here
+    // Nothing is mounted on these here.
+    CHECK_INSIDE(rmdir("/tmp/own/below/it") == 0 && rmdir("/tmp/own/below") == 0);
     return 0;
   });
   EXPECT_EQ(result, 0) << container.error();

@@ -67,9 +67,10 @@ void OnShared(const std::string& volume) {
   TryAll(volume);
   TryWithin(volume);
   TryWithin(volume + "/x");
-  // Its root would do for a mount that is not shared.
+  // The root of one that is not shared would do.
   InChild([] {
     mkdir("/tmp/jail", 0755);
+    if (mount("none", "/tmp/jail", "tmpfs", 0, nullptr) != 0) Fail("the jail");
     mkdir("/tmp/jail/x", 0755);
     if (chroot("/tmp/jail") != 0 || chdir("/") != 0) return Fail("chroot");
     MountAndUnmount("/x");
