@@ -39,9 +39,10 @@ if(SHUNT_FUZZ)
   target_link_options(shunt_flags INTERFACE -fprofile-instr-generate)
 endif()
 
-# shunt_library(NAME [libraries it stands on...]): all .cc files of the current folder as one static library.
+# shunt_library(NAME [libraries it stands on...]): all .cc files of the current folder and of the folders in it as one
+# static library.
 function(shunt_library name)
-  file(GLOB sources CONFIGURE_DEPENDS *.cc)
+  file(GLOB sources CONFIGURE_DEPENDS *.cc */*.cc)
   add_library(${name} STATIC ${sources})
   target_link_libraries(${name} PUBLIC shunt_flags ${ARGN})
   shunt_compile_together(${name})

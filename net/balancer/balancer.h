@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Balancer: what is known of all services and their backends, and the tables that follow from it.
+//
+// It decides and remembers, and does nothing else: no thread, no descriptor, no clock. Times are
+// CLOCK_MONOTONIC in nanoseconds, as the caller says; so tests run it with a clock of their own. One thread.
+//
+//   what comes in                      what goes out
+//   Configure   what the operator wants        TakeTable     when picks are to change
+//   Discover    what a source has found        TakeChecks    whom to try to connect to now
+//   Checked     how an active check went       TakeClosings  whose connections are to be closed
+//   Connected   how a program's connect went   Describe      for people
+//   Command     drain, weight, disable...
+//
+// A backend takes new connections if the operator lets it (not drained, not disabled, weight above 0), its
+// active checks do not say that it is down (`fall` failures in a row, until `rise` successes in a row; one
+// that was never checked counts as up), and it is not ejected. `consecutive` failed connects in a row eject
+// it for base_ejection times the number of its ejections (at most max_ejection) as long as no more than
+// max_ejected of the service's backends are; each `interval` without an ejection takes one off that number. A
+// backend that comes back, or comes new to a service that has had some, starts slowly.
+
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "net/balancer/backend_counts.h"
+#include "net/balancer/pick_groups.h"
+#include "net/balancer/service.h"
+#include "net/balancer/service_table.h"
+
+namespace shunt::net {
+
+// A backend that is to be checked: connect within `timeout_ns` and say Checked().
+struct DueCheck {
+  uint32_t slot = 0;
+  uint64_t check = 0;  // its number, for Checked()
+  SockAddr address;
+  ServiceNetwork network = ServiceNetwork::kHost;
+  int64_t timeout_ns = 0;
+};
+
+// Connections of programs to this address are to be closed.
+struct DueClosing {
+  std::string service;
+  SockAddr address;
+};
+
+// What the operator can tell a backend at run time. Holds until it is told otherwise, or the backend has
+// gone.
+struct BackendCommand {
+  enum class Kind : uint8_t { kDrain, kDisable, kEnable, kWeight };
+  Kind kind = Kind::kEnable;
+  uint32_t weight = 1;  // kWeight
+};
+
+// For `shunt ctl services` and the metrics.
+struct BackendReport {
+  std::string address;
+  std::string zone;
+  uint32_t weight = 1;          // as the operator wants it
+  double effective_weight = 1;  // with slow start
+  bool backup = false;
+  // "up", "down", "ejected", "draining", "disabled", "off" (weight 0), "slow-start"
+  std::string state;
+  uint64_t picks = 0, connected = 0, failed = 0, ejections = 0;
+  uint32_t in_flight = 0;
+  double mean_connect_us = 0;  // 0: none was connected
+  std::string last_error;      // of active checks; may be empty
+};
+
+struct ServiceReport {
+  std::string name;
+  std::vector<std::string> addresses;
+  std::string policy;
+  std::string affinity;
+  bool panic = false;
+  std::string source;        // "" (the configuration), or which file or name
+  std::string source_error;  // why it does not answer; empty: it does
+  double source_age_s = 0;   // since what is in force came from it
+  std::vector<BackendReport> backends;
+};
+
+class Balancer {
+ public:
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+  // Tables are made this far apart at least.
+  static constexpr int64_t kTableInterval = 100'000'000;
+
+  // `counts` outlives it and everything that it makes. `zone`: this machine's; may be empty.
+  Balancer(BackendCountBook& counts, std::string zone);
+  ~Balancer();
+
+  // Replaces everything. What is known of a backend of a service of the same name stays. The specs are
+  // consistent (tools/service_config.h).
+  void Configure(std::vector<ServiceSpec> services, std::string zone, int64_t now);
+  // What the source of `service` has found, in the place of what it had found before. Ignored if there is no
+  // such service.
+  void Discover(std::string_view service, std::vector<BackendSpec> backends, int64_t now);
+  // The source does not answer: what is in force stays.
+  void SourceFailed(std::string_view service, std::string why, int64_t now);
+
+  void Checked(uint32_t slot, uint64_t check, bool up, std::string_view error, int64_t now);
+  void Connected(uint32_t slot, bool well, int64_t now);
+  // The error names what there is.
+  absl::Status Command(std::string_view service, std::string_view backend, const BackendCommand& command,
+                       int64_t now);
+
+  // When something is to be done next, if nothing comes in: call Advance() then. kNever: nothing is.
+  int64_t NextDue() const;
+  void Advance(int64_t now);
+
+  // A new table if picks are to change and the last one is old enough; else nullptr, and NextDue() says when.
+  std::shared_ptr<const ServiceTable> TakeTable(int64_t now);
+  std::vector<DueCheck> TakeChecks(int64_t now);
+  std::vector<DueClosing> TakeClosings(int64_t now);
+
+  // A table that named the slots that were given up before it is used by nobody any more: they may be given
+  // out again once no attempt under way holds them.
+  void TableRetired(const ServiceTable& table);
+
+  std::vector<ServiceReport> Describe(int64_t now) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace shunt::net

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// ServiceTable: all services as reactors see them. Immutable; replaced as a whole.
+//
+// Made by the Balancer (net/balancer/balancer.h) on its thread; a reactor gets it by one pointer store
+// between two calls and keeps it for no longer than a call: what waits looks the service up again by its id.
+// Services that did not change are shared by successive tables.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "net/balancer/pick_table.h"
+#include "net/balancer/service.h"
+
+namespace shunt::net {
+
+// One service, ready for picks.
+struct Service {
+  uint32_t id = 0;  // its place in the table; the same in every table as long as it is configured
+  std::string name;
+  int attempts = 3;
+  int64_t attempt_timeout_ns = 0;
+  AffinityKey affinity = AffinityKey::kNone;  // never kDefault
+  ServiceNetwork network = ServiceNetwork::kHost;
+  PeerName peer_name = PeerName::kBackend;
+  // By what the socket can reach: AF_INET sockets IPv4 backends; AF_INET6 ones IPv6 backends, or IPv4 ones by
+  // their mapped addresses if there are no others. Null: no backends.
+  std::shared_ptr<const PickTable> v4, v6;
+
+  // For a socket of `family`, connecting to an address that IsV4() or not.
+  const PickTable* TableFor(bool to_v4) const { return to_v4 || v6 == nullptr ? v4.get() : v6.get(); }
+};
+
+// Which address belongs to which service. The narrowest network wins, then the narrowest range of ports.
+class ServiceIndex {
+ public:
+  struct Entry {
+    uint16_t first_port, last_port;
+    Transport transport;
+    uint32_t service;
+  };
+
+  // False: exactly this address is another service's already. Before anybody uses the index.
+  bool Add(const ServiceAddress& address, uint32_t service);
+  // The id of the service; -1: none.
+  int64_t Find(Transport transport, const IpAddress& ip, uint16_t port) const;
+
+ private:
+  struct ByLength {
+    Subnet shape;                                                 // for its prefix length and family
+    absl::flat_hash_map<IpAddress, std::vector<Entry>> networks;  // by first address
+  };
+  std::vector<ByLength> lengths_;  // the longest prefix first
+};
+
+class ServiceTable {
+ public:
+  ServiceTable(std::shared_ptr<const ServiceIndex> index,
+               std::vector<std::shared_ptr<const Service>> services)
+      : index_(std::move(index)), services_(std::move(services)) {}
+
+  // The service that connections to this address belong to; nullptr: none. An IPv4 address is found in either
+  // spelling.
+  const Service* Find(Transport transport, const SockAddr& peer) const {
+    const int64_t id = index_->Find(transport, peer.ip(), peer.port());
+    return id < 0 ? nullptr : At(static_cast<uint32_t>(id));
+  }
+  // nullptr: there is none of this id any more.
+  const Service* At(uint32_t id) const { return id < services_.size() ? services_[id].get() : nullptr; }
+
+ private:
+  const std::shared_ptr<const ServiceIndex> index_;
+  const std::vector<std::shared_ptr<const Service>> services_;
+};
+
+}  // namespace shunt::net
