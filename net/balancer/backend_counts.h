@@ -3,7 +3,8 @@
 //
 // Each backend has a slot number as long as it is listed; each reactor has its own block of counts for every
 // slot, which it alone writes and anybody may read. Slots are made by one thread, before a table that names
-// them is given to a reactor; nothing ever moves.
+// them is given to a reactor; nothing ever moves. Attempts under way, of which every pick of least-request
+// reads two from each reactor, lie apart from the other counts: sixteen backends in a cache line.
 
 #pragma once
 
@@ -12,25 +13,33 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "core/check.h"
 
 namespace shunt::net {
 
 // Of one backend on one reactor. Written with relaxed stores by that reactor only.
-struct BackendCounts {
+class BackendCounts {
+ public:
   std::atomic<uint64_t> picks{0};
   std::atomic<uint64_t> connected{0};   // attempts whose success was seen
   std::atomic<uint64_t> failed{0};      // attempts whose failure was seen
   std::atomic<uint64_t> connect_ns{0};  // of those that were connected, together
-  std::atomic<uint32_t> in_flight{0};   // attempts whose end will be seen and has not been
 
   static void Add(std::atomic<uint64_t>& count, uint64_t more = 1) {
     count.store(count.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
   }
-  void Begin() { in_flight.store(in_flight.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
-  void End() { in_flight.store(in_flight.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed); }
+  // An attempt whose end will be seen, and its end.
+  void Begin() {
+    in_flight_->store(in_flight_->load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+  void End() {
+    in_flight_->store(in_flight_->load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+  }
+
+ private:
+  friend class BackendCountBook;
+  std::atomic<uint32_t>* in_flight_ = nullptr;
 };
 
 class BackendCountBook {
@@ -44,33 +53,39 @@ class BackendCountBook {
   // The thread that makes tables: there are at least so many slots afterwards.
   void Grow(uint32_t slots) {
     SHUNT_CHECK(slots <= kMostSlots);
-    for (Shard& shard : reactors_) {
-      for (size_t i = 0; i * kChunk < slots; ++i) {
-        if (shard.chunks[i] == nullptr) shard.chunks[i] = std::make_unique<Chunk>();
-      }
+    for (size_t i = 0; i * kChunk < slots; ++i) {
+      if (chunks_[i] == nullptr) chunks_[i] = std::make_unique<Block[]>(reactors_);
     }
   }
 
-  size_t reactors() const { return reactors_.size(); }
+  size_t reactors() const { return reactors_; }
 
   BackendCounts& At(size_t reactor, uint32_t slot) const {
-    return (*reactors_[reactor].chunks[slot / kChunk])[slot % kChunk];
+    return chunks_[slot / kChunk][reactor].counts[slot % kChunk];
   }
 
   // Attempts under way on all reactors, at a glance.
   uint32_t InFlight(uint32_t slot) const {
     uint32_t sum = 0;
-    for (size_t i = 0; i < reactors_.size(); ++i)
-      sum += At(i, slot).in_flight.load(std::memory_order_relaxed);
+    const Block* const blocks = chunks_[slot / kChunk].get();
+    for (size_t i = 0; i < reactors_; ++i)
+      sum += blocks[i].in_flight[slot % kChunk].load(std::memory_order_relaxed);
     return sum;
   }
 
  private:
-  using Chunk = std::array<BackendCounts, kChunk>;
-  struct Shard {
-    std::array<std::unique_ptr<Chunk>, kChunks> chunks;
+  // Of one reactor. The odd cache line keeps the same slot of several reactors out of the same cache set.
+  struct alignas(64) Block {
+    Block() {
+      for (size_t i = 0; i < kChunk; ++i) counts[i].in_flight_ = &in_flight[i];
+    }
+    std::array<std::atomic<uint32_t>, kChunk> in_flight{};
+    std::array<BackendCounts, kChunk> counts;
+    std::array<char, 64> odd_line;
   };
-  std::vector<Shard> reactors_;
+
+  size_t reactors_;
+  std::array<std::unique_ptr<Block[]>, kChunks> chunks_;
 };
 
 }  // namespace shunt::net
