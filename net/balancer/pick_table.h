@@ -3,10 +3,12 @@
 // nanoseconds. Made off the hot path, then never changed; picks neither allocate nor lock.
 //
 // Policies
-//   round-robin    in turn, each as often as its weight says and evenly spread (the order of Envoy's earliest
-//                  deadline first, computed in advance); each reactor has a place of its own in the order
+//   round-robin    in turn, each as often as its weight says and evenly spread (earliest deadline first as
+//                  with Envoy, but no turn before its time; computed in advance); each reactor has a place
+//                  of its own in the order
 //   random         by weight (an alias table)
-//   least-request  the less loaded of two random ones (P2C): the load is attempts under way by weight
+//   least-request  the less loaded of two different random ones by weight (P2C), the first one if they are
+//                  equal: the load is attempts under way by weight
 //   maglev         by hash, Maglev's table of a prime size of at least 100 places for each backend
 //   ring-hash      by hash, on a ring of at least 100 points for each backend
 //   first          the first one that is there
@@ -14,17 +16,21 @@
 // With an affinity key every policy but `first` picks by hash: maglev and ring-hash by their own tables, the
 // others by Maglev's. So the key's connections stay together without any memory of it.
 //
-// Backends are in groups (net/balancer/pick_groups.h); a group gets its share of the connections.
+// Backends are in groups (net/balancer/pick_groups.h); a group gets its share of the connections, and with an
+// affinity key the key decides which one. When all of a group were tried, the others are asked in their
+// order, so a group without a share is one that is kept in reserve.
 
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "net/balancer/backend_counts.h"
+#include "net/balancer/mix.h"
 #include "net/balancer/service.h"
 #include "net/sock_addr.h"
 
@@ -38,10 +44,11 @@ struct Backend {
   uint64_t identity = 0;  // the same for an address everywhere: what hashes place it by
 };
 
-// Of a backend's address: the same on every machine and in every process.
+// Of a backend's address: the same on every machine, in every process and in either spelling of IPv4.
 uint64_t BackendIdentity(const SockAddr& address);
 
-// Backends among which one is picked, and how many of 65536 new connections they get. Shares add up to 65536.
+// Backends among which one is picked, and how many of 65536 new connections they get. Shares add up to 65536;
+// should a group have no backends, the others share what is its.
 struct PickGroup {
   uint32_t share = 65536;
   std::vector<Backend> backends;
@@ -51,12 +58,13 @@ struct PickGroup {
 class PickSeat {
  public:
   // `seed`: any number, another one for each reactor.
-  PickSeat(size_t reactor, const BackendCountBook& counts, uint64_t seed);
+  PickSeat(size_t reactor, const BackendCountBook& counts, uint64_t seed)
+      : reactor_(reactor), counts_(&counts), state_(seed) {}
 
-  uint64_t Random();  // SplitMix64
+  uint64_t Random() { return Mix64(state_ += kMixStep); }  // SplitMix64
   size_t reactor() const { return reactor_; }
   BackendCounts& CountsOf(const Backend& backend) const { return counts_->At(reactor_, backend.slot); }
-  uint32_t LoadOf(const Backend& backend) const { return counts_->InFlight(backend.slot); }
+  uint32_t LoadOf(uint32_t slot) const { return counts_->InFlight(slot); }
 
  private:
   size_t reactor_;
@@ -64,16 +72,19 @@ class PickSeat {
   uint64_t state_;
 };
 
-// Places of reactors in the order of a round-robin; outlives the tables of its service.
+// Places of reactors in the orders of a round-robin, one for each group; outlives the tables of its service.
 class RoundRobinPlaces {
  public:
+  static constexpr size_t kGroups = 8;  // the groups beyond share their places
+
   explicit RoundRobinPlaces(size_t reactors) : places_(reactors) {}
   // The reactor's thread. 0, 1, 2...
-  uint64_t Next(size_t reactor) { return places_[reactor].next++; }
+  uint64_t Next(size_t reactor, size_t group = 0) { return places_[reactor].next[group % kGroups]++; }
+  size_t reactors() const { return places_.size(); }
 
  private:
   struct alignas(64) Place {
-    uint64_t next = 0;
+    std::array<uint64_t, kGroups> next{};
   };
   std::vector<Place> places_;
 };

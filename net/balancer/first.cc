@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// First: the first one that was not tried.
+
+#include <utility>
+
+#include "net/balancer/grouped_picks.h"
+#include "net/balancer/policies.h"
+
+namespace shunt::net {
+namespace {
+
+class FirstPolicy {
+ public:
+  const Backend* Pick(std::span<const Backend> backends, const PickWish& wish, PickSeat&) const {
+    for (const Backend& backend : backends) {
+      if (!WasTried(backend, wish)) return &backend;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<const PickTable> MakeFirst(std::vector<PickGroup> groups) {
+  return std::make_unique<GroupedPicks<FirstPolicy>>(
+      std::move(groups), [](std::span<const Backend>, size_t) { return FirstPolicy(); });
+}
+
+}  // namespace shunt::net
