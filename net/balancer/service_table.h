@@ -8,8 +8,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -35,7 +37,8 @@ struct Service {
   const PickTable* TableFor(bool to_v4) const { return to_v4 || v6 == nullptr ? v4.get() : v6.get(); }
 };
 
-// Which address belongs to which service. The narrowest network wins, then the narrowest range of ports.
+// Which address belongs to which service. The narrowest network wins, then the narrowest range of ports, then
+// the one that begins first. A network in which no range has the port leaves it to the wider ones.
 class ServiceIndex {
  public:
   struct Entry {
@@ -44,15 +47,19 @@ class ServiceIndex {
     uint32_t service;
   };
 
-  // False: exactly this address is another service's already. Before anybody uses the index.
+  // False: exactly this address is another service's already. Before anybody uses the index. Ports are in
+  // order.
   bool Add(const ServiceAddress& address, uint32_t service);
   // The id of the service; -1: none.
   int64_t Find(Transport transport, const IpAddress& ip, uint16_t port) const;
 
  private:
+  // By first address; of each, the narrowest range of ports first.
+  using Networks = absl::flat_hash_map<IpAddress, std::vector<Entry>, std::hash<IpAddress>>;
   struct ByLength {
-    Subnet shape;                                                 // for its prefix length and family
-    absl::flat_hash_map<IpAddress, std::vector<Entry>> networks;  // by first address
+    bool v4;
+    int prefix_len;  // 0 to 32 for IPv4
+    Networks networks;
   };
   std::vector<ByLength> lengths_;  // the longest prefix first
 };
