@@ -15,8 +15,9 @@
 // active checks do not say that it is down (`fall` failures in a row, until `rise` successes in a row; one
 // that was never checked counts as up), and it is not ejected. `consecutive` failed connects in a row eject
 // it for base_ejection times the number of its ejections (at most max_ejection) as long as no more than
-// max_ejected of the service's backends are; each `interval` without an ejection takes one off that number. A
-// backend that comes back, or comes new to a service that has had some, starts slowly.
+// max_ejected of the service's backends are, or else they are counted anew; each `interval` without an
+// ejection takes one off that number. A backend that comes back, for whatever reason it was away, or comes
+// new to a service that has others, starts slowly.
 
 #pragma once
 
@@ -53,6 +54,8 @@ struct DueClosing {
 
 // What the operator can tell a backend at run time. Holds until it is told otherwise, or the backend has
 // gone.
+// Disabled backends are not checked; one that is enabled counts as up and is checked at once. A command about
+// the weight leaves the others in force, and they it.
 struct BackendCommand {
   enum class Kind : uint8_t { kDrain, kDisable, kEnable, kWeight };
   Kind kind = Kind::kEnable;
@@ -96,32 +99,42 @@ class Balancer {
   Balancer(BackendCountBook& counts, std::string zone);
   ~Balancer();
 
-  // Replaces everything. What is known of a backend of a service of the same name stays. The specs are
-  // consistent (tools/service_config.h).
+  // Replaces everything. What is known of a backend of a service of the same name stays: its health,
+  // ejections, commands, slot and counts. The specs are consistent (tools/service_config.h).
   void Configure(std::vector<ServiceSpec> services, std::string zone, int64_t now);
-  // What the source of `service` has found, in the place of what it had found before. Ignored if there is no
-  // such service.
+  // What the source of `service` has found, in the place of what it had found before; it adds to what is
+  // listed. Of an address that is there several times the first one counts. Ignored if there is no such
+  // service, or it has no source any more. Another source than before: what the former has found is in force
+  // until this one answers.
   void Discover(std::string_view service, std::vector<BackendSpec> backends, int64_t now);
   // The source does not answer: what is in force stays.
   void SourceFailed(std::string_view service, std::string why, int64_t now);
 
+  // Each check that was taken ends in one of these, or its backend is not checked again. Ignored if it is not
+  // the one under way: the slot may be another backend's by now.
   void Checked(uint32_t slot, uint64_t check, bool up, std::string_view error, int64_t now);
+  // Reactors say so before they take the attempt off the slot's count, and what they have said is told before
+  // the next Configure() or Discover(), which may give the slot to another backend.
   void Connected(uint32_t slot, bool well, int64_t now);
-  // The error names what there is.
+  // `backend` is an address, "192.168.7.11:8080". The error names what there is.
   absl::Status Command(std::string_view service, std::string_view backend, const BackendCommand& command,
                        int64_t now);
 
-  // When something is to be done next, if nothing comes in: call Advance() then. kNever: nothing is.
+  // When something is to be done next, if nothing comes in: call Advance() then, and take what there is.
+  // Exact, and never before the latest time that was told. kNever: nothing is.
   int64_t NextDue() const;
   void Advance(int64_t now);
 
   // A new table if picks are to change and the last one is old enough; else nullptr, and NextDue() says when.
   std::shared_ptr<const ServiceTable> TakeTable(int64_t now);
+  // Checks of a backend are an interval apart. The first one comes a part of it after the backend, by a hash,
+  // and they keep that rhythm: after a pause they are not all due at the same time. Never two at once.
   std::vector<DueCheck> TakeChecks(int64_t now);
   std::vector<DueClosing> TakeClosings(int64_t now);
 
-  // A table that named the slots that were given up before it is used by nobody any more: they may be given
-  // out again once no attempt under way holds them.
+  // Nobody uses this table any more. Slots that it named, and ids of services that had gone when it was made,
+  // may be given out again if they have been given up, once no attempt under way holds them. Said before the
+  // last reference to it is dropped.
   void TableRetired(const ServiceTable& table);
 
   std::vector<ServiceReport> Describe(int64_t now) const;
