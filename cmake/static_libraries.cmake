@@ -2,7 +2,7 @@
 # that has died spends most of its start in the dynamic linker otherwise:
 #   perf stat -r 30 build/dev/shunt --version
 # spdlog and fmt have no archives.
-option(SHUNT_STATIC_LIBRARIES "Link abseil, yaml-cpp, libseccomp, liburing and libacl statically where archives are installed" ON)
+option(SHUNT_STATIC_LIBRARIES "Link abseil, yaml-cpp, libseccomp, liburing, libacl and c-ares statically where archives are installed" ON)
 if(SHUNT_STATIC_LIBRARIES AND NOT SHUNT_SANITIZE AND NOT SHUNT_FUZZ)
   # The archives of abseil depend on each other as its imported targets say, so these only have to name other files.
   get_directory_property(imported IMPORTED_TARGETS)
@@ -20,7 +20,7 @@ if(SHUNT_STATIC_LIBRARIES AND NOT SHUNT_SANITIZE AND NOT SHUNT_FUZZ)
       endif()
     endforeach()
   endforeach()
-  foreach(target IN ITEMS PkgConfig::SECCOMP PkgConfig::URING PkgConfig::ACL)
+  foreach(target IN ITEMS PkgConfig::SECCOMP PkgConfig::URING PkgConfig::ACL PkgConfig::CARES)
     get_target_property(files ${target} INTERFACE_LINK_LIBRARIES)
     set(archives)
     foreach(file IN LISTS files)

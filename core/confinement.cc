@@ -173,7 +173,7 @@ constexpr int kEngine[] = {
     SCMP_SYS(getrusage),
     // Notifications are requests of ioctl. All requests: to look at them would cost each call.
     SCMP_SYS(ioctl),
-    // Twins, runtimes' connections, netlink, the lock server.
+    // Twins, runtimes' connections, netlink, the lock server, DNS servers, health checks.
     SCMP_SYS(socketpair),
     SCMP_SYS(bind),
     SCMP_SYS(connect),
@@ -208,6 +208,11 @@ constexpr int kEngine[] = {
     SCMP_SYS(unlink),
     SCMP_SYS(chmod),
     SCMP_SYS(setxattr),  // who may connect to a socket of ours
+    // Files of backends that others write (net/discovery/watched_path.h). Who may not read a directory cannot
+    // watch it.
+    SCMP_SYS(inotify_init1),
+    SCMP_SYS(inotify_add_watch),
+    SCMP_SYS(inotify_rm_watch),
     // What is known of a container, for the engines to come.
     SCMP_SYS(memfd_create),
     SCMP_SYS(ftruncate),

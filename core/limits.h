@@ -74,4 +74,20 @@ inline constexpr size_t kConnectionsUnderWay = 64;
 // Targets whose pidfd a reactor keeps open, direct-mapped by tid.
 inline constexpr size_t kCachedTargets = 128;
 
+// Bytes of a file of backends (net/discovery/file_source.h): 200,000 of them with zones and labels. It is read
+// into memory as a whole, by the thread that decides about backends.
+inline constexpr size_t kBackendFileBytes = size_t{64} << 20;
+
+// Questions of one service to DNS servers under way at once (net/discovery/dns_source.h): an SRV answer can
+// name thousands of hosts, and a server's socket has room for some hundred datagrams.
+inline constexpr size_t kDnsQuestions = 32;
+
+// Backends of one service that DNS may name: more than an answer of 64 KiB can hold, and fewer than all the
+// hosts of such an answer with 64 KiB each.
+inline constexpr size_t kDnsBackends = 16384;
+
+// Health checks under way at once (net/balancer/connect_checks.h). Each takes a descriptor while it lasts,
+// which is a second at most as a rule, of the 1024 that a process may have where nobody has raised that.
+inline constexpr size_t kConnectChecks = 256;
+
 }  // namespace shunt::limits

@@ -15,6 +15,8 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -177,6 +179,16 @@ TEST_F(ConfinementTest, AnEngineHasNoSocketsButThoseOfItsWork) {
   EXPECT_FAILS_WITH(Process::kEngine, ENOSYS, socket(AF_PACKET, SOCK_RAW, 0));
   EXPECT_FAILS_WITH(Process::kEngine, ENOSYS, socket(AF_ALG, SOCK_SEQPACKET, 0));
   EXPECT_FAILS_WITH(Process::kEngine, ENOSYS, socket(AF_VSOCK, SOCK_STREAM, 0));
+}
+
+TEST_F(ConfinementTest, AnEngineWatchesDirectoriesAndNothingElseOfFiles) {
+  EXPECT_FAILS_WITH(Process::kEngine, 0, inotify_init1(IN_CLOEXEC));
+  EXPECT_FAILS_WITH(Process::kEngine, 0, inotify_add_watch(inotify_init1(IN_CLOEXEC), "/etc", IN_MOVED_TO));
+  EXPECT_FAILS_WITH(Process::kEngine, EINVAL, inotify_rm_watch(inotify_init1(IN_CLOEXEC), 1));
+  // Fanotify can watch whole file systems, and hold up those who open files.
+  EXPECT_KILLED(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY));
+  EXPECT_FAILS_WITH(Process::kEngine, ENOSYS, fanotify_mark(0, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, "/etc"));
+  EXPECT_FAILS_WITH(Process::kKeeper, ENOSYS, inotify_init1(IN_CLOEXEC));
 }
 
 TEST_F(ConfinementTest, OfBpfAnEngineHasOnlyLoading) {
