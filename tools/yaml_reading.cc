@@ -17,7 +17,6 @@ absl::Status Should(absl::string_view be) {
   return absl::InvalidArgumentError(absl::StrCat("should be ", be));
 }
 
-// Reads a mapping whose keys are all in `keys`. `path` stands before the keys in messages: "" or "publish.".
 absl::Status ReadMapping(const std::string& name, const std::string& path, const YAML::Node& mapping,
                          const Keys& keys) {
   if (!mapping.IsMap()) return Should("a mapping of keys to values");
@@ -27,7 +26,7 @@ absl::Status ReadMapping(const std::string& name, const std::string& path, const
     const auto found = keys.find(key);
     if (found == keys.end()) {
       std::vector<std::string> known;
-      for (const auto& [known_key, read] : keys) known.push_back(path + known_key);
+      for (const auto& [known_key, read] : keys) known.push_back(known_key);
       return At(name, entry.first.Mark(),
                 absl::StrCat("unknown key \"", path, key, "\": known are ", absl::StrJoin(known, ", ")));
     }
@@ -37,6 +36,21 @@ absl::Status ReadMapping(const std::string& name, const std::string& path, const
     if (status.ok()) continue;
     if (status.code() == kPlaced) return status;
     return At(name, entry.second.Mark(), absl::StrCat("\"", path, key, "\": ", status.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadList(
+    const std::string& name, const std::string& path, const YAML::Node& list,
+    const std::function<absl::Status(const std::string& path, const YAML::Node& item)>& read) {
+  if (!list.IsSequence()) return Should("a list");
+  size_t index = 0;
+  for (const auto& item : list) {
+    const std::string item_path = absl::StrCat(path, "[", index++, "]");
+    const absl::Status status = read(item_path, item);
+    if (status.ok()) continue;
+    if (status.code() == kPlaced) return status;
+    return At(name, item.Mark(), absl::StrCat("\"", item_path, "\": ", status.message()));
   }
   return absl::OkStatus();
 }

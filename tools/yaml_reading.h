@@ -34,6 +34,11 @@ absl::Status ReadYaml(const std::string& text, const std::string& name, const Ke
 absl::Status ReadMapping(const std::string& name, const std::string& path, const YAML::Node& mapping,
                          const Keys& keys);
 
+// Reads a list, item by item. `path` stands before their numbers in messages: "services".
+absl::Status ReadList(
+    const std::string& name, const std::string& path, const YAML::Node& list,
+    const std::function<absl::Status(const std::string& path, const YAML::Node& item)>& read);
+
 absl::StatusOr<std::vector<std::string>> Texts(const YAML::Node& value);
 absl::Status ReadBool(const YAML::Node& value, bool& result);
 

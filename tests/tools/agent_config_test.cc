@@ -70,7 +70,7 @@ TEST(AgentConfigTest, NamesFileLineAndKeyOfAMistake) {
        "f:1: unknown key \"ignroe\": known are allow-uids, containers, ignore, log, metrics-bind-address, "
        "middleware, publish, strict"},
       {"\n\npublish:\n  hostip: x",
-       "f:4: unknown key \"publish.hostip\": known are publish.enabled, publish.host-ip"},
+       "f:4: unknown key \"publish.hostip\": known are enabled, host-ip, host-ports"},
       {"ignore: []\nignore: []", "f:2: \"ignore\" is there twice"},
       {"log:\n  level: info\n  level: info", "f:3: \"log.level\" is there twice"},
       {"- a", "f:1: should be a mapping"},
