@@ -23,6 +23,8 @@
 #include "net/publish.h"
 #include "tools/metrics_socket.h"
 #include "tools/network_reading.h"
+#include "tools/service_config.h"
+#include "tools/service_values.h"
 #include "tools/yaml_reading.h"
 
 namespace shunt {
@@ -30,7 +32,8 @@ namespace {
 
 // ---- the file
 
-constexpr size_t kLongestFile = size_t{1} << 20;
+// The most services and backends with a dozen labels each; what is longer is another file.
+constexpr size_t kLongestFile = size_t{64} << 20;
 
 absl::Status ReadHostIp(const YAML::Node& value, std::optional<net::IpAddress>& ip) {
   if (!value.IsScalar()) return Should("an address");
@@ -150,6 +153,8 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
       {"strict", [&](const YAML::Node& value) { return ReadBool(value, config.strict); }},
       {"containers", [&](const YAML::Node& value) { return ReadContainerRules(name, value, config.rules); }},
       {"log", [&](const YAML::Node& value) { return ReadMapping(name, "log.", value, logging); }},
+      {"zone", [&](const YAML::Node& value) { return ReadWord(value, config.zone); }},
+      {"services", [&](const YAML::Node& value) { return ReadServices(name, value, config.services); }},
   };
   if (absl::Status status = ReadYaml(text, name, top); !status.ok()) return status;
   return config;
@@ -163,7 +168,7 @@ absl::StatusOr<std::string> ReadConfigText(const std::string& path) {
   const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.valid()) return cannot();
   std::string text;
-  std::array<char, 4096> chunk;
+  std::array<char, 65536> chunk;
   for (;;) {
     const ssize_t got = read(file.get(), chunk.data(), chunk.size());
     if (got < 0) return cannot();

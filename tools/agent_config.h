@@ -14,6 +14,8 @@
 //     level: info                # debug, info, warning or error
 //   strict: false                # true: a container whose metadata has a mistake is refused
 //   containers: [...]            # rules about some of them (tools/container_rule.h)
+//   zone: a                      # where this machine is
+//   services: [...]              # what is balanced (tools/service_config.h)
 //
 // A container states its wishes in its listenerMetadata,
 // "shunt.publish=8080:80,8443:443;shunt.ignore=10.0.0.0/8" (items separated by ";" or a line's end; the keys
@@ -35,6 +37,7 @@
 #include "absl/status/statusor.h"
 #include "core/intake.h"
 #include "handlers/accelerator.h"
+#include "net/balancer/service.h"
 #include "net/ip_address.h"
 #include "net/subnet_set.h"
 #include "tools/container_rule.h"
@@ -62,6 +65,8 @@ struct AgentConfig {
   std::string metrics_bind_address;     // empty: metrics are not served
   std::vector<std::string> middleware;  // of every container, beside its own
   std::vector<ContainerRule> rules;
+  std::string zone;  // of this machine; empty: not told
+  std::vector<net::ServiceSpec> services;
 };
 
 // Reads the text of a configuration file; `name` is the file's, for messages. The error names file, line and

@@ -3,6 +3,7 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <vector>
@@ -63,6 +64,37 @@ const std::map<std::string, const char*>& Meanings() {
       {"containers.ignore", "networks that stay on its ordinary path, beside those of every container"},
       {"containers.publish",
        "ports that it publishes, beside those it asks for; publish.* does not limit them"},
+      {"zone", "where this machine is: backends of the same zone come first"},
+      {"services.address", "connections to there get a backend"},
+      {"services.policy", "which backend a connection gets"},
+      {"services.affinity.by",
+       "whose connections stay together; left out: a container's with maglev and ring-hash, nobody's with "
+       "the "
+       "others"},
+      {"services.subset", "only backends that have all of these labels"},
+      {"services.discover.file", "more backends; read again whenever it changes"},
+      {"services.discover.dns", "more backends; asked for again whenever the answer is too old"},
+      {"services.connect.attempts", "backends that a blocking connect tries, the first one included"},
+      {"services.connect.attempt-timeout", "how long each attempt but the last may take"},
+      {"services.health.interval",
+       "time between two checks of a backend: connections that are closed at once"},
+      {"services.health.timeout", "how long a check may take"},
+      {"services.health.fall", "failures in a row that make a backend unhealthy"},
+      {"services.health.rise", "successes in a row that make it healthy again"},
+      {"services.outlier.consecutive", "failed connects in a row that eject a backend"},
+      {"services.outlier.base-ejection", "how long, times the number of its ejections"},
+      {"services.outlier.max-ejection", "how long at most"},
+      {"services.outlier.interval", "time without an ejection that takes one off their number"},
+      {"services.outlier.max-ejected", "share of the backends that may be ejected at a time; one always may"},
+      {"services.outlier.panic",
+       "share of available backends below which all are used; also of those that health finds healthy"},
+      {"services.slow-start", "a backend that is new or back gets its share little by little, for so long"},
+      {"services.drain.on-removal",
+       "connections to a backend that has gone, or is drained, are closed after this"},
+      {"services.zone-aware.min-cluster-size",
+       "backends that there must be for those of this zone to come first; 0: never"},
+      {"services.network", "where backends are: in the host's network, or in the container's own"},
+      {"services.getpeername", "whom a program is shown as its peer"},
   };
   return *kMeanings;
 }
@@ -148,6 +180,46 @@ void ExplainRules(const YAML::Node& list, const std::vector<ContainerRule>& rule
   }
 }
 
+// Of a service that is right as such: which backends in it get no connections.
+void ExplainUnused(const YAML::Node& list, const net::ServiceSpec& service, Explanation& explanation) {
+  const bool v4_only = std::all_of(service.addresses.begin(), service.addresses.end(),
+                                   [](const net::ServiceAddress& one) { return one.network.IsV4(); });
+  for (size_t i = 0; i < service.backends.size(); ++i) {
+    const net::BackendSpec& backend = service.backends[i];
+    const bool in_subset =
+        std::all_of(service.subset.begin(), service.subset.end(), [&backend](const auto& label) {
+          const auto found = backend.labels.find(label.first);
+          return found != backend.labels.end() && found->second == label.second;
+        });
+    const char* why = nullptr;
+    if (backend.weight == 0) why = "its weight is 0";
+    if (!in_subset) why = "it has not all labels of the subset";
+    if (v4_only && !backend.address.ip().IsV4()) why = "all addresses of the service are IPv4";
+    if (why == nullptr) continue;
+    explanation.Say(list[i].Mark().line + 1, "  ",
+                    absl::StrCat("backend ", backend.address.ToString(), ": NO CONNECTIONS: ", why));
+  }
+}
+
+void ExplainServices(const YAML::Node& list, const std::vector<net::ServiceSpec>& services,
+                     Explanation& explanation) {
+  for (size_t i = 0; i < services.size(); ++i) {
+    const net::ServiceSpec& service = services[i];
+    const auto backups = std::count_if(service.backends.begin(), service.backends.end(),
+                                       [](const net::BackendSpec& one) { return one.backup; });
+    explanation.Say(
+        list[i].Mark().line + 1, "",
+        absl::StrCat("service ", service.name, ", ", i + 1, " of ", services.size(), ": ",
+                     service.backends.size(), " backends", backups == 0 ? "" : ", ",
+                     backups == 0 ? "" : absl::StrCat(backups, " of them for when the others are too few"),
+                     service.discover.none() ? "" : ", and those that are discovered",
+                     service.health.enabled ? "; checked" : "; not checked",
+                     service.outlier.enabled ? "; ejected when connects fail" : ""));
+    explanation.Walk(list[i], "services.", "  ");
+    ExplainUnused(list[i]["backends"], service, explanation);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ExplainConfig(const std::string& text, const std::string& name) {
@@ -158,6 +230,8 @@ absl::StatusOr<std::string> ExplainConfig(const std::string& text, const std::st
   for (const auto& entry : root) {
     if (entry.first.Scalar() == "containers") {
       ExplainRules(entry.second, config->rules, explanation);
+    } else if (entry.first.Scalar() == "services") {
+      ExplainServices(entry.second, config->services, explanation);
     } else {
       YAML::Node alone;
       alone[entry.first] = entry.second;
