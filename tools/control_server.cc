@@ -22,12 +22,6 @@ bool Watch(int epoll, int fd) {
   return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-// An answer is much smaller than a socket's buffer; a client that has left is no concern of ours.
-void Send(const Fd& socket, std::string text) {
-  text += '\n';
-  (void)send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(Fd socket, Answer answer) {
@@ -49,7 +43,12 @@ void ControlServer::HandleEvents() {
     }
     const auto connection = std::find_if(connections_.begin(), connections_.end(),
                                          [fd](const Connection& one) { return one.socket.get() == fd; });
-    if (connection != connections_.end()) Read(connection);
+    if (connection == connections_.end()) continue;
+    if (connection->answer.empty()) {
+      Read(connection);
+    } else {
+      Send(connection);
+    }
   }
 }
 
@@ -81,16 +80,36 @@ void ControlServer::Read(Connections::iterator connection) {
   const size_t end = command.find('\n');
   if (end == std::string::npos) return;
   connection->waiting = true;
-  const std::string answer = answer_(command.substr(0, end));
-  if (answer.empty()) return;
-  Send(connection->socket, answer);
+  std::string answer = answer_(command.substr(0, end));
+  if (!answer.empty()) Begin(connection, std::move(answer));
+}
+
+void ControlServer::Begin(Connections::iterator connection, std::string answer) {
+  connection->answer = std::move(answer) + '\n';
+  // From now on it matters only whether there is room, or nobody any more.
+  epoll_event event{.events = EPOLLOUT, .data = {.fd = connection->socket.get()}};
+  epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection->socket.get(), &event);
+  Send(connection);
+}
+
+void ControlServer::Send(Connections::iterator connection) {
+  const std::string& answer = connection->answer;
+  while (connection->sent < answer.size()) {
+    const ssize_t sent = send(connection->socket.get(), answer.data() + connection->sent,
+                              answer.size() - connection->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && errno == EAGAIN) return;
+    if (sent < 0) break;  // the client has left
+    connection->sent += static_cast<size_t>(sent);
+  }
   connections_.erase(connection);
 }
 
 void ControlServer::AnswerWaiting(const std::string& text) {
   for (auto one = connections_.begin(); one != connections_.end();) {
-    if (one->waiting) Send(one->socket, text);
-    one = one->waiting ? connections_.erase(one) : std::next(one);
+    const auto next = std::next(one);
+    if (one->waiting && one->answer.empty()) Begin(one, text);
+    one = next;
   }
 }
 

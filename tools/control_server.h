@@ -2,8 +2,9 @@
 // ControlServer: the engine's end of `shunt ctl`. A client sends one line, a command, and gets one line of
 // JSON.
 //
-// Only root and our own user may ask (core/peer.h). Every connection is bounded: in its bytes, in time, and
-// in how many there are; the oldest goes when there are too many. Control thread, and nothing blocks.
+// Only root and our own user may ask (core/peer.h). What they may say is bounded, and how many there are; the
+// oldest goes when there are too many. An answer that is longer than the socket's buffer goes out as the
+// client reads it. Control thread, and nothing blocks.
 
 #pragma once
 
@@ -37,12 +38,17 @@ class ControlServer {
     Fd socket;
     std::string command;
     bool waiting = false;  // for its answer
+    std::string answer;    // all of it, as long as some is to be sent
+    size_t sent = 0;
   };
   using Connections = std::list<Connection>;  // the oldest first
 
   ControlServer(Fd socket, Answer answer) : socket_(std::move(socket)), answer_(std::move(answer)) {}
   void Accept();
   void Read(Connections::iterator connection);
+  // Each may erase the connection.
+  void Begin(Connections::iterator connection, std::string answer);
+  void Send(Connections::iterator connection);
 
   Fd socket_;
   const Answer answer_;
