@@ -1,37 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/metrics_text.h"
 
-#include <string_view>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "tools/service_metrics.h"
 
 namespace shunt {
 namespace {
 
-std::string Escaped(std::string_view value) {
-  return absl::StrReplaceAll(absl::string_view(value.data(), value.size()),
-                             {{"\\", "\\\\"}, {"\"", "\\\""}, {"\n", "\\n"}});
-}
-
-void AppendHead(std::string_view name, std::string_view type, std::string_view help, std::string& text) {
-  absl::StrAppendFormat(&text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
 void AppendOne(std::string_view name, std::string_view type, std::string_view help, uint64_t value,
                std::string& text) {
-  AppendHead(name, type, help, text);
+  AppendMetricHead(name, type, help, text);
   absl::StrAppendFormat(&text, "%s %d\n", name, value);
 }
 
 // The name, the labels and the buckets are the Kinvolk agent's, and more buckets.
 void AppendRequests(const MetricsReading& reading, std::string& text) {
   constexpr std::string_view kName = "seccompagent_request_duration_seconds";
-  AppendHead(kName, "histogram", "Time from the receipt of a trapped call to its answer", text);
+  AppendMetricHead(kName, "histogram", "Time from the receipt of a trapped call to its answer", text);
   for (const auto& [labels, histogram] : reading.requests) {
-    const std::string series = absl::StrFormat("namespace=\"%s\",syscall=\"%s\",status=\"%d\"",
-                                               Escaped(labels.pod_namespace), labels.syscall, labels.error);
+    const std::string series =
+        absl::StrFormat("namespace=\"%s\",syscall=\"%s\",status=\"%d\"", EscapedLabel(labels.pod_namespace),
+                        labels.syscall, labels.error);
     uint64_t count = 0;
     for (size_t i = 0; i < histogram.counts.size(); ++i) {
       count += histogram.counts[i];
@@ -46,6 +37,16 @@ void AppendRequests(const MetricsReading& reading, std::string& text) {
 }
 
 }  // namespace
+
+std::string EscapedLabel(std::string_view value) {
+  return absl::StrReplaceAll(absl::string_view(value.data(), value.size()),
+                             {{"\\", "\\\\"}, {"\"", "\\\""}, {"\n", "\\n"}});
+}
+
+void AppendMetricHead(std::string_view name, std::string_view type, std::string_view help,
+                      std::string& text) {
+  absl::StrAppendFormat(&text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
 
 MetricsReading ReadMetrics(const Accelerator& accelerator) {
   MetricsReading reading{.counters = accelerator.Counters()};
@@ -62,8 +63,8 @@ MetricsReading ReadMetrics(const Accelerator& accelerator) {
 
 std::string MetricsText(const MetricsReading& reading) {
   std::string text;
-  AppendHead("shunt_build_info", "gauge", "Which shunt this is", text);
-  absl::StrAppendFormat(&text, "shunt_build_info{version=\"%s\"} 1\n", Escaped(SHUNT_VERSION));
+  AppendMetricHead("shunt_build_info", "gauge", "Which shunt this is", text);
+  absl::StrAppendFormat(&text, "shunt_build_info{version=\"%s\"} 1\n", EscapedLabel(SHUNT_VERSION));
   AppendOne("shunt_engine_start_time_seconds", "gauge",
             "When the engine began that answers; request durations began at 0 then", reading.engine_started,
             text);
@@ -78,6 +79,7 @@ std::string MetricsText(const MetricsReading& reading) {
             "Requests that are in no series of request durations, because there were too many",
             reading.overflowed, text);
   AppendRequests(reading, text);
+  text += ServiceMetricsText(reading.services);
   return text;
 }
 

@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "handlers/accelerator.h"
 #include "handlers/request_times.h"
+#include "net/balancer/balancer.h"
 
 namespace shunt {
 
@@ -24,9 +26,14 @@ struct MetricsReading {
   int64_t engine_started = 0;  // seconds since 1970
   std::map<RequestTimes::Labels, RequestTimes::Histogram> requests;
   uint64_t overflowed = 0;
+  std::vector<net::ServiceReport> services;
 };
 
 MetricsReading ReadMetrics(const Accelerator& accelerator);
 std::string MetricsText(const MetricsReading& reading);
+
+// Its parts: a label's value, and what stands before the lines of a metric.
+std::string EscapedLabel(std::string_view value);
+void AppendMetricHead(std::string_view name, std::string_view type, std::string_view help, std::string& text);
 
 }  // namespace shunt
