@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/move.h"
+
+#include <sys/socket.h>
+
+#include <utility>
+
+#include "core/reactor.h"
+#include "core/task.h"
+#include "handlers/connection.h"
+#include "handlers/container.h"
+#include "handlers/side_call.h"
+
+namespace shunt {
+namespace {
+
+// Our privilege is not the container's: what trusts the host's low ports shall not trust it. Nor does a twin
+// join whoever shares the port on the host with others of our uid.
+bool MayHaveSource(const SocketBench& bench, const TargetSocket& socket, uint16_t port) {
+  int shares = 0;
+  socklen_t size = sizeof(shares);
+  return port >= bench.first_unprivileged_port &&
+         getsockopt(socket.fd.get(), SOL_SOCKET, SO_REUSEPORT, &shares, &size) == 0 && shares == 0;
+}
+
+// The container's socket that a twin replaces.
+struct OldSocket {
+  Fd fd;
+  uint64_t inode = 0;  // to find it by, should somebody else hold it
+};
+
+// Puts the twin in place and starts its connection.
+Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::SockAddr& peer) {
+  switch (SwapIn(call, number, old_socket.fd, old_socket.inode, twin, peer)) {
+    case Swapped::kNotAtAll:
+      return Reply::Continue();
+    case Swapped::kTooSlow:
+      return Reply::Again();
+    case Swapped::kShared:
+      return StayInside(call, number, std::move(twin), peer, old_socket.inode);
+    case Swapped::kAlone:
+      break;
+  }
+  call.counters.Add(Counter::accelerated);
+  return StartConnection(call, std::move(twin), peer);
+}
+
+// The same for a socket that an epoll may watch: the twin is added to it first.
+Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, net::SockAddr peer) {
+  WatcherSearch search(call, number, old_socket.fd.get(), twin.fd.get());
+  if (!co_await OnSide(call, search)) co_return Reply::Continue();
+  if (!search.Done(call)) {
+    call.counters.Add(Counter::kept_error);
+    co_return Reply::Continue();
+  }
+  call.alone = false;
+  while (!ClaimTwin(call, twin)) {
+    if (++call.attempts > kPutOffAtMost) co_return Reply::Continue();
+    co_await Pause(call, kPutOffFor);
+  }
+  const Reply reply = Swap(call, number, std::move(old_socket), std::move(twin), peer);
+  co_return reply;
+}
+
+}  // namespace
+
+Reply StayInside(Call& call, int number, Twin twin, const net::SockAddr& peer, uint64_t old_inode) {
+  return Start(TakeSwapBack(call, number, std::move(twin), {.inode = old_inode}, Reply::Continue(),
+                            [peer](Call& of, Twin its) { return StartConnection(of, std::move(its), peer); }),
+               /*if_no_slot=*/Reply::Fail(ENOBUFS));
+}
+
+Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock& lock, int device) {
+  const auto keep = [&call](Counter why) {
+    call.counters.Add(why);
+    return Fail(EOPNOTSUPP);
+  };
+  SocketBench& bench = BenchOf(call);
+  Result<Twin> twin = ReplacementFor(socket);
+  if (!twin || WasShutDown(socket.fd.get())) return keep(Counter::kept_options);
+  Result<Fd> made = bench.twins.Take(lock, socket.facts.family, device);
+  if (!made) return keep(Counter::kept_error);
+  twin->fd = std::move(*made);
+  const Result<std::optional<net::SockAddr>> source = SourceOf(bench, socket);
+  if (!source || (*source && !MayHaveSource(bench, socket, (*source)->port())))
+    return keep(Counter::kept_source);
+  BindTo bind_to{.address = *source};
+  const Counter obstacle = CarryOver(call, socket, *twin, bind_to);
+  if (obstacle != Counter::count_) return keep(obstacle);
+  return twin;
+}
+
+Reply Move(Call& call, int number, TargetSocket socket, Twin twin, const net::SockAddr& peer) {
+  OldSocket old_socket{.fd = std::move(socket.fd), .inode = socket.info.ino};
+  if (KnownUnwatched(call, number, old_socket.fd.get())) {
+    return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+  }
+  return Start(SwapWatched(call, number, std::move(old_socket), std::move(twin), peer),
+               /*if_no_slot=*/Reply::Continue());
+}
+
+}  // namespace shunt
