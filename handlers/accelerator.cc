@@ -21,7 +21,9 @@
 #include "handlers/container.h"
 #include "handlers/handlers.h"
 #include "handlers/introduction.h"
+#include "handlers/lock_retirement.h"
 #include "handlers/network_views.h"
+#include "handlers/served.h"
 #include "handlers/verdict.h"
 #include "handlers/workers.h"
 #include "net/netns.h"
@@ -40,39 +42,10 @@ bool IsSocket(const Fd& fd) {
 
 class RealAccelerator;
 
-// One container, on the control thread.
-struct Served {
-  ContainerSpec spec;
-  ServedListener* listener = nullptr;
-  Container* container = nullptr;           // belongs to its reactor
-  const ContainerMemory* memory = nullptr;  // the container's
-  int listener_fd = -1;                     // its reactor's
-  Fd route_monitor;                         // of its network namespace
-  std::unique_ptr<const NetworkView> view;
-  bool update_in_flight = false;
-  bool update_again = false;
-  std::unique_ptr<Guest> corpse;  // after the end, until nothing is in flight
-  std::function<void()> ended;
-};
-
 // A container that is served from Begin() on.
 struct Adopted {
   std::optional<Listener> listener;
   std::unique_ptr<Container> container;
-};
-
-// Has every reactor throw away the twins that it made in store for a lock that nobody needs any more.
-struct LockRetirement {
-  RealAccelerator* accelerator;  // for the control thread only
-  std::shared_ptr<const net::NumberedLock> lock;
-  Mailbox* control;
-  struct Notice {
-    LockRetirement* retirement;
-    SocketBench* bench;
-    Message message;
-  };
-  std::vector<Notice> notices;
-  size_t outstanding = 0;  // control thread
 };
 
 // Gives a reactor a new view of one container and brings the old one back.
@@ -137,7 +110,6 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   static void OnViewDelivered(Message& message);
   static void OnViewReturned(Message& message);
   void RetireUnusedLocks();
-  static void OnRetirementReturned(Message& message);
 
   static constexpr uint64_t kEngineEvent = 0;
   static constexpr uint64_t kHostEvent = 1;
@@ -153,7 +125,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   std::map<std::pair<uint64_t, std::string>, std::weak_ptr<HostPort>> host_ports_;  // by network and port
   // What is under way to the reactors and back.
   std::map<const ViewUpdate*, std::unique_ptr<ViewUpdate>> updates_;
-  std::map<const LockRetirement*, std::unique_ptr<LockRetirement>> retirements_;
+  LockRetirements retirements_;
   std::map<uint64_t, Adopted> adopted_;
   uint64_t next_key_;
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
@@ -500,33 +472,8 @@ void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
 }
 
 void RealAccelerator::RetireUnusedLocks() {
-  for (std::shared_ptr<const net::NumberedLock>& lock : views_->TakeUnusedLocks()) {
-    std::unique_ptr<LockRetirement> made(
-        new LockRetirement{.accelerator = this, .lock = std::move(lock), .control = &engine_->control()});
-    LockRetirement* const retirement = made.get();
-    retirements_[retirement] = std::move(made);
-    retirement->outstanding = benches_.size();
-    retirement->notices.resize(benches_.size());
-    for (size_t i = 0; i < benches_.size(); ++i) {
-      LockRetirement::Notice& notice = retirement->notices[i];
-      notice.retirement = retirement;
-      notice.bench = benches_[i];
-      notice.message = {.deliver =
-                            [](Message& message) {
-                              const auto& there = message.about<LockRetirement::Notice>();
-                              there.bench->twins.Retire(there.retirement->lock->number);
-                              message.deliver = OnRetirementReturned;
-                              there.retirement->control->Push(&message);
-                            },
-                        .context = &notice};
-      engine_->reactors()[i]->Post(notice.message);
-    }
-  }
-}
-
-void RealAccelerator::OnRetirementReturned(Message& message) {
-  LockRetirement* const retirement = message.about<LockRetirement::Notice>().retirement;
-  if (--retirement->outstanding == 0) retirement->accelerator->retirements_.erase(retirement);
+  for (std::shared_ptr<const net::NumberedLock>& lock : views_->TakeUnusedLocks())
+    retirements_.Retire(*engine_, benches_, std::move(lock));
 }
 
 void RealAccelerator::HandleEvents() {
