@@ -18,62 +18,13 @@
 
 #include "core/check.h"
 #include "core/proc_text.h"
+#include "net/held_descriptors.h"
 #include "net/proc_numbers.h"
 
 namespace shunt::net {
 namespace {
 
 constexpr int kMaxDescriptors = 16384;
-
-// The inode and mount that a descriptor's fdinfo names; zeros if it is gone. The file itself is never
-// touched: opening, stating or closing a copy of a file of a FUSE mount would wait for whoever serves it, and
-// that is the container.
-struct FdInfo {
-  uint64_t inode = 0;
-  uint64_t mount = 0;
-};
-
-FdInfo ReadFdInfo(int directory_fd, int number) {
-  std::array<char, 16> name;
-  std::snprintf(name.data(), name.size(), "%d", number);
-  const Fd file(openat(directory_fd, name.data(), O_RDONLY | O_CLOEXEC));
-  std::array<char, 512> text;
-  const ssize_t length = file.valid() ? read(file.get(), text.data(), text.size()) : 0;
-  if (length <= 0) return {};
-  const std::string_view lines(text.data(), static_cast<size_t>(length));
-  return {NumberBehind(lines, "ino:").value_or(0), NumberBehind(lines, "mnt_id:").value_or(0)};
-}
-
-Fd OpenFdInfoDirectory(pid_t tid) {
-  std::array<char, 32> path;
-  std::snprintf(path.data(), path.size(), "/proc/%d/fdinfo", tid);
-  return Fd(open(path.data(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-}
-
-// All sockets lie on one mount of the kernel's own: an equal inode number on another mount is another file.
-Result<uint64_t> MountOfSockets() {
-  const Fd some_socket(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!some_socket.valid()) return FailErrno();
-  std::array<char, 64> path;
-  std::snprintf(path.data(), path.size(), "/proc/thread-self/fdinfo");
-  const Fd directory(open(path.data(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid()) return FailErrno();
-  return ReadFdInfo(directory.get(), some_socket.get()).mount;
-}
-
-struct Namespace {
-  dev_t device = 0;
-  ino_t inode = 0;
-  friend bool operator==(const Namespace&, const Namespace&) = default;
-};
-
-Result<Namespace> NetworkOf(pid_t pid) {
-  std::array<char, 32> path;
-  std::snprintf(path.data(), path.size(), "/proc/%d/ns/net", pid);
-  struct stat found;
-  if (stat(path.data(), &found) != 0) return FailErrno();
-  return Namespace{found.st_dev, found.st_ino};
-}
 
 struct Relatives {
   pid_t process = 0;  // the thread group that the task belongs to
@@ -91,15 +42,6 @@ Result<Relatives> RelativesOf(pid_t tid) {
   const std::string_view lines(text.data(), static_cast<size_t>(length));
   return Relatives{static_cast<pid_t>(NumberBehind(lines, "Tgid:").value_or(0)),
                    static_cast<pid_t>(NumberBehind(lines, "PPid:").value_or(0))};
-}
-
-// For one task on Linux 6.9 and later, before that for a process.
-Result<Fd> OpenPidFd(pid_t pid) {
-  constexpr unsigned kPidFdThread = O_EXCL;  // PIDFD_THREAD, by definition
-  Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, kPidFdThread)));
-  if (!pidfd.valid() && errno == EINVAL) pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd.valid()) return FailErrno();
-  return pidfd;
 }
 
 // One search: what is looked for, and how much looking is left.

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/held_descriptors.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <string_view>
+
+#include "core/proc_text.h"
+
+namespace shunt::net {
+
+FdInfo ReadFdInfo(int directory_fd, int number) {
+  std::array<char, 16> name;
+  std::snprintf(name.data(), name.size(), "%d", number);
+  const Fd file(openat(directory_fd, name.data(), O_RDONLY | O_CLOEXEC));
+  std::array<char, 512> text;
+  const ssize_t length = file.valid() ? read(file.get(), text.data(), text.size()) : 0;
+  if (length <= 0) return {};
+  const std::string_view lines(text.data(), static_cast<size_t>(length));
+  return {NumberBehind(lines, "ino:").value_or(0), NumberBehind(lines, "mnt_id:").value_or(0)};
+}
+
+Fd OpenFdInfoDirectory(pid_t tid) {
+  std::array<char, 32> path;
+  std::snprintf(path.data(), path.size(), "/proc/%d/fdinfo", tid);
+  return Fd(open(path.data(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
+Result<uint64_t> MountOfSockets() {
+  const Fd some_socket(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!some_socket.valid()) return FailErrno();
+  std::array<char, 64> path;
+  std::snprintf(path.data(), path.size(), "/proc/thread-self/fdinfo");
+  const Fd directory(open(path.data(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid()) return FailErrno();
+  return ReadFdInfo(directory.get(), some_socket.get()).mount;
+}
+
+Result<Namespace> NetworkOf(pid_t pid) {
+  std::array<char, 32> path;
+  std::snprintf(path.data(), path.size(), "/proc/%d/ns/net", pid);
+  struct stat found;
+  if (stat(path.data(), &found) != 0) return FailErrno();
+  return Namespace{found.st_dev, found.st_ino};
+}
+
+Result<Fd> OpenPidFd(pid_t pid) {
+  constexpr unsigned kPidFdThread = O_EXCL;  // PIDFD_THREAD, by definition
+  Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, kPidFdThread)));
+  if (!pidfd.valid() && errno == EINVAL) pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.valid()) return FailErrno();
+  return pidfd;
+}
+
+}  // namespace shunt::net
