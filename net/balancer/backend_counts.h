@@ -54,9 +54,14 @@ class BackendCountBook {
   void Grow(uint32_t slots) {
     SHUNT_CHECK(slots <= kMostSlots);
     for (size_t i = 0; i * kChunk < slots; ++i) {
+      if (watched_[i] == nullptr) watched_[i] = std::make_unique<Flags>();
       if (chunks_[i] == nullptr) chunks_[i] = std::make_unique<Block[]>(reactors_);
     }
   }
+
+  // Whoever decides wants to hear of the backend's successes, too. Set by the thread that makes slots.
+  void Watch(uint32_t slot, bool on) { Flag(slot).store(on, std::memory_order_relaxed); }
+  bool IsWatched(uint32_t slot) const { return Flag(slot).load(std::memory_order_relaxed); }
 
   size_t reactors() const { return reactors_; }
 
@@ -68,7 +73,7 @@ class BackendCountBook {
   uint32_t InFlight(uint32_t slot) const {
     uint32_t sum = 0;
     const Block* const blocks = chunks_[slot / kChunk].get();
-    for (size_t i = 0; i < 1; ++i)
+    for (size_t i = 0; i < reactors_; ++i)
       sum += blocks[i].in_flight[slot % kChunk].load(std::memory_order_relaxed);
     return sum;
   }
@@ -84,7 +89,11 @@ class BackendCountBook {
     std::array<char, 64> odd_line;
   };
 
+  using Flags = std::array<std::atomic<bool>, kChunk>;
+  std::atomic<bool>& Flag(uint32_t slot) const { return (*watched_[slot / kChunk])[slot % kChunk]; }
+
   size_t reactors_;
+  std::array<std::unique_ptr<Flags>, kChunks> watched_;
   std::array<std::unique_ptr<Block[]>, kChunks> chunks_;
 };
 

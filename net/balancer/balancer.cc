@@ -174,6 +174,7 @@ void Balancer::Discover(std::string_view service, std::vector<BackendSpec> backe
   state_->Advance(now);
   ServiceRecord* record = state_->Find(service);
   if (record == nullptr || record->spec.discover.none()) return;
+  if (record->IsPending()) state_->MarkDirty(*record);
   record->source_error.clear();
   record->discovered_at = state_->now;
   if (record->discovered == backends && record->without_slot == 0) return;
@@ -185,7 +186,9 @@ void Balancer::Discover(std::string_view service, std::vector<BackendSpec> backe
 void Balancer::SourceFailed(std::string_view service, std::string why, int64_t now) {
   state_->Advance(now);
   ServiceRecord* record = state_->Find(service);
-  if (record != nullptr && !record->spec.discover.none()) record->source_error = std::move(why);
+  if (record == nullptr || record->spec.discover.none()) return;
+  if (record->IsPending()) state_->MarkDirty(*record);
+  record->source_error = std::move(why);
 }
 
 void Balancer::Checked(uint32_t slot, uint64_t check, bool up, std::string_view error, int64_t now) {
@@ -199,6 +202,14 @@ void Balancer::Checked(uint32_t slot, uint64_t check, bool up, std::string_view 
   member->health.Checked(member->service->spec.health, up);
   member->last_error = up ? std::string_view() : error;
   state_->Settle(*member, before, state_->now);
+}
+
+void Balancer::CheckSkipped(uint32_t slot, uint64_t check, int64_t now) {
+  state_->Advance(now);
+  Member* member = state_->MemberAt(slot);
+  if (member == nullptr || check == 0 || member->check != check) return;
+  member->check = 0;
+  if (State::IsChecked(*member)) state_->ScheduleCheck(*member, member->next_check);
 }
 
 void Balancer::Connected(uint32_t slot, bool well, int64_t now) {

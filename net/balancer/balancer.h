@@ -113,6 +113,8 @@ class Balancer {
   // Each check that was taken ends in one of these, or its backend is not checked again. Ignored if it is not
   // the one under way: the slot may be another backend's by now.
   void Checked(uint32_t slot, uint64_t check, bool up, std::string_view error, int64_t now);
+  // The check could not be made, which says nothing about the backend: there will be another one.
+  void CheckSkipped(uint32_t slot, uint64_t check, int64_t now);
   // Reactors say so before they take the attempt off the slot's count, and what they have said is told before
   // the next Configure() or Discover(), which may give the slot to another backend.
   void Connected(uint32_t slot, bool well, int64_t now);

@@ -60,18 +60,20 @@ bool IsOwnPeer(int socket_fd, const SockAddr& peer) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ConnectChecks>> ConnectChecks::Create(Told told, MakeSocket make) {
+absl::StatusOr<std::unique_ptr<ConnectChecks>> ConnectChecks::Create(Told told, MakeSocket make,
+                                                                     Skipped skipped) {
   Fd events(epoll_create1(EPOLL_CLOEXEC));
   if (!events.valid()) return ToStatus({errno}, "make the epoll for health checks");
   if (!make) make = SocketOfOurNetwork;
   return std::unique_ptr<ConnectChecks>(
-      new ConnectChecks(std::move(events), std::move(told), std::move(make)));
+      new ConnectChecks(std::move(events), std::move(told), std::move(make), std::move(skipped)));
 }
 
-ConnectChecks::ConnectChecks(Fd events, Told told, MakeSocket make)
+ConnectChecks::ConnectChecks(Fd events, Told told, MakeSocket make, Skipped skipped)
     : events_(std::move(events)),
       told_(std::move(told)),
       make_(std::move(make)),
+      skipped_(std::move(skipped)),
       attempts_(limits::kConnectChecks) {
   for (size_t place = attempts_.size(); place > 0; --place) free_.push_back(place - 1);
 }
@@ -125,7 +127,7 @@ void ConnectChecks::Start(const DueCheck& check, int64_t now) {
   epoll_event event{};
   event.events = EPOLLOUT;
   event.data.u64 = place;
-  if (epoll_ctl(events_.get(), EPOLL_CTL_ADD, socket->get(), &event) != 0) return;  // a shortage
+  if (epoll_ctl(events_.get(), EPOLL_CTL_ADD, socket->get(), &event) != 0) return Skip(check, now);
   free_.pop_back();
   attempts_[place] = {check, *std::move(socket), now + check.timeout_ns};
 }
@@ -152,7 +154,12 @@ void ConnectChecks::Finish(size_t place, std::string_view error, int64_t now) {
 }
 
 void ConnectChecks::Fail(const DueCheck& check, int error, int64_t now) {
-  if (!IsShortage(error)) told_(check.slot, check.check, false, Words(error), now);
+  if (IsShortage(error)) return Skip(check, now);
+  told_(check.slot, check.check, false, Words(error), now);
+}
+
+void ConnectChecks::Skip(const DueCheck& check, int64_t now) const {
+  if (skipped_) skipped_(check.slot, check.check, now);
 }
 
 }  // namespace shunt::net

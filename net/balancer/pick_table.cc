@@ -17,6 +17,12 @@ uint64_t BackendIdentity(const SockAddr& address) {
   return Mix64((identity ^ (uint64_t{address.scope_id()} << 16 | address.port())) + kMixStep);
 }
 
+uint64_t HashOfName(std::string_view name) {
+  uint64_t hash = kMixStep;
+  for (const char c : name) hash = Mix64((hash ^ static_cast<unsigned char>(c)) + kMixStep);
+  return hash;
+}
+
 std::unique_ptr<const PickTable> PickTable::Make(PickPolicy policy, bool by_key,
                                                  std::vector<PickGroup> groups, RoundRobinPlaces& places) {
   switch (policy) {

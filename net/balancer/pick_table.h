@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "net/balancer/backend_counts.h"
@@ -46,6 +47,8 @@ struct Backend {
 
 // Of a backend's address: the same on every machine, in every process and in either spelling of IPv4.
 uint64_t BackendIdentity(const SockAddr& address);
+// Of a name that is a key: the same.
+uint64_t HashOfName(std::string_view name);
 
 // Backends among which one is picked, and how many of 65536 new connections they get. Shares add up to 65536;
 // should a group have no backends, the others share what is its.

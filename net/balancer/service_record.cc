@@ -137,6 +137,7 @@ std::shared_ptr<const Service> ServiceRecord::Build(const std::string& own_zone,
   service->affinity = affinity;
   service->network = spec.network;
   service->peer_name = spec.peer_name;
+  service->pending = IsPending();
   service->v4 = make(v4, v4_places_);
   service->v6 = make(v6, v6_places_);
   return service;

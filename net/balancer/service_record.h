@@ -66,6 +66,8 @@ struct Member {
 struct ServiceRecord {
   ServiceRecord(ServiceSpec the_spec, uint32_t the_id) : spec(std::move(the_spec)), id(the_id) {}
 
+  // Its source has not said anything yet, good or bad.
+  bool IsPending() const { return !spec.discover.none() && !discovered_at && source_error.empty(); }
   // At most so many backends are ejected at a time.
   size_t MostEjected() const;
   // How far apart tables are made while a slow start lasts: a hundredth of it, and no less than a second.

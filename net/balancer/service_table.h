@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -29,6 +30,7 @@ struct Service {
   AffinityKey affinity = AffinityKey::kNone;  // never kDefault
   ServiceNetwork network = ServiceNetwork::kHost;
   PeerName peer_name = PeerName::kBackend;
+  bool pending = false;  // its source has not said anything yet, good or bad
   // By what the socket can reach: AF_INET sockets IPv4 backends; AF_INET6 ones IPv6 backends, or IPv4 ones by
   // their mapped addresses if there are no others. Null: no backends.
   std::shared_ptr<const PickTable> v4, v6;
@@ -75,6 +77,10 @@ class ServiceTable {
   const Service* Find(Transport transport, const SockAddr& peer) const {
     const int64_t id = index_->Find(transport, peer.ip(), peer.port());
     return id < 0 ? nullptr : At(static_cast<uint32_t>(id));
+  }
+  // There are no services.
+  bool empty() const {
+    return std::all_of(services_.begin(), services_.end(), [](const auto& one) { return one == nullptr; });
   }
   // nullptr: there is none of this id any more.
   const Service* At(uint32_t id) const { return id < services_.size() ? services_[id].get() : nullptr; }
