@@ -34,7 +34,11 @@ namespace shunt {
   X(shared_lost, "sockets whose other holder could not be found after a swap")             \
   X(epolls_migrated, "epoll registrations carried over to the new socket")                 \
   X(unreadable, "calls whose memory or descriptors we may not look at")                    \
-  X(exchanged, "sockets exchanged for another file meanwhile: ends acceleration")
+  X(exchanged, "sockets exchanged for another file meanwhile: ends acceleration")          \
+  X(balanced, "connects to services")                                                      \
+  X(failed_over, "attempts to reach a backend that were followed by another one")          \
+  X(failover_missed, "nonblocking connects to services that were not over when answered")  \
+  X(no_backend, "connects to services that had no backend")
 
 enum class Counter : uint8_t {
 #define SHUNT_COUNTER_NAME(name, text) name,

@@ -17,7 +17,7 @@ namespace shunt {
 struct Journal::Header {
   // Changes with the layout of anything in here. A journal of another layout is not understood: its calls are
   // begun anew by nobody, so a release that changes it says so (docs/architecture.md).
-  static constexpr uint64_t kMagic = 0x33'6c'6e'72'6a'68'73;  // "shjrnl3"
+  static constexpr uint64_t kMagic = 0x34'6c'6e'72'6a'68'73;  // "shjrnl4"
   uint64_t magic = kMagic;
   uint64_t part_bytes = 0;
   Counters inherited;

@@ -7,8 +7,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <array>
 #include <charconv>
 #include <cstring>
+#include <optional>
 #include <string_view>
 
 #include "core/patience.h"
@@ -34,17 +36,26 @@ const char* Path(std::array<char, kSize>& buffer, std::string_view prefix, int n
   return buffer.data();
 }
 
+// The number behind `key` in the thread's status. ESRCH: there is no such thread, or we may not look.
+struct StatusText {
+  std::array<char, 1024> text;
+  size_t size = 0;
+
+  explicit StatusText(pid_t tid) {
+    std::array<char, 64> path;
+    const Fd status(open(Path(path, "/proc/", tid, "/status"), O_RDONLY | O_CLOEXEC));
+    const ssize_t got = status.valid() ? read(status.get(), text.data(), text.size()) : 0;
+    size = got > 0 ? static_cast<size_t>(got) : 0;
+  }
+  std::optional<uint64_t> NumberOf(std::string_view key) const {
+    return NumberBehind({text.data(), size}, key);
+  }
+};
+
 // Before Linux 6.9 a pidfd names a whole process. That is the thread's own descriptor table only if it shares
 // its leader's.
 Result<Fd> OpenLeader(pid_t tid) {
-  std::array<char, 64> path;
-  const Fd status(open(Path(path, "/proc/", tid, "/status"), O_RDONLY | O_CLOEXEC));
-  if (!status.valid()) return Fail(ESRCH);
-  std::array<char, 1024> text;
-  const ssize_t size = read(status.get(), text.data(), text.size());
-  if (size <= 0) return Fail(ESRCH);
-  const auto tgid =
-      static_cast<pid_t>(NumberBehind({text.data(), static_cast<size_t>(size)}, "Tgid:").value_or(0));
+  const auto tgid = static_cast<pid_t>(StatusText(tid).NumberOf("Tgid:").value_or(0));
   if (tgid <= 0) return Fail(ESRCH);
   if (tgid != tid && syscall(SYS_kcmp, tid, tgid, KCMP_FILES, 0, 0) != 0) return Fail(EPERM);
   Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, tgid, 0)));
@@ -53,6 +64,14 @@ Result<Fd> OpenLeader(pid_t tid) {
 }
 
 }  // namespace
+
+Result<TaskOwner> Target::Owner() const {
+  const StatusText status(tid_);
+  const auto process = status.NumberOf("Tgid:");
+  const auto user = status.NumberOf("Uid:");
+  if (!process || !user) return Fail(ESRCH);
+  return TaskOwner{.process = static_cast<pid_t>(*process), .user = static_cast<uid_t>(*user)};
+}
 
 Result<size_t> Target::ReadMemory(uint64_t address, std::span<std::byte> into) const {
   iovec local{.iov_base = into.data(), .iov_len = into.size()};

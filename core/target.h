@@ -28,6 +28,12 @@ struct DescriptorInfo {
   int mount = 0;  // the id of the mount that the file is on; all sockets are on the kernel's one socket mount
 };
 
+// Whose call it is.
+struct TaskOwner {
+  pid_t process = 0;  // as seen from our pid namespace
+  uid_t user = 0;     // the real one, as seen from our user namespace
+};
+
 class Target {
  public:
   pid_t tid() const { return tid_; }
@@ -49,6 +55,9 @@ class Target {
 
   // Names the thread for pidfd calls. Valid as long as this Target is not looked up anew.
   Result<int> PidFd();
+
+  // Takes some microseconds.
+  Result<TaskOwner> Owner() const;
 
   // For layers above: a note that lives as long as the entry does and is zeroed when it is given to another
   // target.

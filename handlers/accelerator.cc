@@ -24,9 +24,11 @@
 #include "handlers/lock_retirement.h"
 #include "handlers/network_views.h"
 #include "handlers/served.h"
+#include "handlers/services.h"
 #include "handlers/verdict.h"
 #include "handlers/workers.h"
 #include "net/netns.h"
+#include "net/peer_connections.h"
 
 namespace shunt {
 namespace {
@@ -64,8 +66,11 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   explicit RealAccelerator(AcceleratorOptions options)
       : options_(std::move(options)), next_key_(options_.first_key) {}
 
-  // The reactors first: they use what is kept here.
-  ~RealAccelerator() override { engine_.reset(); }
+  // The reactors first: they use what is kept here. Before them, who gives them tables.
+  ~RealAccelerator() override {
+    if (services_ != nullptr) services_->Stop();
+    engine_.reset();
+  }
 
   absl::Status Init();
 
@@ -76,11 +81,23 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   bool Serves(int listener) const override;
   absl::Status TakeOver(uint64_t name, Fd journal) override;
   void Begin() override;
-  void Halt() override { engine_->Halt(); }
+  void Halt() override {
+    services_->Stop();
+    engine_->Halt();
+  }
   int event_fd() const override { return events_.get(); }
   void HandleEvents() override;
   std::string LocksInForce() const override { return views_->LocksInForce(); }
   bool CanPublish() const override { return views_->locks() == net::SocketLock::Kind::kProgram; }
+  void Balance(std::vector<net::ServiceSpec> services, std::string zone, bool at_once) override {
+    services_->Configure(std::move(services), std::move(zone));
+    if (at_once) services_->AwaitTable();
+  }
+  absl::Status TellBackend(std::string_view service, std::string_view backend,
+                           const net::BackendCommand& command) override {
+    return services_->Tell(service, backend, command);
+  }
+  std::vector<net::ServiceReport> DescribeServices() const override { return services_->Describe(); }
   const RequestTimes* request_times() const override { return options_.request_times; }
   std::vector<CounterValue> Counters() const override;
   std::vector<ReactorStatus> Reactors() const override;
@@ -110,11 +127,13 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   static void OnViewDelivered(Message& message);
   static void OnViewReturned(Message& message);
   void RetireUnusedLocks();
+  void DoForServices();
 
   static constexpr uint64_t kEngineEvent = 0;
   static constexpr uint64_t kHostEvent = 1;
 
   AcceleratorOptions options_;
+  std::unique_ptr<Services> services_;  // outlives the engine
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<CgroupOpener> cgroups_;  // null: none are opened
   Fd events_;                              // an epoll over everything that wakes the control thread
@@ -156,14 +175,21 @@ absl::Status RealAccelerator::Init() {
     cgroups_ = *std::move(cgroups);
   }
 
+  const size_t reactors =
+      options_.reactors > 0 ? static_cast<size_t>(options_.reactors) : AllowedCpus().size();
+  absl::StatusOr<std::unique_ptr<Services>> services = Services::Create(reactors, options_.make_source);
+  if (!services.ok()) return services.status();
+  services_ = *std::move(services);
+
   absl::Status bench_failure = absl::OkStatus();
   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(
       {
-          .reactors = options_.reactors,
+          .reactors = static_cast<int>(reactors),
           .pin = options_.affinity == Affinity::kPin,
           .make_bench = [this, &bench_failure]() -> std::unique_ptr<Workbench> {
             absl::StatusOr<std::unique_ptr<SocketBench>> bench = SocketBench::Create();
             if (bench.ok()) {
+              (*bench)->Use(services_->SeatOf(benches_.size()));
               benches_.push_back(bench->get());
               return std::move(*bench);
             }
@@ -177,6 +203,10 @@ absl::Status RealAccelerator::Init() {
   if (!bench_failure.ok()) return bench_failure;
   if (!engine.ok()) return engine.status();
   engine_ = std::move(*engine);
+  if (options_.balances) {
+    if (absl::Status status = services_->Start(*engine_, [this] { DoForServices(); }); !status.ok())
+      return status;
+  }
   if (absl::Status status = Watch(engine_->event_fd(), kEngineEvent); !status.ok()) return status;
   return Watch(host_monitor_.get(), kHostEvent);
 }
@@ -474,6 +504,23 @@ void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
 void RealAccelerator::RetireUnusedLocks() {
   for (std::shared_ptr<const net::NumberedLock>& lock : views_->TakeUnusedLocks())
     retirements_.Retire(*engine_, benches_, std::move(lock));
+}
+
+// Closes connections to backends that are not to be used any more, in all containers; brings sockets of the
+// network of one.
+void RealAccelerator::DoForServices() {
+  Services::Wants wants = services_->TakeWants();
+  for (const auto& [key, served] : served_) {
+    const pid_t pid = served->task();
+    if (pid == 0) continue;
+    for (const net::DueClosing& closing : wants.closings)
+      (void)net::ShutDownConnections(pid, closing.address);
+    if (!wants.sockets) continue;
+    absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(pid, net::SpareSockets::kCapacity);
+    if (!visit.ok() || visit->cookie == host_netns_) continue;
+    services_->GiveSockets(*std::move(visit));
+    wants.sockets = false;
+  }
 }
 
 void RealAccelerator::HandleEvents() {

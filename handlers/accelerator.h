@@ -23,6 +23,8 @@
 #include "core/counters.h"
 #include "core/fd.h"
 #include "handlers/policy.h"
+#include "net/balancer/balancer.h"
+#include "net/discovery/source.h"
 #include "net/publish.h"
 #include "net/subnet_set.h"
 
@@ -60,6 +62,12 @@ struct AcceleratorOptions {
   // Where calls of containers with the middleware kPrometheus are timed, with a table for each reactor;
   // outlives the accelerator. Null: nowhere.
   RequestTimes* request_times = nullptr;
+  // Connects to services are balanced (Balance()): takes a thread more (handlers/services.h).
+  bool balances = false;
+  // Makes the source of a service's backends that it wants (ServiceSpec::discover).
+  std::function<absl::StatusOr<std::unique_ptr<net::Source>>(const net::ServiceSpec& service,
+                                                             net::Source::Tell tell)>
+      make_source;
   // For tests, on each reactor's thread: it is about to stop allocating; it has served its last call.
   std::function<void()> on_reactor_start, on_reactor_stop;
 };
@@ -127,6 +135,14 @@ class Accelerator {
   virtual std::string LocksInForce() const = 0;
   // True if published ports move to the host; false: the network helper has to forward them.
   virtual bool CanPublish() const = 0;
+
+  // Connects to these services go to their backends from now on; in the place of those before. `zone` is this
+  // machine's, or empty. With `at_once` it returns when that is so, or after some seconds. Needs
+  // AcceleratorOptions::balances.
+  virtual void Balance(std::vector<net::ServiceSpec> services, std::string zone, bool at_once) = 0;
+  virtual absl::Status TellBackend(std::string_view service, std::string_view backend,
+                                   const net::BackendCommand& command) = 0;
+  virtual std::vector<net::ServiceReport> DescribeServices() const = 0;
 
   // Sums over all reactors, in the order of core/counters.h.
   struct CounterValue {

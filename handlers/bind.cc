@@ -108,10 +108,11 @@ Reply Published(Call& call, PublishedPort& port, const net::SockAddr& bound_as, 
 // is put back, and stays inside with all its holders.
 Reply StayInside(Call& call, int number, Twin twin, PublishedPort& port, const net::SockAddr& bound_as,
                  const net::SocketIdentity& old_socket) {
-  return Start(TakeSwapBack(call, number, std::move(twin), old_socket, Reply::Return(0),
-                            [&port, bound_as](Call& of, const Twin& its) {
-                              return Published(of, port, bound_as, its.fd.get());
-                            }),
+  return Start(TakeSwapBack(
+                   call, number, std::move(twin), old_socket, [](Call&) { return Reply::Return(0); },
+                   [&port, bound_as](Call& of, const Twin& its) {
+                     return Published(of, port, bound_as, its.fd.get());
+                   }),
                /*if_no_slot=*/Reply::Fail(ENOBUFS));
 }
 

@@ -14,6 +14,7 @@
 
 #include "core/reactor.h"
 #include "core/task.h"
+#include "handlers/balance.h"
 #include "handlers/connection.h"
 #include "handlers/container.h"
 #include "handlers/handlers.h"
@@ -70,7 +71,7 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim
     Result<Twin> twin = MakeTwin(call, socket, *view->own_ports_lock, /*device=*/0);
     if (!twin) return GoHome(call, number, std::move(socket));
     twin->claim = std::move(claim);
-    return Move(call, number, std::move(socket), *std::move(twin), *own);
+    return Move(call, number, std::move(socket), *std::move(twin), {.address = *own});
   }
   const Result<int> device = LockingDevice(BenchOf(call), *view, *peer);
   if (!device) {
@@ -82,36 +83,53 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim
     Result<Twin> twin = MakeTwin(call, socket, *view->lock, *device);
     if (!twin) return GoHome(call, number, std::move(socket));
     twin->claim = std::move(claim);
-    return Move(call, number, std::move(socket), *std::move(twin), *peer);
+    return Move(call, number, std::move(socket), *std::move(twin), {.address = *peer});
   }
   const int flags = fcntl(socket.fd.get(), F_GETFL);
   if (flags < 0) return Reply::Continue();
   NoteStart(call, number, flags & kCarriedFlags, *peer);
   fcntl(socket.fd.get(), F_SETFL, (flags & kCarriedFlags) | O_NONBLOCK);
   return StartConnection(
-      call, {.fd = std::move(socket.fd), .flags = flags & kCarriedFlags, .claim = std::move(claim)}, *peer);
+      call, {.fd = std::move(socket.fd), .flags = flags & kCarriedFlags, .claim = std::move(claim)},
+      {.address = *peer});
+}
+
+// The address of the call as it is now, and the service that it belongs to; nullptr: none.
+const net::Service* ServiceOf(const Call& call, uint64_t address, int length, net::SockAddr& peer_out) {
+  const std::optional<RawAddress> raw = ReadAddress(call, address, length);
+  const Result<net::SockAddr> peer = raw ? net::SockAddr::Parse(raw->span()) : Fail(EFAULT);
+  if (!peer) return nullptr;
+  peer_out = *peer;
+  return ServiceAt(call, net::Transport::kTcp, *peer);
 }
 
 // Goes on where an engine before this one has died. Nothing: it had not come as far as to change anything.
-std::optional<Reply> ResumeSwap(Call& call) {
+std::optional<Reply> ResumeSwap(Call& call, uint64_t address, int length) {
   HalfSwap half = FindHalfSwap(call);
+  net::SockAddr peer;
+  const net::Service* const service = ServiceOf(call, address, length, peer);
+  Destination to{.address = half.address};
+  if (service != nullptr && half.address.valid()) to = AttemptUnderWay(call, *service, peer, half.address);
   switch (half.state) {
     case HalfSwap::State::kNotBegun:
       return {};
-    case HalfSwap::State::kHome:  // where the kernel connects it
+    case HalfSwap::State::kHome:
+      if (!to.is_service()) return Reply::Continue();  // where the kernel connects it
+      half.maybe_shared = false;
+      break;
     case HalfSwap::State::kGone:
       return Reply::Continue();
     case HalfSwap::State::kSwapped:
+      ContainerOf(call).facts.has_twins = true;
       break;
   }
-  ContainerOf(call).facts.has_twins = true;
   const JournalRecord& record = call.record;
   Twin twin{.fd = std::move(half.socket->fd),
             .flags = record.flags,
             .cloexec = (half.socket->info.flags & O_CLOEXEC) != 0};
   fcntl(twin.fd.get(), F_SETFL, record.flags | O_NONBLOCK);
-  if (half.maybe_shared) return StayInside(call, record.number, std::move(twin), half.address, record.inode);
-  return StartConnection(call, std::move(twin), half.address);
+  if (half.maybe_shared) return StayInside(call, record.number, std::move(twin), to, record.inode);
+  return StartConnection(call, std::move(twin), to);
 }
 
 }  // namespace
@@ -119,34 +137,43 @@ std::optional<Reply> ResumeSwap(Call& call) {
 Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   Container& container = ContainerOf(call);
   if (call.record.HasSideEffect()) {
-    if (const std::optional<Reply> reply = ResumeSwap(call)) return *reply;
+    if (const std::optional<Reply> reply = ResumeSwap(call, address, length)) return *reply;
     call.record.Enter(Stage::kReceived);
   }
   if (NeedsIntroduction(call)) return IntroduceFirst(call, {ConnectSocket, number, address, length});
   const NetworkView* const view = ViewOf(call);
-  if (view == nullptr || view->lock == nullptr) return Reply::Continue();
+  const bool moves = view != nullptr && view->lock != nullptr;
+  if (!moves && BenchOf(call).services().table == nullptr) return Reply::Continue();
 
   const std::optional<RawAddress> raw = ReadAddress(call, address, length);
   if (!raw) return Reply::Continue();
   Result<net::SockAddr> peer = net::SockAddr::Parse(raw->span());
-  bool to_host = peer && LeadsToHost(*view, *peer);
-  const net::NumberedLock* lock = view->lock.get();
-  if (peer && !to_host) {
+  const net::Service* const service = peer ? ServiceAt(call, net::Transport::kTcp, *peer) : nullptr;
+  bool to_host = moves && peer && LeadsToHost(*view, *peer);
+  const net::NumberedLock* lock = moves ? view->lock.get() : nullptr;
+  if (moves && peer && !to_host) {
     if (const std::optional<net::SockAddr> own = OwnPublishedPort(call, *peer)) {
       peer = *own;
       to_host = true;
       lock = view->own_ports_lock.get();
     }
   }
-  if (!to_host && !container.facts.has_twins) return Reply::Continue();
+  if (const net::Service* const of_datagrams =
+          peer ? ServiceAt(call, net::Transport::kUdp, *peer) : nullptr) {
+    if (const std::optional<Reply> aimed = AimDatagrams(call, number, *peer, *of_datagrams)) return *aimed;
+  }
+  if (service == nullptr && !to_host && !container.facts.has_twins) return Reply::Continue();
 
   std::optional<TargetSocket> socket = TakeSocket(call, number);
-  if (!socket || socket->home == Home::kElsewhere) return Reply::Continue();
+  if (!socket) return Reply::Continue();
+  const bool balanced = service != nullptr && peer->family() == socket->facts.family;
+  if (!balanced && (!moves || socket->home == Home::kElsewhere)) return Reply::Continue();
   std::optional<SocketClaim> claim = ClaimSocket(call, number, *socket);
   if (!claim) {
     if (call.attempts > kPutOffAtMost) return Reply::Continue();
     return Start(ConnectLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
   }
+  if (balanced) return ConnectToService(call, number, *std::move(socket), *std::move(claim), *peer, *service);
   if (socket->home == Home::kHost)
     return ConnectTwin(call, number, *std::move(socket), *std::move(claim), *raw);
   if (!to_host || peer->family() != socket->facts.family) return Reply::Continue();
@@ -165,7 +192,7 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   if (!ClaimTwin(call, *twin)) {
     return Start(ConnectLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
   }
-  return Move(call, number, *std::move(socket), *std::move(twin), *peer);
+  return Move(call, number, *std::move(socket), *std::move(twin), {.address = *peer});
 }
 
 Reply Connect(Call& call) {

@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/reactor.h"
 #include "core/task.h"
+#include "handlers/balance.h"
 #include "handlers/container.h"
 #include "handlers/pending_signals.h"
 #include "handlers/timed_call.h"
@@ -17,21 +18,10 @@
 namespace shunt {
 namespace {
 
-int64_t ReadSendTimeout(int socket_fd) {
-  timeval timeout{};
-  socklen_t size = sizeof(timeout);
-  if (getsockopt(socket_fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) != 0) return 0;
-  return timeout.tv_sec * 1'000'000'000 + timeout.tv_usec * 1'000;
-}
-
 bool StillConnecting(int socket_fd) {
   pollfd writable{.fd = socket_fd, .events = POLLOUT};
   return poll(&writable, 1, 0) == 0;
 }
-
-// Nobody tells when a target that waits is killed, or called away by a signal, so it is looked after this
-// often. Else programs that are would fill their container's slots until their timeouts are over.
-constexpr int64_t kLookAfterNs = 50'000'000;
 
 // A blocking connect whose socket has a send timeout, and a peer that does not answer at once.
 Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
@@ -59,8 +49,17 @@ Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
 
 }  // namespace
 
-Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
-  const int result = connect(twin.fd.get(), peer.data(), peer.size());
+int64_t ReadSendTimeout(int socket_fd) {
+  timeval timeout{};
+  socklen_t size = sizeof(timeout);
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) != 0) return 0;
+  return timeout.tv_sec * 1'000'000'000 + timeout.tv_usec * 1'000;
+}
+
+Reply StartConnection(Call& call, Twin twin, const Destination& to) {
+  Destination begun = to;
+  if (to.is_service()) begun.begun_at = MonotonicNow();
+  const int result = connect(twin.fd.get(), to.address.data(), to.address.size());
   int error = result == 0 ? 0 : errno;
   if (call.resumed()) {
     // Whoever began this may have started the connection, too.
@@ -69,9 +68,14 @@ Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer) {
     // The first connect of a nonblocking socket never says 0, however fast the peer is; a second one may.
     if (error == 0 && (twin.flags & O_NONBLOCK) != 0) error = EINPROGRESS;
   }
+  if (to.is_service()) return AfterStart(call, std::move(twin), begun, error);
   if (twin.flags != O_NONBLOCK) fcntl(twin.fd.get(), F_SETFL, twin.flags);
   if (error != EINPROGRESS) return error == 0 ? Reply::Return(0) : Reply::Fail(error);
   if ((twin.flags & O_NONBLOCK) != 0) return Reply::Fail(EINPROGRESS);
+  return AwaitByKernel(call, std::move(twin));
+}
+
+Reply AwaitByKernel(Call& call, Twin twin) {
   if (twin.has_send_timeout && StillConnecting(twin.fd.get())) {
     const int64_t timeout_ns = ReadSendTimeout(twin.fd.get());
     return Start(TimedConnect(call, std::move(twin.fd), timeout_ns), /*if_no_slot=*/Reply::Continue());

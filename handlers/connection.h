@@ -11,13 +11,23 @@
 
 #include "core/call.h"
 #include "core/reply.h"
+#include "handlers/destination.h"
 #include "handlers/swap.h"
-#include "net/sock_addr.h"
 
 namespace shunt {
 
-// Starts the connection on our duplicate of an unconnected socket that is in the host's network and locked,
-// and says what the target gets.
-Reply StartConnection(Call& call, Twin twin, const net::SockAddr& peer);
+// Starts the connection on our duplicate of an unconnected socket that is where it belongs (and locked, if
+// that is the host's network) and has O_NONBLOCK for now, and says what the target gets.
+Reply StartConnection(Call& call, Twin twin, const Destination& to);
+
+// For a blocking connect that has begun, on a socket that has its own flags again.
+Reply AwaitByKernel(Call& call, Twin twin);
+
+// Nobody tells when a target that waits is killed, or called away by a signal, so it is looked after this
+// often. Else programs that are would fill their container's slots until their timeouts are over.
+inline constexpr int64_t kLookAfterNs = 50'000'000;
+
+// SO_SNDTIMEO; 0: none.
+int64_t ReadSendTimeout(int socket_fd);
 
 }  // namespace shunt

@@ -66,6 +66,7 @@ Container::Container(std::string its_name, ContainerMemory its_memory)
     : name(std::move(its_name)),
       memory(std::move(its_memory)),
       facts(memory.facts()),
+      affinity_key(net::HashOfName(name)),
       workers{Workers(memory.desks().first(Workers::kMost)), Workers(memory.desks().last(Workers::kMost))},
       incarnation(MonotonicNow()) {}
 

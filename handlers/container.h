@@ -29,6 +29,7 @@
 #include "handlers/socket_claim.h"
 #include "handlers/timed_call.h"
 #include "handlers/workers.h"
+#include "net/balancer/reactor_services.h"
 #include "net/host_network.h"
 #include "net/listener_census.h"
 #include "net/netns.h"
@@ -107,6 +108,7 @@ class Container final : public Guest {
   Policy policy;                     // does not change once it is served
   Fd lever;                          // as TakeLever() gave it; does not change either
   pid_t first_process = 0;           // 0: not known
+  const uint64_t affinity_key;       // of its name, the same on every machine and in every engine
   uint64_t key = 0;                  // its name among its accelerator's containers
   Introducer* introducer = nullptr;  // who brings netns and view, should they be missing at the first call
   uint64_t netns = 0;  // cookie of its network namespace; 0: not known yet, nothing is accelerated
@@ -151,6 +153,8 @@ class SocketBench final : public Workbench {
  public:
   // In the host's network namespace.
   static absl::StatusOr<std::unique_ptr<SocketBench>> Create();
+  // For connects to services. Once, before its reactor starts; outlives this.
+  void Use(net::ReactorServices& services) { services_ = &services; }
 
   void Connect(Mailbox& reactor, Mailbox& control) override { twins.Connect(reactor, control); }
   int wake_fd() const override { return side->completion_fd(); }
@@ -167,6 +171,7 @@ class SocketBench final : public Workbench {
 
   // A port of the host on which nobody listens and to which nobody else can bind: ours. Host byte order.
   uint16_t taken_port() const { return taken_port_; }
+  net::ReactorServices& services() const { return *services_; }
   const net::TwinDefaults& defaults(int family) const { return family == AF_INET ? defaults4_ : defaults6_; }
 
  private:
@@ -181,6 +186,7 @@ class SocketBench final : public Workbench {
 
   Fd port_holder_;
   uint16_t taken_port_ = 0;
+  net::ReactorServices* services_ = nullptr;
   net::TwinDefaults defaults4_, defaults6_;
 };
 

@@ -26,6 +26,7 @@
 #include "handlers/accelerator.h"
 #include "handlers/workers.h"
 #include "net/option_marks.h"
+#include "net/peer_names.h"
 #include "net/sock_addr.h"
 
 namespace shunt {
@@ -151,6 +152,7 @@ class ContainerMemory {
     // no memory.
     std::array<Desk, 2 * Workers::kMost> desks;
     MountTable mounts;
+    net::PeerNames peer_names;  // of sockets that are connected to services
   };
 
   // For a container that nobody serves yet.

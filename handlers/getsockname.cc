@@ -5,21 +5,12 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include <algorithm>
-#include <cstring>
-
 #include "handlers/container.h"
 #include "handlers/handlers.h"
 #include "handlers/socket_call.h"
 
 namespace shunt {
 namespace {
-
-uint64_t CookieOf(int socket_fd) {
-  uint64_t cookie = 0;
-  socklen_t size = sizeof(cookie);
-  return getsockopt(socket_fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
-}
 
 // What the program shall see of a twin; nothing if it has nothing to do with a published port. A listener has
 // the address that the program asked for; an accepted socket its own, with the program's port.
@@ -45,20 +36,7 @@ Reply NameSocket(Call& call, int number, uint64_t address, uint64_t length_addre
   if (!socket || socket->home != Home::kHost) return Reply::Continue();
   const std::optional<net::SockAddr> name = NameOf(container, *socket);
   if (!name) return Reply::Continue();
-
-  int length = 0;
-  const Target& target = call.target();
-  const Result<size_t> got = target.ReadMemory(length_address, std::as_writable_bytes(std::span(&length, 1)));
-  if (!got || *got != sizeof(length)) return Reply::Fail(EFAULT);
-  if (length < 0) return Reply::Fail(EINVAL);
-  if (!call.StillValid()) return Reply::Continue();
-  const size_t copied = std::min(static_cast<size_t>(length), static_cast<size_t>(name->size()));
-  const std::span bytes(reinterpret_cast<const std::byte*>(name->data()), copied);
-  const int full = static_cast<int>(name->size());
-  const Result<size_t> put_name = target.WriteMemory(address, bytes);
-  const Result<size_t> put_length = target.WriteMemory(length_address, std::as_bytes(std::span(&full, 1)));
-  const bool all = put_name && *put_name == copied && put_length && *put_length == sizeof(full);
-  return all ? Reply::Return(0) : Reply::Fail(EFAULT);
+  return StoreName(call, *name, address, length_address);
 }
 
 Reply GetSockName(Call& call) {

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "core/task.h"
+#include "handlers/balance.h"
 #include "handlers/container.h"
 #include "handlers/swap.h"
 #include "net/netns.h"
@@ -40,6 +41,7 @@ int Arrive(int home_fd, const Arrival& arrival) {
     case Arrival::Kind::kBind:
       return bind(home_fd, arrival.address.data(), arrival.address.size()) == 0 ? 0 : errno;
     case Arrival::Kind::kContinue:
+    case Arrival::Kind::kConnect:
       return 0;
   }
   return 0;
@@ -65,6 +67,7 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
       call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec);
   if (!installed) return installed.error() == Errno{EINTR} ? Reply::Again() : Reply::Continue();
   call.counters.Add(Counter::returned_home);
+  if (arrival.kind == Arrival::Kind::kConnect) return ConnectInPlace(call, number, arrival.destination);
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/call.h"
+#include "handlers/destination.h"
 #include "handlers/socket_call.h"
 
 namespace shunt {
@@ -13,10 +14,11 @@ namespace shunt {
 // What is done with the socket before the target gets it. The kernel must not be let loose on a descriptor
 // that could be exchanged for a twin meanwhile, so listen and bind are carried out here.
 struct Arrival {
-  enum class Kind : uint8_t { kContinue, kListen, kBind };
+  enum class Kind : uint8_t { kContinue, kListen, kBind, kConnect };
   Kind kind = Kind::kContinue;
   int backlog = 0;
-  net::SockAddr address;
+  net::SockAddr address;    // kBind
+  Destination destination;  // kConnect: a service's backend
 };
 
 // Replaces the unconnected twin under descriptor `number` by a socket of the container's network with the

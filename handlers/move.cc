@@ -7,12 +7,19 @@
 
 #include "core/reactor.h"
 #include "core/task.h"
+#include "handlers/balance.h"
 #include "handlers/connection.h"
 #include "handlers/container.h"
 #include "handlers/side_call.h"
 
 namespace shunt {
 namespace {
+
+// It is not moved: the kernel connects it, or we do if the address is a service's, which the kernel knows
+// nothing of.
+Reply StayOrdinary(Call& call, int number, const Destination& to) {
+  return to.is_service() ? ConnectInPlace(call, number, to) : Reply::Continue();
+}
 
 // Our privilege is not the container's: what trusts the host's low ports shall not trust it. Nor does a twin
 // join whoever shares the port on the host with others of our uid.
@@ -30,43 +37,47 @@ struct OldSocket {
 };
 
 // Puts the twin in place and starts its connection.
-Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const net::SockAddr& peer) {
-  switch (SwapIn(call, number, old_socket.fd, old_socket.inode, twin, peer)) {
+Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const Destination& to) {
+  switch (SwapIn(call, number, old_socket.fd, old_socket.inode, twin, to.address)) {
     case Swapped::kNotAtAll:
       return Reply::Continue();
     case Swapped::kTooSlow:
       return Reply::Again();
     case Swapped::kShared:
-      return StayInside(call, number, std::move(twin), peer, old_socket.inode);
+      return StayInside(call, number, std::move(twin), to, old_socket.inode);
     case Swapped::kAlone:
       break;
   }
   call.counters.Add(Counter::accelerated);
-  return StartConnection(call, std::move(twin), peer);
+  return StartConnection(call, std::move(twin), to);
 }
 
 // The same for a socket that an epoll may watch: the twin is added to it first.
-Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, net::SockAddr peer) {
+Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, Destination to) {
   WatcherSearch search(call, number, old_socket.fd.get(), twin.fd.get());
-  if (!co_await OnSide(call, search)) co_return Reply::Continue();
-  if (!search.Done(call)) {
-    call.counters.Add(Counter::kept_error);
-    co_return Reply::Continue();
+  const bool searched = co_await OnSide(call, search);
+  if (!searched || !search.Done(call)) {
+    if (searched) call.counters.Add(Counter::kept_error);
+    twin = {};
+    const Reply reply = StayOrdinary(call, number, to);
+    co_return reply;
   }
   call.alone = false;
   while (!ClaimTwin(call, twin)) {
     if (++call.attempts > kPutOffAtMost) co_return Reply::Continue();
     co_await Pause(call, kPutOffFor);
   }
-  const Reply reply = Swap(call, number, std::move(old_socket), std::move(twin), peer);
+  const Reply reply = Swap(call, number, std::move(old_socket), std::move(twin), to);
   co_return reply;
 }
 
 }  // namespace
 
-Reply StayInside(Call& call, int number, Twin twin, const net::SockAddr& peer, uint64_t old_inode) {
-  return Start(TakeSwapBack(call, number, std::move(twin), {.inode = old_inode}, Reply::Continue(),
-                            [peer](Call& of, Twin its) { return StartConnection(of, std::move(its), peer); }),
+Reply StayInside(Call& call, int number, Twin twin, const Destination& to, uint64_t old_inode) {
+  return Start(TakeSwapBack(
+                   call, number, std::move(twin), {.inode = old_inode},
+                   [number, to](Call& of) { return StayOrdinary(of, number, to); },
+                   [to](Call& of, Twin its) { return StartConnection(of, std::move(its), to); }),
                /*if_no_slot=*/Reply::Fail(ENOBUFS));
 }
 
@@ -90,12 +101,12 @@ Result<Twin> MakeTwin(Call& call, TargetSocket& socket, const net::NumberedLock&
   return twin;
 }
 
-Reply Move(Call& call, int number, TargetSocket socket, Twin twin, const net::SockAddr& peer) {
+Reply Move(Call& call, int number, TargetSocket socket, Twin twin, const Destination& to) {
   OldSocket old_socket{.fd = std::move(socket.fd), .inode = socket.info.ino};
   if (KnownUnwatched(call, number, old_socket.fd.get())) {
-    return Swap(call, number, std::move(old_socket), std::move(twin), peer);
+    return Swap(call, number, std::move(old_socket), std::move(twin), to);
   }
-  return Start(SwapWatched(call, number, std::move(old_socket), std::move(twin), peer),
+  return Start(SwapWatched(call, number, std::move(old_socket), std::move(twin), to),
                /*if_no_slot=*/Reply::Continue());
 }
 

@@ -36,6 +36,7 @@ enum class RouteCondition : uint8_t {
   X(sendmmsg, SendMmsg, kFastOpenInArg3)     \
   X(setsockopt, SetSockOpt, kTrappedOption)  \
   X(getsockname, GetSockName, kIfRenumbered) \
+  X(getpeername, GetPeerName, kIfAsked)      \
   X(socketcall, SocketCall, kSocketCall)     \
   X(mkdir, Mkdir, kIfAsked)                  \
   X(mkdirat, MkdirAt, kIfAsked)              \

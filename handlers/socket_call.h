@@ -73,4 +73,11 @@ void LeaveAlone(const Call& call, Fd taken);
 // Nothing if it is no TCP socket over IPv4 or IPv6, or if we may not look: the kernel shall deal with it.
 std::optional<TargetSocket> TakeSocket(const Call& call, int number);
 
+// SO_COOKIE; 0: it has none.
+uint64_t CookieOf(int socket_fd);
+
+// The answer to getsockname(2) and its like, as the kernel gives it: `name` to where the target wants it, as
+// far as there is room, and its length.
+Reply StoreName(const Call& call, const net::SockAddr& name, uint64_t address, uint64_t length_address);
+
 }  // namespace shunt

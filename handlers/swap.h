@@ -116,10 +116,10 @@ enum class TakenBack : uint8_t {
 TakenBack PutBack(const Call& call, int number, const Result<net::Holder>& holder,
                   const net::SocketIdentity& socket, bool cloexec);
 
-// The whole of it: searches and tries until it comes to something. The call is then answered with
-// `if_taken_back`; where the swap stands, by `otherwise(call, twin)`.
-template <typename Otherwise>
-Task TakeSwapBack(Call call, int number, Twin twin, net::SocketIdentity old_socket, Reply if_taken_back,
+// The whole of it: searches and tries until it comes to something. The call is then answered by
+// `if_taken_back(call)`; where the swap stands, by `otherwise(call, twin)`.
+template <typename IfTakenBack, typename Otherwise>
+Task TakeSwapBack(Call call, int number, Twin twin, net::SocketIdentity old_socket, IfTakenBack if_taken_back,
                   Otherwise otherwise) {
   // The twin is in place and not what it shall be. A signal may send the caller here again meanwhile.
   call.alone = false;
@@ -134,7 +134,11 @@ Task TakeSwapBack(Call call, int number, Twin twin, net::SocketIdentity old_sock
     int64_t rest = taken_back == TakenBack::kTooSlow ? Reactor::kBreath : 0;
     for (; rest > 0 && !call.seat.ended; rest = call.reactor.RestOf(call.seat)) co_await Pause(call, rest);
   }
-  if (taken_back == TakenBack::kYes) co_return if_taken_back;
+  if (taken_back == TakenBack::kYes) {
+    twin = {};  // and its claims
+    const Reply reply = if_taken_back(call);
+    co_return reply;
+  }
   call.record.Enter(Stage::kStarting);
   const Reply reply = otherwise(call, std::move(twin));  // what it was given is closed by now
   co_return reply;

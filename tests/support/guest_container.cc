@@ -124,7 +124,14 @@ int GuestContainer::Run(const std::function<int()>& body) {
   if (options_.engine_dies) options_.accelerator.custodian = &custody;
   if (options_.before_served) options_.before_served(child);
   options_.accelerator.warn = [this](std::string_view line) { warnings_.append(line).append("\n"); };
-  absl::StatusOr<std::unique_ptr<Accelerator>> accelerator = Accelerator::Start(options_.accelerator);
+  options_.accelerator.balances = !options_.services.empty();
+  const auto start = [this] {
+    absl::StatusOr<std::unique_ptr<Accelerator>> started = Accelerator::Start(options_.accelerator);
+    if (started.ok() && !options_.services.empty())
+      (*started)->Balance(options_.services, /*zone=*/"", /*at_once=*/true);
+    return started;
+  };
+  absl::StatusOr<std::unique_ptr<Accelerator>> accelerator = start();
   if (!accelerator.ok()) return fail(accelerator.status().ToString());
   if (options_.engine_dies) (*accelerator)->Begin();
   locks_ = (*accelerator)->LocksInForce();
@@ -149,7 +156,7 @@ int GuestContainer::Run(const std::function<int()>& body) {
     if (options_.engine_dies && options_.engine_dies()) {
       accelerator->reset();
       options_.accelerator.first_key = custody.key + 1;
-      accelerator = Accelerator::Start(options_.accelerator);
+      accelerator = start();
       if (!accelerator.ok()) return fail(accelerator.status().ToString());
       Fd journal = std::move(custody.journal);
       std::vector<Fd> held = std::move(custody.container);
@@ -165,6 +172,7 @@ int GuestContainer::Run(const std::function<int()>& body) {
     if (std::chrono::steady_clock::now() > late) return fail("the container did not end in time");
   }
   ReadCounters(**accelerator);
+  services_ = (*accelerator)->DescribeServices();
   return WaitFor(child);
 }
 

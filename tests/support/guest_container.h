@@ -39,6 +39,7 @@ struct GuestOptions {
   // it. Empty: the test's own ids are 0 inside, and groups cannot be set.
   std::string id_map;
   AcceleratorOptions accelerator{};
+  std::vector<net::ServiceSpec> services;
 };
 
 class GuestContainer {
@@ -57,6 +58,8 @@ class GuestContainer {
   const std::string& locks() const { return locks_; }
   // What the engine warned of.
   const std::string& warnings() const { return warnings_; }
+  // How the services were in the end.
+  const std::vector<net::ServiceReport>& services() const { return services_; }
   // All workers that were started, unless the engine died or has a custodian of the test's.
   const std::vector<pid_t>& workers() const { return worker_starter_.workers(); }
 
@@ -68,6 +71,7 @@ class GuestContainer {
   std::string error_;
   std::string locks_;
   std::string warnings_;
+  std::vector<net::ServiceReport> services_;
   std::array<uint64_t, kCounterCount> counters_{};
 };
 

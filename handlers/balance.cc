@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handlers/balance.h"
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include "core/clock.h"
+#include "core/reactor.h"
+#include "core/task.h"
+#include "handlers/connection.h"
+#include "handlers/container.h"
+#include "handlers/homecoming.h"
+#include "handlers/move.h"
+#include "handlers/pending_signals.h"
+#include "handlers/timed_call.h"
+#include "handlers/way.h"
+#include "net/balancer/mix.h"
+
+namespace shunt {
+namespace {
+
+bool TellsOfBackend(int error) {
+  switch (error) {
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case ECONNABORTED:  // whatever it was, another thread has taken it out of the socket
+    case ETIMEDOUT:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENETDOWN:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Callers that cannot be told apart share a key.
+uint64_t KeyOf(const Call& call, net::AffinityKey by) {
+  if (by == net::AffinityKey::kContainer) return ContainerOf(call).affinity_key;
+  const TaskOwner owner = call.target().Owner().value_or(TaskOwner());
+  return net::Mix64(by == net::AffinityKey::kUser ? owner.user : static_cast<uint64_t>(owner.process));
+}
+
+Destination FirstDestination(const Call& call, const net::Service& service, const net::SockAddr& peer) {
+  Destination to;
+  to.service = service.id;
+  to.attempts = service.attempts;
+  to.timeout_ns = service.attempt_timeout_ns;
+  to.to_v4 = peer.ip().IsV4();
+  to.has_key = service.affinity != net::AffinityKey::kNone;
+  if (to.has_key) to.key = KeyOf(call, service.affinity);
+  if (service.peer_name == net::PeerName::kService) to.shown = peer;
+  return to;
+}
+
+// The next backend, in the form that a socket of `family` takes. False: there is none that was not tried.
+bool PickNext(const Call& call, const net::Service& service, int family, Destination& to) {
+  const net::PickTable* const table = service.TableFor(to.to_v4);
+  if (table == nullptr || to.is_last()) return false;
+  net::ReactorServices& services = BenchOf(call).services();
+  const net::Backend* const backend =
+      table->Pick({.has_key = to.has_key, .key = to.key, .tried = to.tried_slots()}, services.picks);
+  if (backend == nullptr) return false;
+  to.tried[static_cast<size_t>(to.begun++)] = to.slot = backend->slot;
+  to.address =
+      backend->address.family() == family
+          ? backend->address
+          : net::SockAddr(backend->address.ip(), backend->address.port(), static_cast<sa_family_t>(family));
+  net::BackendCounts::Add(services.CountsOf(to.slot).picks);
+  return true;
+}
+
+// Counts how an attempt has ended, and tells who decides about backends what may matter.
+void NoteEnd(const Call& call, const Destination& to, int error) {
+  if (to.slot == Destination::kNoSlot) return;
+  net::ReactorServices& services = BenchOf(call).services();
+  net::BackendCounts& counts = services.CountsOf(to.slot);
+  if (error == 0) {
+    net::BackendCounts::Add(counts.connected);
+    net::BackendCounts::Add(counts.connect_ns, static_cast<uint64_t>(MonotonicNow() - to.begun_at));
+    if (services.counts.IsWatched(to.slot)) services.outcomes.Tell({.slot = to.slot, .well = true});
+  } else if (TellsOfBackend(error)) {
+    net::BackendCounts::Add(counts.failed);
+    services.outcomes.Tell({.slot = to.slot, .well = false});
+  }
+}
+
+// True if the socket has to be moved to reach the backend.
+bool GoesToHost(const Call& call, const net::Service& service, const TargetSocket& socket,
+                const net::SockAddr& backend) {
+  const NetworkView* const view = ViewOf(call);
+  return service.network == net::ServiceNetwork::kHost && view != nullptr && view->lock != nullptr &&
+         socket.home != Home::kElsewhere && LeadsToHost(*view, backend);
+}
+
+// Starts the attempt on the socket as it is.
+Reply StartHere(Call& call, int number, TargetSocket socket, SocketClaim claim, Destination to) {
+  if (to.begun == 1 && !call.resumed()) {
+    if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0)
+      return Reply::Fail(due);
+  }
+  const int flags = fcntl(socket.fd.get(), F_GETFL);
+  if (flags < 0) return Reply::Continue();
+  NoteStart(call, number, flags, to.address);
+  if ((flags & O_NONBLOCK) == 0) fcntl(socket.fd.get(), F_SETFL, flags | O_NONBLOCK);
+  return StartConnection(
+      call, {.fd = std::move(socket.fd), .flags = flags & ~O_ACCMODE, .claim = std::move(claim)}, to);
+}
+
+// Gets the socket to the network that the backend is in, and starts the attempt there. What cannot be moved
+// stays: the backend may be reached on the ordinary path as well.
+Reply Approach(Call& call, int number, TargetSocket socket, SocketClaim claim, const net::Service& service,
+               const Destination& to) {
+  const NetworkView* const view = ViewOf(call);
+  const bool is_twin = socket.home == Home::kHost && view != nullptr;
+  if (GoesToHost(call, service, socket, to.address)) {
+    const Result<int> device = LockingDevice(BenchOf(call), *view, to.address);
+    if (!device) {
+      call.counters.Add(Counter::kept_unlocked);
+    } else if (is_twin && (*device == 0 || net::BindToDevice(socket.fd.get(), *device))) {
+      return StartHere(call, number, std::move(socket), std::move(claim), to);
+    } else if (Result<Twin> twin = MakeTwin(call, socket, *view->lock, *device)) {
+      twin->claim = std::move(claim);
+      if (ClaimTwin(call, *twin)) return Move(call, number, std::move(socket), *std::move(twin), to);
+      claim = std::move(twin->claim);
+    }
+  }
+  if (is_twin)
+    return GoHome(call, number, std::move(socket), {.kind = Arrival::Kind::kConnect, .destination = to});
+  return StartHere(call, number, std::move(socket), std::move(claim), to);
+}
+
+// The socket under `number`, if it is still the one that the attempts are made on.
+struct Again {
+  std::optional<TargetSocket> socket;
+  SocketClaim claim;
+  bool is_busy = false;  // another call is at it, or at one that is in its way: look a little later
+};
+Again TakeAgain(const Call& call, int number, uint64_t inode) {
+  Again again{.socket = TakeSocket(call, number)};
+  std::optional<TargetSocket>& socket = again.socket;
+  if (!socket || !call.StillValid() || (inode != 0 && socket->info.ino != inode) ||
+      socket->facts.tcp_state != TCP_CLOSE) {
+    socket.reset();
+    return again;
+  }
+  std::optional<SocketClaim> claim = ClaimSocket(call, number, *socket);
+  again.is_busy = !claim;
+  if (claim) again.claim = *std::move(claim);
+  return again;
+}
+
+uint64_t InodeOf(int fd) {
+  struct stat status {};
+  return fstat(fd, &status) == 0 ? status.st_ino : 0;
+}
+
+Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error);
+
+Task NextAttemptLater(Call call, uint64_t inode, Destination to, int error) {
+  co_await Pause(call, kPutOffFor);
+  ++call.attempts;
+  call.alone = false;
+  co_return NextAttempt(call, inode, to, error);
+}
+
+// An attempt on the socket `inode` has failed with `error`: another one, or that is the answer.
+Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error) {
+  // Who does not wait any more shall find the socket as it is.
+  if (!call.StillValid()) return Reply::Continue();
+  const int number = call.record.number;
+  const net::ServiceTable* const table = BenchOf(call).services().table;
+  const net::Service* const service =
+      table == nullptr ? nullptr : table->At(static_cast<uint32_t>(to.service));
+  if (service == nullptr || to.is_last()) return Reply::Fail(error);
+  Again again = TakeAgain(call, number, inode);
+  if (again.is_busy && call.attempts < kPutOffAtMost)
+    return Start(NextAttemptLater(call, inode, to, error), /*if_no_slot=*/Reply::Fail(error));
+  if (!again.socket || !PickNext(call, *service, again.socket->facts.family, to)) return Reply::Fail(error);
+  call.counters.Add(Counter::failed_over);
+  return Approach(call, number, *std::move(again.socket), std::move(again.claim), *service, to);
+}
+
+// What has become of a connection that is under way: 0, EINPROGRESS or why it failed, which is thereby taken
+// out of the socket. The kernel does not begin anew where it has begun before.
+int ResultOf(int socket_fd, const net::SockAddr& address) {
+  if (connect(socket_fd, address.data(), address.size()) == 0 || errno == EISCONN) return 0;
+  return errno == EALREADY ? EINPROGRESS : errno;
+}
+
+void Disconnect(int socket_fd) {
+  const sockaddr nowhere{.sa_family = AF_UNSPEC};
+  connect(socket_fd, &nowhere, sizeof(nowhere));
+}
+
+// An attempt whose end is awaited, as others see it.
+class InFlight {
+ public:
+  InFlight(const Call& call, uint32_t slot)
+      : counts_(slot == Destination::kNoSlot ? nullptr : &BenchOf(call).services().CountsOf(slot)) {
+    if (counts_ != nullptr) counts_->Begin();
+  }
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+  ~InFlight() {
+    if (counts_ != nullptr) counts_->End();
+  }
+
+ private:
+  net::BackendCounts* const counts_;
+};
+
+// An attempt of a blocking connect that is not the last one: waits until it is over, or its time is.
+Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination to) {
+  int64_t& deadline = call.record.deadline_ns;
+  if (deadline == 0 && send_timeout_ns > 0) deadline = MonotonicNow() + send_timeout_ns;
+  const int64_t attempt_ends = to.begun_at + to.timeout_ns;
+  const uint64_t inode = InodeOf(socket_fd.get());
+  int error = EINPROGRESS;
+  {
+    const InFlight in_flight(call, to.slot);
+    const TimedCalls::Mark waiting(ContainerOf(call).timed_calls, call.notification.tid,
+                                   deadline == 0 ? 0 : inode);
+    while (error == EINPROGRESS) {
+      const int64_t end = deadline == 0 ? attempt_ends : std::min(deadline, attempt_ends);
+      const int64_t left = std::clamp<int64_t>(end - MonotonicNow(), 1, kLookAfterNs);
+      const int32_t result = co_await PollFd(call, socket_fd.get(), POLLOUT, left);
+      // Nobody waits any more: a signal has called the program away, and it finds its socket connecting, as
+      // it would natively.
+      if (call.seat.ended || !call.StillValid()) co_return Reply::Continue();
+      if (result != -ECANCELED) {
+        error = ResultOf(socket_fd.get(), to.address);
+      } else if (SignalWaits(call.notification.tid)) {
+        co_return deadline == 0 ? Reply::Continue() : Reply::Fail(EINTR);
+      } else if (deadline != 0 && MonotonicNow() >= deadline) {
+        co_return Reply::Fail(EINPROGRESS);
+      } else if (MonotonicNow() >= attempt_ends) {
+        Disconnect(socket_fd.get());
+        error = ETIMEDOUT;
+      }
+    }
+    NoteEnd(call, to, error);
+  }
+  socket_fd.reset();
+  if (error == 0) co_return Reply::Return(0);
+  if (!TellsOfBackend(error)) co_return Reply::Fail(error);
+  co_return NextAttempt(call, inode, to, error);
+}
+
+Task ConnectInPlaceLater(Call call, int number, Destination to) {
+  co_await Pause(call, kPutOffFor);
+  ++call.attempts;
+  call.alone = false;
+  co_return ConnectInPlace(call, number, to);
+}
+
+// The service's source has not said anything yet, because we are a new engine or it is a new service: a
+// moment, as a rule.
+Task AwaitSource(Call call, int number, net::SockAddr peer, uint32_t id) {
+  constexpr int64_t kPatience = 5'000'000'000, kLookEach = 5'000'000;
+  const int64_t end = MonotonicNow() + kPatience;
+  const auto service = [&]() -> const net::Service* {
+    const net::ServiceTable* const table = BenchOf(call).services().table;
+    return table == nullptr ? nullptr : table->At(id);
+  };
+  while (service() != nullptr && service()->pending && MonotonicNow() < end && call.StillValid())
+    co_await Pause(call, kLookEach);
+  call.alone = false;
+  call.attempts = kPutOffAtMost;
+  Again again = TakeAgain(call, number, /*inode=*/0);
+  if (service() == nullptr || !again.socket) co_return Reply::Fail(ECONNREFUSED);
+  const Reply reply =
+      ConnectToService(call, number, *std::move(again.socket), std::move(again.claim), peer, *service());
+  co_return reply;
+}
+
+}  // namespace
+
+const net::Service* ServiceAt(const Call& call, net::Transport transport, const net::SockAddr& peer) {
+  const net::ServiceTable* const table = BenchOf(call).services().table;
+  return table == nullptr ? nullptr : table->Find(transport, peer);
+}
+
+Destination AttemptUnderWay(const Call& call, const net::Service& service, const net::SockAddr& peer,
+                            const net::SockAddr& address) {
+  Destination to = FirstDestination(call, service, peer);
+  to.address = address;
+  to.begun = 1;
+  to.tried[0] = Destination::kNoSlot;
+  return to;
+}
+
+Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
+  if (to.shown.valid()) ContainerOf(call).facts.peer_names.Note(CookieOf(twin.fd.get()), to.shown);
+  const bool nonblocking = (twin.flags & O_NONBLOCK) != 0;
+  bool seen = error != EINPROGRESS;
+  pollfd ready{.fd = twin.fd.get(), .events = POLLOUT};
+  // On one machine, the answer is there as soon as connect(2) returns.
+  if (!seen && poll(&ready, 1, 0) == 1) {
+    seen = true;
+    const bool failed = (ready.revents & (POLLERR | POLLHUP)) != 0;
+    if (!nonblocking || (failed && !to.is_last())) {
+      error = ResultOf(twin.fd.get(), to.address);
+    } else {
+      NoteEnd(call, to, failed ? ECONNREFUSED : 0);
+    }
+  }
+  if (!nonblocking) fcntl(twin.fd.get(), F_SETFL, twin.flags);
+  if (error == EINPROGRESS) {
+    if (nonblocking) {
+      if (!seen) call.counters.Add(Counter::failover_missed);
+      return Reply::Fail(EINPROGRESS);
+    }
+    if (to.is_last()) return AwaitByKernel(call, std::move(twin));
+    const int64_t send_timeout_ns = twin.has_send_timeout ? ReadSendTimeout(twin.fd.get()) : 0;
+    return Start(AwaitAttempt(call, std::move(twin.fd), send_timeout_ns, to),
+                 /*if_no_slot=*/Reply::Continue());
+  }
+  NoteEnd(call, to, error);
+  if (error == 0) return Reply::Return(0);
+  if (!TellsOfBackend(error)) return Reply::Fail(error);
+  const uint64_t inode = InodeOf(twin.fd.get());
+  twin = {};  // its claim goes, too
+  return NextAttempt(call, inode, to, error);
+}
+
+Reply ConnectInPlace(Call& call, int number, const Destination& to) {
+  Again again = TakeAgain(call, number, /*inode=*/0);
+  if (again.is_busy && call.attempts < kPutOffAtMost)
+    return Start(ConnectInPlaceLater(call, number, to), /*if_no_slot=*/Reply::Fail(ENOBUFS));
+  if (!again.socket) return Reply::Fail(ECONNABORTED);
+  return StartHere(call, number, *std::move(again.socket), std::move(again.claim), to);
+}
+
+Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim claim,
+                       const net::SockAddr& peer, const net::Service& service) {
+  if (!call.StillValid()) return Reply::Continue();
+  if (const std::optional<Reply> lost =
+          ContainerOf(call).facts.lost_replies.Take(call.notification.tid, socket.info.ino)) {
+    return *lost;
+  }
+  if (ContainerOf(call).timed_calls.TakeInterrupted(call.notification.tid, socket.info.ino))
+    return Reply::Fail(EINTR);
+  Destination to = FirstDestination(call, service, peer);
+  if (socket.facts.tcp_state == TCP_SYN_SENT && (socket.info.flags & O_NONBLOCK) == 0) {
+    // A signal has called the program away from an earlier call, which is restarted.
+    to.begun = 1;
+    to.tried[0] = Destination::kNoSlot;
+    to.begun_at = MonotonicNow();
+    to.address = peer;  // not looked at while it connects
+    call.record.number = number;
+    return Start(AwaitAttempt(call, std::move(socket.fd), ReadSendTimeout(socket.fd.get()), to),
+                 /*if_no_slot=*/Reply::Continue());
+  }
+  // Connecting, connected or listening: the kernel looks at no address.
+  if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
+  if (!PickNext(call, service, socket.facts.family, to)) {
+    if (service.pending && call.attempts < kPutOffAtMost)
+      return Start(AwaitSource(call, number, peer, service.id), /*if_no_slot=*/Reply::Fail(ECONNREFUSED));
+    call.counters.Add(Counter::no_backend);
+    return Reply::Fail(ECONNREFUSED);
+  }
+  call.counters.Add(Counter::balanced);
+  return Approach(call, number, std::move(socket), std::move(claim), service, to);
+}
+
+std::optional<Reply> AimDatagrams(Call& call, int number, const net::SockAddr& peer,
+                                  const net::Service& service) {
+  const std::optional<Fd> socket = TakeAnySocket(call, number);
+  if (!socket) return {};
+  int protocol = 0, family = 0;
+  socklen_t size = sizeof(int);
+  if (getsockopt(socket->get(), SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0 || protocol != IPPROTO_UDP ||
+      getsockopt(socket->get(), SOL_SOCKET, SO_DOMAIN, &family, &size) != 0 || family != peer.family() ||
+      !call.StillValid()) {
+    return {};
+  }
+  Destination to = FirstDestination(call, service, peer);
+  if (!PickNext(call, service, family, to)) {
+    call.counters.Add(Counter::no_backend);
+    return Reply::Fail(ECONNREFUSED);
+  }
+  call.counters.Add(Counter::balanced);
+  if (connect(socket->get(), to.address.data(), to.address.size()) != 0) return Reply::Fail(errno);
+  if (to.shown.valid()) ContainerOf(call).facts.peer_names.Note(CookieOf(socket->get()), to.shown);
+  return Reply::Return(0);
+}
+
+}  // namespace shunt

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Services: the thread that decides about services, and the way of what it decides to the reactors and back.
+//
+//   sources (net/discovery), checks (net/balancer/connect_checks), failed connects (net/balancer/outcomes)
+//      -> Balancer (net/balancer/balancer.h), which decides and makes tables
+//      -> each reactor, by one pointer store between two calls; the table before it comes back
+//
+// The Balancer is behind a lock that no reactor takes: the control thread asks it and tells it what the
+// operator wants, and may wait for a table that is being made.
+
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/engine.h"
+#include "core/mailbox.h"
+#include "net/balancer/balancer.h"
+#include "net/balancer/connect_checks.h"
+#include "net/balancer/reactor_services.h"
+#include "net/discovery/source.h"
+#include "net/netns.h"
+#include "net/spare_sockets.h"
+
+namespace shunt {
+
+class Services {
+ public:
+  // Makes the source that a service wants. On the services' thread.
+  using MakeSource = std::function<absl::StatusOr<std::unique_ptr<net::Source>>(
+      const net::ServiceSpec& service, net::Source::Tell tell)>;
+
+  // `make_source` may be empty: then no service is discovered.
+  static absl::StatusOr<std::unique_ptr<Services>> Create(size_t reactors, MakeSource make_source);
+  // After the reactors have ended.
+  ~Services();
+
+  // Good as long as this is.
+  net::ReactorServices& SeatOf(size_t reactor) { return *seats_[reactor]; }
+  // When the engine's reactors run, in the order of their seats: begins. `closings_due` is called on the
+  // control thread when TakeClosings() has some.
+  absl::Status Start(Engine& engine, std::function<void()> closings_due);
+  // Ends the thread; no reactor hears anything more. Before the reactors end.
+  void Stop();
+
+  // Any thread but the reactors'. Without Start(), nothing comes of it.
+  void Configure(std::vector<net::ServiceSpec> services, std::string zone);
+  // Waits until what was configured last is in force, some seconds at most.
+  void AwaitTable();
+  absl::Status Tell(std::string_view service, std::string_view backend, const net::BackendCommand& command);
+  std::vector<net::ServiceReport> Describe() const;
+  // What only the control thread can do: it has the rights over the containers.
+  struct Wants {
+    std::vector<net::DueClosing> closings;  // connections to these are to be closed
+    bool sockets = false;  // of a container's own network, for the checks of services that are there
+  };
+  Wants TakeWants();
+  void GiveSockets(net::NetnsVisit visit);
+
+ private:
+  struct Delivery;
+  struct Watched {
+    net::DiscoverSpec spec;
+    std::unique_ptr<net::Source> source;
+  };
+
+  Services(size_t reactors, MakeSource make_source, Fd epoll, Fd wake);
+  absl::Status Watch(int fd);
+  void Run();
+  void Turn(int64_t now);
+  int64_t NextDue() const;
+  void ChooseSources();
+  void HearOutcomes(int64_t now);
+  void Deliver(std::shared_ptr<const net::ServiceTable> table);
+  static void OnDelivered(Message& message);
+  static void OnReturned(Message& message);
+  Result<Fd> MakeSocket(net::ServiceNetwork network, int family);
+  void PassWants(int64_t now);
+  void Wake();
+
+  const MakeSource make_source_;
+  Fd epoll_;
+  Fd wake_;  // an eventfd: outcomes, new wishes, the end
+  Mailbox returned_;
+  net::BackendCountBook counts_;
+  std::vector<std::unique_ptr<net::ReactorServices>> seats_;
+  Engine* engine_ = nullptr;
+  std::function<void()> wants_due_;
+
+  mutable std::mutex mutex_;  // what follows
+  net::Balancer balancer_;
+  std::vector<net::ServiceSpec> wishes_;  // as configured
+  Wants wants_;
+  Message wants_message_;
+  bool wants_told_ = false;    // the message is under way
+  int64_t sockets_asked_ = 0;  // when; CLOCK_MONOTONIC, ns
+  net::SpareSockets inside4_, inside6_;
+  bool sources_changed_ = false;
+  bool table_due_ = false;  // what was configured is not in force yet
+  std::condition_variable table_in_force_;
+
+  // The thread's.
+  std::unique_ptr<net::ConnectChecks> checks_;
+  std::map<std::string, Watched> sources_;  // by service
+  std::shared_ptr<const net::ServiceTable> in_force_;
+  std::unique_ptr<Delivery> delivery_;  // under way; one at a time
+  std::atomic<bool> stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace shunt
