@@ -2,8 +2,6 @@
 #include "tools/agent_role.h"
 
 #include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,14 +38,6 @@ std::string ToText(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-Json ToJson(const NodeIdentity& node) {
-  return {{"device", node.device}, {"inode", node.inode}};
-}
-
-NodeIdentity NodeFrom(const Json& json) {
-  return {.device = json.at("device").get<dev_t>(), .inode = json.at("inode").get<ino_t>()};
-}
-
 Json StatusOf(const Accelerator& accelerator) {
   Json reactors = Json::array();
   for (const Accelerator::ReactorStatus& one : accelerator.Reactors()) {
@@ -82,38 +72,6 @@ std::string PodOf(const ContainerSpec& spec) {
 
 }  // namespace
 
-absl::StatusOr<Fd> AgentSettings::ToFile() const {
-  const std::string text = ToText({{"configuration", configuration},
-                                   // Engines that would accept themselves know another name, and fail.
-                                   {"accepted_from", socket},
-                                   {"socket_node", ToJson(socket_node)},
-                                   {"control", control},
-                                   {"control_node", ToJson(control_node)},
-                                   {"metrics", metrics}});
-  Fd file(memfd_create("shunt-settings", MFD_CLOEXEC));
-  if (!file.valid() || write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-    return ToStatus({errno}, "keep the settings");
-  return file;
-}
-
-absl::StatusOr<AgentSettings> AgentSettings::FromFile(int fd) try {
-  struct stat info {};
-  if (fstat(fd, &info) != 0) return ToStatus({errno}, "look at the settings");
-  std::string text(static_cast<size_t>(info.st_size), '\0');
-  if (pread(fd, text.data(), text.size(), 0) != info.st_size) return ToStatus({errno}, "read the settings");
-  const Json json = Json::parse(text);
-  const bool accepts = json.contains("accepted_from");
-  return AgentSettings{.configuration = json.at("configuration").get<std::string>(),
-                       .socket = json.at(accepts ? "accepted_from" : "socket").get<std::string>(),
-                       .socket_node = NodeFrom(json.at("socket_node")),
-                       .accepts = accepts,
-                       .control = json.at("control").get<std::string>(),
-                       .control_node = NodeFrom(json.at("control_node")),
-                       .metrics = json.value("metrics", "")};
-} catch (const Json::exception& error) {
-  return absl::InvalidArgumentError(absl::StrCat("the settings that are held: ", error.what()));
-}
-
 absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
   accelerator_ = &accelerator;
   const std::vector<Fd> held = std::move(given[{HoldingTag::kSettings, 0}]);
@@ -131,6 +89,7 @@ absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
     config_ = *std::move(config);
   }
   log::SetLevel(LevelFor(options_, config_));
+  services_.Begin(accelerator, config_, settings_.orders);
 
   IntakeOptions options{
       .peers = PeersFor(config_),
@@ -554,10 +513,16 @@ void AgentRole::Reload() {
   config_ = *std::move(config);
   intake_->Allow(PeersFor(config_));
   settings_.configuration = *std::move(text);
+  HoldSettings();
+  services_.Reload(config_);
+  log::SetLevel(LevelFor(options_, config_));
+  log::Info("read the configuration {}; it holds for containers to come, and for services at once",
+            options_.config);
+}
+
+void AgentRole::HoldSettings() const {
   if (const absl::StatusOr<Fd> file = settings_.ToFile(); file.ok())
     hold_({HoldingTag::kSettings, 0}, {{file->get()}});
-  log::SetLevel(LevelFor(options_, config_));
-  log::Info("read the configuration {}; it holds for containers to come", options_.config);
 }
 
 std::string AgentRole::Answer(const std::string& command) {
@@ -570,7 +535,15 @@ std::string AgentRole::Answer(const std::string& command) {
     ask_upgrade_();
     return "";  // later
   }
-  return ToText({{"error", "there is no command \"" + command + "\"; there are status, reload, upgrade"}});
+  bool changed = false;
+  const std::string of_services = services_.Answer(command, changed);
+  if (changed) {
+    settings_.orders = services_.orders();
+    HoldSettings();
+  }
+  if (!of_services.empty()) return of_services;
+  return ToText({{"error", absl::StrCat("there is no command \"", command, "\"; there are status, services, ",
+                                        "drain, disable, enable, weight, reload, upgrade")}});
 }
 
 void AgentRole::Upgraded(const absl::Status& status) {

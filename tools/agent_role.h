@@ -19,6 +19,8 @@
 #include "core/intake.h"
 #include "core/socket_file.h"
 #include "tools/agent_config.h"
+#include "tools/agent_services.h"
+#include "tools/agent_settings.h"
 #include "tools/container_decision.h"
 #include "tools/control_server.h"
 #include "tools/engine_role.h"
@@ -37,20 +39,6 @@ struct AgentRoleOptions {
   std::string kubeconfig;
   bool strict = false;  // whatever the configuration says
   bool verbose = false;
-};
-
-// What the process that was started has found out, for all its engines: held as the kSettings.
-struct AgentSettings {
-  std::string configuration;  // the text that is in force; empty: none
-  std::string socket;         // where runtimes hand over
-  NodeIdentity socket_node;   // all zero if a service manager made it
-  bool accepts = true;  // that process accepts connections; one of an earlier version left it to engines
-  std::string control;  // where `shunt ctl` asks; empty: nowhere
-  NodeIdentity control_node;
-  std::string metrics;  // where metrics are asked for; empty: nowhere
-
-  absl::StatusOr<Fd> ToFile() const;
-  static absl::StatusOr<AgentSettings> FromFile(int fd);
 };
 
 // Says so if everybody may connect to the socket on which runtimes hand over.
@@ -100,6 +88,7 @@ class AgentRole final : public EngineRole {
   void ServeAs(uint64_t key, Undecided container, Decision decision, PodDirectory::Record pod);
   void KeepOrdinary(uint64_t key, Handover handover, const Policy& policy);
   bool IsStrict() const { return options_.strict || config_.strict; }
+  void HoldSettings() const;
   void Claim(const ContainerKey& container, ContainerSpec& spec);
   void Ended(const ContainerKey& container);
   PeerRule PeersFor(const AgentConfig& config) const;
@@ -112,6 +101,7 @@ class AgentRole final : public EngineRole {
   const std::function<void(HoldingName)> ask_;
   AgentSettings settings_;
   AgentConfig config_;
+  AgentServices services_;
   PortRegistry ports_;
   LogBudget unusable_;                        // of what is no container state
   size_t listeners_ = 0;                      // being served

@@ -24,6 +24,7 @@
 #include "tools/engine_role.h"
 #include "tools/log.h"
 #include "tools/process_limits.h"
+#include "tools/service_source.h"
 
 namespace shunt {
 namespace {
@@ -34,14 +35,25 @@ struct EngineArguments {
   AgentRoleOptions agent;
   std::string affinity = "pin";
   std::string lock_socket;
+  std::string services;  // of "run": the file that they were in
   bool verbose = false;
 };
 
 // `shunt run`: one container, given by the keeper's process.
 class RunRole final : public EngineRole {
  public:
-  absl::Status Prepare(Accelerator& accelerator, Given& /*given*/) override {
+  // `services` names the file whose text is held as the kSettings; empty: there is none.
+  explicit RunRole(std::string services) : services_(std::move(services)) {}
+
+  absl::Status Prepare(Accelerator& accelerator, Given& given) override {
     accelerator_ = &accelerator;
+    const std::vector<Fd> held = std::move(given[{HoldingTag::kSettings, 0}]);
+    if (services_.empty() || held.empty()) return absl::OkStatus();
+    const absl::StatusOr<std::string> text = ReadHeldText(held[0].get());
+    if (!text.ok()) return text.status();
+    absl::StatusOr<AgentConfig> config = ParseAgentConfig(*text, services_);
+    if (!config.ok()) return config.status();
+    accelerator.Balance(std::move(config->services), std::move(config->zone), /*at_once=*/true);
     return absl::OkStatus();
   }
   absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) override {
@@ -49,6 +61,7 @@ class RunRole final : public EngineRole {
   }
 
  private:
+  const std::string services_;
   Accelerator* accelerator_ = nullptr;
 };
 
@@ -202,7 +215,7 @@ void EngineMain::Prepare() {
         [this](HoldingName name, std::span<const int> fds) { (void)link_.Hold(name, fds); },
         [this](HoldingName name) { link_.Drop(name); }, [this](HoldingName name) { link_.Again(name); });
   } else {
-    role_ = std::make_unique<RunRole>();
+    role_ = std::make_unique<RunRole>(arguments_.services);
   }
   AcceleratorOptions options{
       .affinity = arguments_.affinity == "float" ? Affinity::kFloat : Affinity::kPin,
@@ -211,6 +224,8 @@ void EngineMain::Prepare() {
       .warn = [](std::string_view line) { log::Warning("{}", line); },
       .custodian = this,
       .lasting_pids = arguments_.role != "agent",  // else it is the container's first process
+      .balances = arguments_.role == "agent" || !arguments_.services.empty(),
+      .make_source = MakeServiceSource,
   };
   if (given_.contains({HoldingTag::kMetrics, 0})) {
     options.reactors = static_cast<int>(AllowedCpus().size());
@@ -303,6 +318,7 @@ void AddEngineCommand(CLI::App& app, int& exit_status) {
   command->add_option("--config", arguments->agent.config);
   command->add_option("--affinity", arguments->affinity)->check(CLI::IsMember({"pin", "float"}));
   command->add_option("--lock-socket", arguments->lock_socket);
+  command->add_option("--services", arguments->services);
   command->add_option("--allow-uid", arguments->agent.allow_uids);
   command->add_option_function<std::string>("--resolver", [arguments](const std::string& text) {
     const absl::StatusOr<Resolver> resolver = ParseResolver(text);

@@ -19,6 +19,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "tools/agent_config.h"
 #include "tools/run_engine.h"
 #include "tools/run_front.h"
 #include "tools/run_terminal.h"
@@ -72,6 +73,12 @@ absl::Status Interpret(const TypedOptions& typed, RunOptions& options) {
     options.rootfs = path.get();
     if (options.rootfs == "/")
       return absl::InvalidArgumentError("--rootfs: / is the host's; leave the option out");
+  }
+  if (!options.services.empty()) {
+    absl::StatusOr<std::string> text = ReadConfigText(options.services);
+    if (!text.ok()) return text.status();
+    if (absl::Status status = ParseAgentConfig(*text, options.services).status(); !status.ok()) return status;
+    options.services_text = *std::move(text);
   }
   options.accelerate = !typed.no_accelerate;
   options.accelerator.affinity = typed.affinity == "float" ? Affinity::kFloat : Affinity::kPin;
@@ -149,6 +156,9 @@ void AddRunCommand(CLI::App& app, int& exit_status) {
       ->type_name("CIDR")
       ->expected(1)
       ->take_all();
+  run->add_option("--services", options.services,
+                  "Balance connections to the services of this file, an agent's configuration")
+      ->type_name("FILE");
   run->add_flag("--no-accelerate", typed.no_accelerate, "Leave everything on the ordinary path");
   run->add_option("--affinity", typed.affinity, "Keep each reactor on its CPU or let it move")
       ->capture_default_str()

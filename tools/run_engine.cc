@@ -20,6 +20,7 @@
 #include "core/confinement.h"
 #include "core/filter.h"
 #include "handlers/traps.h"
+#include "tools/agent_settings.h"
 #include "tools/counter_line.h"
 #include "tools/harmless.h"
 #include "tools/in_flight.h"
@@ -60,7 +61,8 @@ class Run {
     // The filter first: it is built in memory that the command's process inherits.
     std::vector<sock_filter> filter;
     if (options_.accelerate) {
-      const TrapNeeds needs = {.renumbered = Renumbered(options_.publish)};
+      TrapNeeds needs = {.renumbered = Renumbered(options_.publish)};
+      if (options_.names_services) needs.handlers = {"getpeername"};
       absl::StatusOr<std::vector<sock_filter>> built = BuildFilter(Traps(needs), Denies(needs));
       if (!built.ok()) return built.status();
       filter = *std::move(built);
@@ -208,10 +210,21 @@ class Run {
       return;
     }
     keeper_ = *std::move(keeper);
+    if (absl::Status status = HoldServices(); !status.ok())
+      degraded_.push_back(absl::StrCat("nothing is balanced: ", status.message()));
     keeper_->Begin();
     if (WaitFor(kEnginePatience, [this] { return ready_ || keeper_->gave_up(); }) && ready_) return;
     degraded_.push_back(absl::StrCat("nothing is accelerated: ", keeper_says_));
     keeper_.reset();
+  }
+
+  absl::Status HoldServices() {
+    if (options_.services.empty()) return absl::OkStatus();
+    absl::StatusOr<Fd> text = HeldText(options_.services_text);
+    if (!text.ok()) return text.status();
+    std::vector<Fd> held;
+    held.push_back(*std::move(text));
+    return keeper_->Hold({HoldingTag::kSettings, 0}, std::move(held));
   }
 
   std::vector<std::string> EngineArguments() const {
@@ -219,6 +232,7 @@ class Run {
         "run", "--affinity", options_.accelerator.affinity == Affinity::kFloat ? "float" : "pin"};
     if (!options_.accelerator.lock_socket.empty())
       arguments.insert(arguments.end(), {"--lock-socket", options_.accelerator.lock_socket});
+    if (!options_.services.empty()) arguments.insert(arguments.end(), {"--services", options_.services});
     return arguments;
   }
 

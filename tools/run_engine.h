@@ -26,6 +26,9 @@ struct RunOptions {
   std::vector<net::Publish> publish;
   net::SubnetSet ignore;
   bool accelerate = true;
+  std::string services;         // the file that says what is balanced; empty: nothing is
+  std::string services_text;    // what stands in it
+  bool names_services = false;  // getpeername(2) shows some of them
   AcceleratorOptions accelerator;
   bool verbose = false;
 };
