@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What connections through a balancer cost: `bench/run balance`.
+
+Three servers on the host; the same clients reach them directly, from a container by a service of `shunt run`, through a
+proxy (HAProxy in TCP mode, nginx's stream module), and by DNAT of nftables.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+from scenarios import HOST, Failed, Scenario, Unavailable, sound
+
+SERVICE = "10.96.0.10"
+HEAD_START = 1.0  # seconds: until then a container is there
+STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+
+def busy_seconds():
+    """CPU time that the whole machine has used."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = [int(word) for word in file.readline().split()[1:9]]
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+class Balance(Scenario):
+    title = "connections to one of three servers on the host"
+    arms = ["native", "shunt", "services", "haproxy", "nginx", "nftables"]
+    as_root = True  # for nftables
+    metrics = {"connect+echo+close p50": ("us", "lower"), "connect+echo+close p99": ("us", "lower"),
+               "8 threads": ("/s", "higher"), "CPU per connection": ("us", "lower"),
+               "wrk, 16 kept connections": ("/s", "higher"), "CPU per request": ("us", "lower")}
+
+    def prepare(self):
+        self.folder = tempfile.mkdtemp(prefix="balance-")
+        self.next_port = 20000
+
+    def ports(self, count):
+        self.next_port += count
+        return [str(port) for port in range(self.next_port - count, self.next_port)]
+
+    def serve(self, command, port):
+        """A server that is there until stop_servers()."""
+        if shutil.which(command[0]) is None:
+            raise Unavailable(f"{command[0]} is not installed")
+        log = open(os.path.join(self.folder, "log"), "w+", encoding="utf-8")
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.stage.servers.append(server)
+        deadline = time.monotonic() + 10
+        while not self.listens(port):
+            if server.poll() is not None or time.monotonic() > deadline:
+                log.seek(0)
+                raise Failed(f"{command[0]} did not start: {log.read()[-300:]}")
+            time.sleep(0.01)
+
+    @staticmethod
+    def listens(port):
+        with open("/proc/net/tcp", encoding="ascii") as file:
+            return any(line.split()[1].endswith(f":{int(port):04X}") and line.split()[3] == "0A" for line in list(file)[1:])
+
+    def write(self, name, text):
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def nginx(self, name, blocks, module="", workers=1):
+        place = os.path.join(self.folder, name)
+        os.makedirs(place, exist_ok=True)
+        return ["nginx", "-e", f"{place}/errors", "-c", self.write(f"{name}.conf", f"""{module}
+            daemon off; worker_processes {workers}; pid {place}/pid; user root;
+            events {{ worker_connections 4096; }} {blocks.format(place=place)}""")]
+
+    def web_servers(self):
+        """One nginx on three ports, so that whoever picks a port has the same server behind it."""
+        ports = self.ports(3)
+        listen = " ".join(f"listen {HOST}:{port} backlog=4096;" for port in ports)
+        self.serve(self.nginx("web", "http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p; "
+                              "fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s; "
+                              "keepalive_requests 100000000; server {{ " + listen +
+                              ' location / {{ return 200 "ok"; }} }} }}'), ports[0])
+        return ports
+
+    def way(self, arm, ports):
+        """(prefix of the client's command, address, port) by which the arm reaches one of these."""
+        listed = [f"{HOST}:{port}" for port in ports]
+        if arm == "native":
+            return [], HOST, ports[0]
+        if arm == "shunt":
+            return self.stage.arm_prefix("shunt"), HOST, ports[0]
+        if arm == "services":
+            path = self.write("services.yaml", f"services:\n  - {{name: bench, address: '{SERVICE}:80', "
+                              f"backends: [{', '.join(listed)}]}}\n")
+            prefix = self.stage.arm_prefix("shunt")
+            return [*prefix[:-1], "--services", path, "--"], SERVICE, "80"
+        port = self.ports(1)[0]
+        if arm == "haproxy":
+            servers = "\n".join(f"  server s{i} {address}" for i, address in enumerate(listed))
+            self.serve(["haproxy", "-f", self.write("haproxy.cfg", f"""global
+  nbthread {len(os.sched_getaffinity(0))}
+  maxconn 8000
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend f
+  bind {HOST}:{port} backlog 4096
+  default_backend b
+backend b
+  balance roundrobin
+{servers}
+""")], port)
+            return [], HOST, port
+        if arm == "nginx":
+            if not os.path.exists(STREAM_MODULE):
+                raise Unavailable("libnginx-mod-stream is not installed")
+            servers = " ".join(f"server {address};" for address in listed)
+            self.serve(self.nginx("stream", "stream {{ upstream u {{ " + servers + " }} server {{ listen " + f"{HOST}:{port}" +
+                                  " backlog=4096; proxy_pass u; }} }}", f"load_module {STREAM_MODULE};",
+                                  len(os.sched_getaffinity(0))), port)
+            return [], HOST, port
+        if shutil.which("nft") is None:
+            raise Unavailable("nftables is not installed")
+        numbers = ", ".join(f"{i} : {port}" for i, port in enumerate(ports))
+        rules = f"""table ip balance {{}}
+delete table ip balance
+table ip balance {{
+  chain output {{
+    type nat hook output priority -100;
+    ip daddr {SERVICE} tcp dport 80 dnat to {HOST} : numgen inc mod {len(ports)} map {{ {numbers} }}
+  }}
+}}
+"""
+        result = subprocess.run(["nft", "-f", self.write("rules", rules)], capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise Unavailable(f"nftables cannot do it here: {result.stderr.strip().splitlines()[0][:160]}")
+        return [], SERVICE, "80"
+
+    def client(self, address, port, *options):
+        return [self.stage.program("connect_client"), "--mode", "echo", "--address", address, "--port", port, *options]
+
+    def timed(self, command):
+        """(output, CPU seconds of the whole machine) of a command that does nothing but to come up for a second."""
+        process = self.stage.start(command)
+        time.sleep(HEAD_START)
+        busy = busy_seconds()
+        output = self.stage.finish(process, command, 60)
+        return output, busy_seconds() - busy
+
+    def measure(self, arm):
+        self.stage.stop_servers()
+        echoes = [self.stage.echo_server("1") for _ in range(3)]
+        prefix, address, port = self.way(arm, echoes)
+        count = "200" if self.tiny else "5000"
+        one = sound(self.stage.json(prefix + self.client(address, port, "--count", count)))
+        begin = ["--start-at", str(time.time() + HEAD_START + 0.05)]
+        output, busy = self.timed(prefix + self.client(address, port, "--seconds", str(self.seconds), "--threads", "8", *begin))
+        many = sound(json.loads(output))
+        self.stage.stop_servers()
+        values = {"connect+echo+close p50": one["p50_ns"], "connect+echo+close p99": one["p99_ns"]}
+        values = {name: None if value is None else value / 1000 for name, value in values.items()}
+        return {**values, "8 threads": many["per_second"], "CPU per connection": busy / max(many["samples"], 1) * 1e6,
+                **self.kept(arm)}
+
+    def kept(self, arm):
+        """Requests on connections that stay: what a balancer costs once it has balanced."""
+        if shutil.which("wrk") is None:
+            raise Unavailable("wrk is not installed")
+        prefix, address, port = self.way(arm, self.web_servers())
+        wrk = f"sleep {HEAD_START}; exec wrk -t2 -c16 -d{max(1, round(self.seconds))}s http://{address}:{port}/"
+        output, busy = self.timed([*prefix, "sh", "-c", wrk])
+        self.stage.stop_servers()
+        requests = int(re.search(r"(\d+) requests in", output)[1])
+        per_second = float(re.search(r"Requests/sec:\s*([\d.]+)", output)[1])
+        if requests == 0 or "Socket errors" in output:
+            raise Failed(f"wrk: {output[-200:]}")
+        return {"wrk, 16 kept connections": per_second, "CPU per request": busy / requests * 1e6}

@@ -1,0 +1,192 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Services of `shunt agent` with a real runtime: what the operator writes and says, and what containers get.
+
+    agent_test.py --agent PROGRAM --runtime runc|crun --as root|user [TEST]
+
+The containers have no ordinary network. Backends are nginx on the arena's host, which answer with their port.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "runtimes"))
+sys.path.insert(0, HERE)
+from runtime_case import ARGS, RuntimeCase, main  # noqa: E402  (found by the line above)
+from stage import HOST, nginx  # noqa: E402
+
+SERVICE = "10.96.0.10:80"
+GET = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc 10.96.0.10 80 | tail -n 1"
+
+
+class Services(RuntimeCase):
+    def setUp(self):
+        super().setUp()
+        for applet in ("printf", "tail", "seq", "mkfifo"):
+            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
+        self.config = os.path.join(self.folder, "agent.yaml")
+        self.backends = [nginx(self.folder, port) for port in (18181, 18182, 18183)]
+        for backend in self.backends:
+            self.addCleanup(backend.kill)
+            backend.start()
+        self.made = 0
+
+    def write(self, text):
+        with open(self.config, "w") as file:
+            file.write(text)
+
+    def write_service(self, *lines, backends=None):
+        listed = ", ".join(backend.address for backend in (self.backends if backends is None else backends))
+        more = "".join(f"    {line}\n" for line in lines)
+        self.write(f"services:\n  - name: web\n    address: {SERVICE}\n{more}    backends: [{listed}]\n")
+
+    def serve(self):
+        return self.start_agent("--config", self.config)
+
+    def ctl(self, agent, *words, status=0):
+        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, *words], capture_output=True, text=True,
+                                timeout=30, check=False)
+        self.assertEqual(result.returncode, status, result.stdout + result.stderr)
+        return result.stdout if status == 0 else result.stderr
+
+    def report(self, agent):
+        return json.loads(self.ctl(agent, "services", "web", "--json"))["services"][0]
+
+    def state_of(self, agent, backend):
+        return next(one["state"] for one in self.report(agent)["backends"] if one["address"] == backend.address)
+
+    def in_container(self, agent, command):
+        self.made += 1
+        name = f"c{self.made}"
+        folder = self.bundle(name, agent.socket, command, traps=("connect", "bind"))
+        result = self.runtime("run", name, cwd=folder)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + "".join(agent.lines))
+        return result.stdout.split()
+
+    def ports(self, agent, count=12):
+        return self.in_container(agent, f"for i in $(seq {count}); do {GET}; done")
+
+    def port_of(self, *numbers):
+        return {str(self.backends[number].port) for number in numbers}
+
+    def test_containers_reach_the_backends(self):
+        self.write_service("policy: round-robin")
+        agent = self.serve()
+        self.assertEqual(set(self.ports(agent)), self.port_of(0, 1, 2))
+        report = self.report(agent)
+        self.assertEqual(sum(one["picks"] for one in report["backends"]), 12)
+        self.assertEqual({one["state"] for one in report["backends"]}, {"up"})
+        table = self.ctl(agent, "services")
+        self.assertIn("web", table)
+        self.assertIn(self.backends[0].address, table)
+
+    def test_the_operators_word_holds_and_outlives_engines(self):
+        self.write_service("policy: round-robin")
+        agent = self.serve()
+        self.ctl(agent, "drain", "web", self.backends[0].address)
+        self.ctl(agent, "disable", "web", self.backends[1].address)
+        self.wait_until(lambda: set(self.ports(agent, 4)) == self.port_of(2), "drained backends get connections")
+        engine = json.loads(self.ctl(agent, "status", "--json"))["engine_pid"]
+        os.kill(engine, signal.SIGKILL)
+        self.wait_until(lambda: json.loads(self.ctl(agent, "status", "--json"))["engine_pid"] != engine,
+                        "there is no new engine")
+        self.assertEqual(set(self.ports(agent, 6)), self.port_of(2))
+        self.assertEqual(self.state_of(agent, self.backends[0]), "draining")
+        self.ctl(agent, "enable", "web", self.backends[0].address)
+        self.ctl(agent, "weight", "web", self.backends[2].address, "0")
+        self.wait_until(lambda: set(self.ports(agent, 4)) == self.port_of(0), "an enabled backend gets no connections")
+        self.assertIn("nobody", self.ctl(agent, "drain", "nobody", self.backends[0].address, status=1))
+
+    def test_a_reload_with_a_mistake_changes_nothing(self):
+        self.write_service(backends=self.backends[:1])
+        agent = self.serve()
+        self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
+        self.write_service("policy: lr", backends=self.backends[1:])
+        self.ctl(agent, "reload")
+        line = agent.wait_for("the configuration stays as it was")
+        self.assertIn("agent.yaml:4", line)
+        self.assertIn("policy", line)
+        self.assertIn("least-request", line)
+        self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
+        self.write_service(backends=self.backends[1:2])
+        self.ctl(agent, "reload")
+        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(1), "the new configuration is not in force")
+
+    def test_a_file_is_followed(self):
+        listed = os.path.join(self.folder, "backends.yaml")
+
+        def tell(text):
+            with open(listed + ".new", "w") as file:
+                file.write(text)
+            os.rename(listed + ".new", listed)
+
+        tell(f"[{self.backends[0].address}]")
+        self.write(f"services:\n  - {{name: web, address: '{SERVICE}', discover: {{file: {listed}}}}}\n")
+        agent = self.serve()
+        self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
+        tell(f"[{self.backends[1].address}]")
+        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(1), "the file is not followed")
+        tell("[nonsense")
+        self.wait_until(lambda: self.report(agent)["source_error"] != "", "the mistake is not told")
+        self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
+        os.unlink(listed)
+        self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
+        tell(f"[{self.backends[2].address}]")
+        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(2), "the file is not found again")
+        self.assertEqual(self.report(agent)["source_error"], "")
+
+    def test_checks_find_who_is_down_and_who_is_back(self):
+        self.write_service("health: {interval: 100ms, timeout: 100ms, fall: 2, rise: 2}", "policy: round-robin")
+        agent = self.serve()
+        self.backends[0].kill()
+        self.wait_until(lambda: self.state_of(agent, self.backends[0]) == "down", "nobody notices that it is down")
+        self.assertEqual(set(self.ports(agent, 8)), self.port_of(1, 2))
+        self.assertEqual([one["failed"] for one in self.report(agent)["backends"]], [0, 0, 0])
+        self.backends[0].start()
+        self.wait_until(lambda: self.state_of(agent, self.backends[0]) == "up", "nobody notices that it is back")
+        self.assertEqual(set(self.ports(agent, 12)), self.port_of(0, 1, 2))
+
+    def test_backends_inside_are_checked_inside(self):
+        self.write(f"services:\n  - {{name: web, address: '{SERVICE}', network: container, "
+                   "health: {interval: 100ms, timeout: 100ms, fall: 2}, backends: [127.0.0.1:7001, 127.0.0.1:7002]}\n")
+        agent = self.serve()
+        self.start_container("inside", agent, program="nc -ll -p 7001 -e true")
+        states = lambda: {one["address"]: one["state"] for one in self.report(agent)["backends"]}  # noqa: E731
+        self.wait_until(lambda: states()["127.0.0.1:7002"] == "down", "nobody notices that nobody listens")
+        self.assertEqual(states()["127.0.0.1:7001"], "up")
+
+    def test_who_fails_is_ejected(self):
+        self.write_service("outlier: {consecutive: 2, base-ejection: 1h, max-ejection: 1h}", "policy: round-robin")
+        agent = self.serve()
+        self.backends[0].kill()
+        self.assertEqual(set(self.ports(agent, 12)), self.port_of(1, 2))
+        self.wait_until(lambda: self.state_of(agent, self.backends[0]) == "ejected", "it is not ejected")
+        failed = self.report(agent)["backends"][0]["failed"]
+        self.assertEqual(set(self.ports(agent, 12)), self.port_of(1, 2))
+        self.assertEqual(self.report(agent)["backends"][0]["failed"], failed)
+
+    def test_connections_to_who_has_gone_are_closed(self):
+        self.write_service("drain: {on-removal: 0s}", backends=self.backends[:1])
+        agent = self.serve()
+        # Says nothing, so the server keeps it; ends when the connection does.
+        program = "mkfifo /tmp/f; exec 3<>/tmp/f; nc 10.96.0.10 80 <&3; mkdir /tmp/closed; sleep 1000"
+        self.start_container("keeps", agent, program=program)
+        self.wait_until(lambda: self.report(agent)["backends"][0]["connected"] == 1, "it does not connect")
+        self.assertFalse(os.path.exists(os.path.join(self.rootfs, "tmp", "closed")))
+        self.write_service("drain: {on-removal: 0s}", backends=self.backends[1:2])
+        self.ctl(agent, "reload")
+        self.wait_until(lambda: os.path.exists(os.path.join(self.rootfs, "tmp", "closed")), "its connection stays")
+
+
+if __name__ == "__main__":
+    if shutil.which("nginx") is None:
+        print("skipped: nginx is not installed (tools/install-packages test)")
+        sys.exit(77)
+    assert HOST
+    sys.exit(main())

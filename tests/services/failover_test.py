@@ -1,0 +1,219 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Real clients in a container use a service, of whose three servers one is killed and started again all the time.
+
+    failover_test.py --shunt PROGRAM [TEST]
+
+Inside tests/support/arena. No client may see a connect that fails. A connection that had been made to a server and dies
+with it is another thing, which no balancer can mend: resets are counted apart and printed.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from stage import Killer, nginx, redis, write_services  # noqa: E402
+
+ARGS = None
+SERVICE = "10.96.0.10:80"
+CONNECTS = 300
+
+# Connects again and again, blocking; prints how many connects failed, how many connections were reset later, and how many
+# answers came.
+PYTHON_CLIENT = textwrap.dedent("""
+    import socket, sys
+    host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    failed = reset = answers = 0
+    for _ in range(count):
+        s = socket.socket()
+        try:
+            s.connect((host, port))
+        except OSError as error:
+            failed += 1
+            print("connect:", error, file=sys.stderr)
+            continue
+        try:
+            s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            data = b""
+            while chunk := s.recv(4096):
+                data += chunk
+            answers += b"200 OK" in data
+            reset += b"200 OK" not in data
+        except OSError:
+            reset += 1
+        s.close()
+    print(failed, reset, answers)
+""")
+
+JAVA_CLIENT = textwrap.dedent("""
+    import java.net.*;
+    import java.io.*;
+    class Loop {
+      public static void main(String[] a) throws Exception {
+        int failed = 0, reset = 0, answers = 0;
+        for (int i = 0; i < Integer.parseInt(a[2]); i++) {
+          Socket s = new Socket();
+          try { s.connect(new InetSocketAddress(a[0], Integer.parseInt(a[1]))); }
+          catch (IOException e) { failed++; System.err.println("connect: " + e); continue; }
+          try {
+            s.getOutputStream().write("GET / HTTP/1.0\\r\\n\\r\\n".getBytes());
+            String text = new String(s.getInputStream().readAllBytes());
+            if (text.contains("200 OK")) answers++; else reset++;
+          } catch (IOException e) { reset++; }
+          s.close();
+        }
+        System.out.println(failed + " " + reset + " " + answers);
+      }
+    }
+""")
+
+GO_CLIENT = textwrap.dedent("""
+    package main
+    import ("bufio"; "fmt"; "net"; "os"; "strconv"; "strings")
+    func main() {
+      count, _ := strconv.Atoi(os.Args[3])
+      failed, reset, answers := 0, 0, 0
+      for i := 0; i < count; i++ {
+        c, err := net.Dial("tcp", net.JoinHostPort(os.Args[1], os.Args[2]))
+        if err != nil { failed++; fmt.Fprintln(os.Stderr, err); continue }
+        fmt.Fprintf(c, "GET / HTTP/1.0\\r\\n\\r\\n")
+        line, err := bufio.NewReader(c).ReadString('\\n')
+        if err == nil && strings.Contains(line, "200 OK") { answers++ } else { reset++ }
+        c.Close()
+      }
+      fmt.Println(failed, reset, answers)
+    }
+""")
+
+
+def compiled(name, text, command, folder):
+    """Where the client is; None: this machine has no compiler for it."""
+    if shutil.which(command[0]) is None:
+        return None
+    path = os.path.join(folder, name)
+    with open(path, "w") as file:
+        file.write(text)
+    environment = dict(os.environ, GOCACHE=os.path.join(folder, "go"), GO111MODULE="off", CGO_ENABLED="0", HOME=folder)
+    subprocess.run([*command, path], check=True, cwd=folder, env=environment, timeout=200, stdout=subprocess.DEVNULL)
+    return path
+
+
+class Failover(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="services-")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.config = os.path.join(self.folder, "agent.yaml")
+
+    def begin(self, backends, more=""):
+        for backend in backends:
+            self.addCleanup(backend.kill)
+            backend.start()
+        write_services(self.config, SERVICE, backends, more)
+
+    def in_container(self, *command):
+        """Of one whose ordinary network leads nowhere."""
+        return subprocess.run([ARGS.shunt, "run", "--net", "none", "--services", self.config, "--", *command],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=100, check=False)
+
+    def web(self):
+        backends = [nginx(self.folder, port) for port in (18081, 18082, 18083)]
+        self.begin(backends)
+        return backends
+
+    def assert_no_connect_fails(self, *client):
+        backends = self.web()
+        host, port = SERVICE.split(":")
+        with Killer(backends, seed=len(client)) as killer:
+            result = self.in_container(*client, host, port, str(CONNECTS))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        failed, reset, answers = map(int, result.stdout.split())
+        print(f"{client[0]}: {CONNECTS} connects, {killer.kills} kills: {failed} failed, {reset} reset later", flush=True)
+        self.assertEqual(failed, 0, result.stderr)
+        self.assertGreater(killer.kills, 3)
+        self.assertGreater(answers, CONNECTS // 2)
+
+    def test_python(self):
+        self.assert_no_connect_fails("/usr/bin/python3", "-c", PYTHON_CLIENT)
+
+    def test_java(self):
+        if compiled("Loop.java", JAVA_CLIENT, ["javac", "-d", self.folder], self.folder) is None:
+            self.skipTest("there is no javac")
+        self.assert_no_connect_fails("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", self.folder, "Loop")
+
+    def test_go(self):
+        if compiled("loop.go", GO_CLIENT, ["go", "build", "-o", self.folder], self.folder) is None:
+            self.skipTest("there is no go")
+        self.assert_no_connect_fails(os.path.join(self.folder, "loop"))
+
+    def test_curl(self):
+        backends = self.web()
+        script = ("failed=0; reset=0; for i in $(seq 150); do curl -s -o /dev/null http://$0/; "
+                  "case $? in 0) ;; 7|28) failed=$((failed+1));; *) reset=$((reset+1));; esac; done; echo $failed $reset")
+        with Killer(backends, seed=5) as killer:
+            result = self.in_container("/bin/bash", "-c", script, SERVICE)
+        failed, reset = map(int, result.stdout.split())
+        print(f"curl: 150 connects, {killer.kills} kills: {failed} failed, {reset} reset later", flush=True)
+        self.assertEqual(failed, 0, result.stderr)
+        self.assertGreater(killer.kills, 3)
+
+    def test_wrk(self):
+        backends = self.web()
+        with Killer(backends, seed=6) as killer:
+            result = self.in_container("wrk", "-t2", "-c16", "-d5s", "-H", "Connection: close", f"http://{SERVICE}/")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", result.stdout)
+        requests = int(re.search(r"(\d+) requests in", result.stdout)[1])
+        connect, read = (int(errors[1]), int(errors[2])) if errors else (0, 0)
+        print(f"wrk: {requests} requests, {killer.kills} kills: {connect} connects failed, {read} reset later", flush=True)
+        self.assertEqual(connect, 0, result.stdout)
+        self.assertGreater(requests, 1000)
+        self.assertGreater(killer.kills, 3)
+
+    def test_redis(self):
+        """redis-benchmark ends at the first connection that fails, and cannot live with a server that is killed: one
+        server stays, and the others are away from the start or go before it connects."""
+        servers = [redis(port) for port in (16381, 16382, 16383)]
+        self.begin(servers)
+        servers[0].kill()
+        for _ in range(5):
+            result = self.in_container("redis-benchmark", "-h", "10.96.0.10", "-p", "80", "-c", "20", "-n", "2000", "-t",
+                                       "ping_inline", "-q")
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            self.assertIn("requests per second", result.stdout)
+            self.assertNotIn("Could not connect", result.stdout + result.stderr)
+
+    def test_everything_is_spread(self):
+        backends = self.web()
+        script = "for i in $(seq 60); do curl -s http://$0/; done"
+        result = self.in_container("/bin/bash", "-c", script, SERVICE)
+        ports = result.stdout.split()
+        self.assertEqual(len(ports), 60, result.stderr)
+        for backend in backends:
+            self.assertGreater(ports.count(str(backend.port)), 4)
+
+
+def main():
+    global ARGS
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shunt", required=True, type=os.path.abspath)
+    ARGS, rest = parser.parse_known_args()
+    for needed in ("nginx", "redis-server", "wrk", "curl"):
+        if shutil.which(needed) is None:
+            print(f"skipped: {needed} is not installed (tools/install-packages test)")
+            sys.exit(77)
+    socket.setdefaulttimeout(10)
+    unittest.main(argv=[sys.argv[0], *rest])
+
+
+if __name__ == "__main__":
+    main()
