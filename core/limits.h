@@ -74,8 +74,8 @@ inline constexpr size_t kConnectionsUnderWay = 64;
 // Targets whose pidfd a reactor keeps open, direct-mapped by tid.
 inline constexpr size_t kCachedTargets = 128;
 
-// Bytes of a file of backends (net/discovery/file_source.h): 200,000 of them with zones and labels. It is read
-// into memory as a whole, by the thread that decides about backends.
+// Bytes of a file of backends (net/discovery/file_source.h): 200,000 of them with zones and labels. It is
+// read into memory as a whole, by the thread that decides about backends.
 inline constexpr size_t kBackendFileBytes = size_t{64} << 20;
 
 // Questions of one service to DNS servers under way at once (net/discovery/dns_source.h): an SRV answer can

@@ -59,9 +59,9 @@ absl::StatusOr<std::unique_ptr<DnsClient>> DnsClient::Create(const DnsOptions& o
   asked.resolvconf_path = resolv_conf.data();
   asked.sock_state_cb = Watch;
   asked.sock_state_cb_data = client.get();
-  int status = ares_init_options(&client->channel_, &asked,
-                                 ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
-                                     ARES_OPT_RESOLVCONF | ARES_OPT_SOCK_STATE_CB);
+  int status = ares_init_options(
+      &client->channel_, &asked,
+      ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS | ARES_OPT_RESOLVCONF | ARES_OPT_SOCK_STATE_CB);
   if (status == ARES_SUCCESS && !options.servers.empty()) {
     status = ares_set_servers_ports_csv(client->channel_, options.servers.c_str());
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // DnsClient: questions to DNS servers, by c-ares, without waiting. For one round of questions.
 //
-// Made anew for each round, because c-ares reads /etc/resolv.conf once: so a change of that file holds from the
-// next round on, and each round has ports of its own. Times are c-ares' own here, which are the kernel's.
+// Made anew for each round, because c-ares reads /etc/resolv.conf once: so a change of that file holds from
+// the next round on, and each round has ports of its own. Times are c-ares' own here, which are the kernel's.
 //
 // Only DNS is asked, not /etc/hosts. Truncated answers are asked for again over TCP.
 

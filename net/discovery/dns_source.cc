@@ -190,8 +190,8 @@ absl::StatusOr<DnsSource::Found> DnsSource::Gather() {
     }
   }
   if (found.backends.size() > limits::kDnsBackends) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(name, " has more than ", limits::kDnsBackends, " backends: more are not taken from DNS"));
+    return absl::ResourceExhaustedError(absl::StrCat(name, " has more than ", limits::kDnsBackends,
+                                                     " backends: more are not taken from DNS"));
   }
   if (found.backends.empty()) return NothingAt(found.missing);
   std::ranges::sort(found.backends, {}, OrderOf);
@@ -235,11 +235,11 @@ absl::Status DnsSource::MissingOf(const Question& question, Answers::const_itera
 absl::Status DnsSource::NothingAt(const absl::Status& why) const {
   if (!why.ok() && !absl::IsNotFound(why)) return why;
   const size_t others = names_.size() - 1;
-  return absl::NotFoundError(absl::StrCat(
-      port_ == 0 ? "no SRV record" : "no A or AAAA record", " leads from ", name_,
-      others == 0 ? "" : absl::StrCat(", or its ", others, " names by the search list,"),
-      " to a backend", unclear_.ok() ? "" : absl::StrCat(" (", unclear_.message(), ")"),
-      ": mend the zone, or change discover.dns"));
+  return absl::NotFoundError(
+      absl::StrCat(port_ == 0 ? "no SRV record" : "no A or AAAA record", " leads from ", name_,
+                   others == 0 ? "" : absl::StrCat(", or its ", others, " names by the search list,"),
+                   " to a backend", unclear_.ok() ? "" : absl::StrCat(" (", unclear_.message(), ")"),
+                   ": mend the zone, or change discover.dns"));
 }
 
 }  // namespace shunt::net

@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // DnsSource: backends that DNS names.
 //
-//   _http._tcp.orders.svc   its SRV records, then A and AAAA of their targets. The records of the lowest priority
+//   _http._tcp.orders.svc   its SRV records, then A and AAAA of their targets. The records of the lowest
+//   priority
 //                           are ordinary backends, all others are backups; each address of a target has the
 //                           record's weight, a weight of 0 counts as 1. A target "." is none.
 //   orders.svc:8080         its A and AAAA records, with that port
 //
-// Names are completed by the search list of resolv.conf as libc does it, with two differences: all addresses are
-// of one name, and from the name that has answered the last time a server that fails leads on to no other, since
-// with that one service could become another for a while.
+// Names are completed by the search list of resolv.conf as libc does it, with two differences: all addresses
+// are of one name, and from the name that has answered the last time a server that fails leads on to no
+// other, since with that one service could become another for a while.
 //
 // What DNS says is asked for again when the smallest time to live is over, after kShortest at least and
 // kLongest at most; after an error first after kFirstRetry, then after twice that time, up to kLastRetry.
 //
 // An error leaves in force what was found before, and an answer without any backend is an error: a DNS server
-// that has lost its zone, or has not read it yet, must not take everything down. So DNS alone cannot say that a
-// service has no backends any more; health checks do. The same holds for each single question: where the
-// AAAA records, or the addresses of one target, cannot be had, those that they were the last time are kept, and
-// the rest counts. A target that does not exist any more is gone.
+// that has lost its zone, or has not read it yet, must not take everything down. So DNS alone cannot say that
+// a service has no backends any more; health checks do. The same holds for each single question: where the
+// AAAA records, or the addresses of one target, cannot be had, those that they were the last time are kept,
+// and the rest counts. A target that does not exist any more is gone.
 //
-// Addresses that no backend can have (0.0.0.0, multicast, broadcast: some servers answer so for what they block)
-// are left out.
+// Addresses that no backend can have (0.0.0.0, multicast, broadcast: some servers answer so for what they
+// block) are left out.
 
 #pragma once
 

@@ -25,8 +25,9 @@ int64_t Nanoseconds(const timespec& time) {
 
 absl::Status Unreadable(const std::string& path, int error) {
   const char* const remedy = error == ENOENT || error == ENOTDIR ? ": write it, or change discover.file"
-                             : error == EACCES || error == EPERM ? ": let us read it and search its directories"
-                                                                 : "";
+                             : error == EACCES || error == EPERM
+                                 ? ": let us read it and search its directories"
+                                 : "";
   return absl::ErrnoToStatus(error, absl::StrCat("read ", path, remedy, kStays));
 }
 
@@ -99,13 +100,13 @@ absl::StatusOr<std::string> FileSource::Read(const Result<Fd>& found, const Sigh
         absl::StrCat(path_.path(), " is not a file: put one there, or a link to one", kStays));
   }
   if (static_cast<uint64_t>(sight.size) > limits::kBackendFileBytes) {
-    return absl::FailedPreconditionError(absl::StrCat(path_.path(), " has ", sight.size,
-                                                      " bytes: more than ", limits::kBackendFileBytes,
-                                                      " are not read", kStays));
+    return absl::FailedPreconditionError(absl::StrCat(path_.path(), " has ", sight.size, " bytes: more than ",
+                                                      limits::kBackendFileBytes, " are not read", kStays));
   }
   // The very file that was looked at, which is no FIFO and no device: opening it neither waits nor does
   // anything.
-  const Fd file(open(absl::StrCat("/proc/self/fd/", found->get()).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  const Fd file(
+      open(absl::StrCat("/proc/self/fd/", found->get()).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (!file.valid()) return Unreadable(path_.path(), errno);
   std::string text(static_cast<size_t>(sight.size), '\0');
   size_t filled = 0;

@@ -78,8 +78,8 @@ class FileSource : public Source {
   bool first_ = true;
   int64_t due_ = 0;
   std::optional<Sight> told_;  // all that looks like this has been told
-  // What there is has looked like this for less than kSettle, and if it was told nevertheless, it is looked at
-  // once more: two changes within one tick of the file system's clock look the same.
+  // What there is has looked like this for less than kSettle, and if it was told nevertheless, it is looked
+  // at once more: two changes within one tick of the file system's clock look the same.
   struct Unsettled {
     Sight sight;
     int64_t until = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A DNS server's answer, with any bytes. What is taken from it fits into the message that it was in, and can be
-// asked for.
+// A DNS server's answer, with any bytes. What is taken from it fits into the message that it was in, and can
+// be asked for.
 
 #include <span>
 

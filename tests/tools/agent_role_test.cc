@@ -45,6 +45,11 @@ class NoAccelerator final : public Accelerator {
   std::vector<ReactorStatus> Reactors() const override { return {}; }
   std::vector<ContainerStatus> Containers() const override { return {}; }
   void CallRoll(std::function<void()>) override {}
+  void Balance(std::vector<net::ServiceSpec>, std::string, bool) override {}
+  absl::Status TellBackend(std::string_view, std::string_view, const net::BackendCommand&) override {
+    return absl::OkStatus();
+  }
+  std::vector<net::ServiceReport> DescribeServices() const override { return {}; }
 
   void End(uint64_t key) { std::exchange(ended_[key], nullptr)(); }
 

@@ -269,7 +269,10 @@ TEST_F(ConnectChecksTest, SocketsAreMadeInTheNetworkOfTheService) {
     return Fd(socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   });
   Listener listener("127.0.0.1");
-  checks_->Begin({.slot = 1, .check = 1, .address = listener.address(), .network = ServiceNetwork::kContainer,
+  checks_->Begin({.slot = 1,
+                  .check = 1,
+                  .address = listener.address(),
+                  .network = ServiceNetwork::kContainer,
                   .timeout_ns = kSecond},
                  now_);
   EXPECT_THAT(Await(1), ElementsAre("1/1 up"));

@@ -96,8 +96,8 @@ Ending AskDns() {
 Ending Check() {
   const DnsResponder listens;
   bool seen_up = false;
-  const auto checks = ConnectChecks::Create(
-      [&](uint32_t, uint64_t, bool up, std::string_view, int64_t) { seen_up = up; });
+  const auto checks =
+      ConnectChecks::Create([&](uint32_t, uint64_t, bool up, std::string_view, int64_t) { seen_up = up; });
   if (!checks.ok()) return kNoCheck;
   (*checks)->Begin({.address = *SockAddr::FromText(listens.address()), .timeout_ns = 1'000'000'000},
                    MonotonicNow());

@@ -101,7 +101,8 @@ TEST_F(DnsHostileTest, AServerThatIsNotThereIsAnError) {
     const DnsResponder gone;
     options_.servers = gone.address();
   }
-  EXPECT_THAT(FirstRound("orders.svc:80"), ElementsAre(StartsWith("error: A of orders.svc: each DNS server")));
+  EXPECT_THAT(FirstRound("orders.svc:80"),
+              ElementsAre(StartsWith("error: A of orders.svc: each DNS server")));
 }
 
 TEST_F(DnsHostileTest, MessagesThatAnswerNoQuestionOfOursAreNotTaken) {
@@ -137,7 +138,8 @@ TEST_F(DnsHostileTest, GarbageInAnAnswerIsAnErrorAndLeavesWhatThereWas) {
   server_.zone["orders.svc"] = {A("192.0.2.1")};
   FirstRound("orders.svc:80");
   // Cut anywhere, and with each byte behind the question another one.
-  const DnsQuestion like{.id = 0, .name = "", .type = 1, .text = DnsName("orders.svc") + Number16(1) + Number16(1)};
+  const DnsQuestion like{
+      .id = 0, .name = "", .type = 1, .text = DnsName("orders.svc") + Number16(1) + Number16(1)};
   const size_t whole = DnsMessage(like, {A("192.0.2.1")}).size();
   const size_t question_ends = 12 + like.text.size();
   for (size_t at = question_ends; at < whole; ++at) {

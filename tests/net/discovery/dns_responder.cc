@@ -172,8 +172,10 @@ void DnsResponder::Serve() {
   socklen_t peer_size = sizeof(peer);
   for (ssize_t size; (size = recvfrom(udp_.get(), buffer.data(), buffer.size(), 0,
                                       reinterpret_cast<sockaddr*>(&peer), &peer_size)) >= 0;) {
-    for (const std::string& answer : AnswersTo(std::string(buffer.data(), static_cast<size_t>(size)), false)) {
-      sendto(udp_.get(), answer.data(), answer.size(), 0, reinterpret_cast<const sockaddr*>(&peer), peer_size);
+    for (const std::string& answer :
+         AnswersTo(std::string(buffer.data(), static_cast<size_t>(size)), false)) {
+      sendto(udp_.get(), answer.data(), answer.size(), 0, reinterpret_cast<const sockaddr*>(&peer),
+             peer_size);
     }
   }
   for (;;) {

@@ -52,8 +52,8 @@ struct DnsQuestion {
 };
 
 // A message. The records are of the name that is asked for.
-std::string DnsMessage(const DnsQuestion& question, const std::vector<DnsRecord>& records, DnsCode code = kNoError,
-                       bool truncated = false);
+std::string DnsMessage(const DnsQuestion& question, const std::vector<DnsRecord>& records,
+                       DnsCode code = kNoError, bool truncated = false);
 
 class DnsResponder {
  public:

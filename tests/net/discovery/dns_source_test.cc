@@ -61,7 +61,8 @@ TEST_F(DnsSourceTest, AsksNotMoreOftenThanEverySecondAndNotLessThanEveryFiveMinu
 
 TEST_F(DnsSourceTest, SrvRecordsSayPortsWeightsAndWhoIsABackup) {
   server_.zone["_http._tcp.orders.svc"] = {Srv(10, 3, 8080, "a.orders.svc"), Srv(10, 0, 8081, "b.orders.svc"),
-                                           Srv(20, 5, 8080, "c.orders.svc"), Srv(30, 1, 8080, "d.orders.svc")};
+                                           Srv(20, 5, 8080, "c.orders.svc"),
+                                           Srv(30, 1, 8080, "d.orders.svc")};
   server_.zone["a.orders.svc"] = {A("192.0.2.4"), Aaaa("2001:db8::a", 50)};
   server_.zone["b.orders.svc"] = {A("192.0.2.3")};
   server_.zone["c.orders.svc"] = {A("192.0.2.2")};
@@ -87,8 +88,8 @@ TEST_F(DnsSourceTest, OneBackendThatSeveralRecordsNameIsOne) {
 TEST_F(DnsSourceTest, TargetsThatAreNoneAndAddressesThatNobodyCanHaveAreLeftOut) {
   server_.zone["_http._tcp.orders.svc"] = {Srv(0, 1, 80, "."), Srv(10, 1, 0, "a"), Srv(10, 1, 80, "b"),
                                            Srv(10, 1, 80, "gone")};
-  server_.zone["b"] = {A("0.0.0.0"),   A("224.0.0.1"), A("255.255.255.255"), A("192.0.2.1"),
-                       Aaaa("::"), Aaaa("ff02::1")};
+  server_.zone["b"] = {A("0.0.0.0"),   A("224.0.0.1"), A("255.255.255.255"),
+                       A("192.0.2.1"), Aaaa("::"),     Aaaa("ff02::1")};
   EXPECT_THAT(FirstRound("_http._tcp.orders.svc"), ElementsAre("+192.0.2.1:80"));
 }
 
@@ -96,8 +97,9 @@ TEST_F(DnsSourceTest, AnAnswerWithoutBackendsIsAnErrorAndLeavesWhatThereWas) {
   server_.zone["orders.svc"] = {A("192.0.2.1")};
   FirstRound("orders.svc:8080");
   server_.zone.clear();
-  EXPECT_THAT(NextRound(), ElementsAre("error: no A or AAAA record leads from orders.svc to a backend: mend the "
-                                       "zone, or change discover.dns; what was found before stays in force"));
+  EXPECT_THAT(NextRound(),
+              ElementsAre("error: no A or AAAA record leads from orders.svc to a backend: mend the "
+                          "zone, or change discover.dns; what was found before stays in force"));
   server_.zone["orders.svc"] = {};
   EXPECT_THAT(NextRound(), IsEmpty()) << "the same error in other words";
   server_.zone["orders.svc"] = {A("0.0.0.0")};
@@ -113,8 +115,8 @@ TEST_F(DnsSourceTest, AnAnswerWithoutBackendsIsAnErrorAndLeavesWhatThereWas) {
 
 TEST_F(DnsSourceTest, AfterErrorsTimesGetLongerUpToHalfAMinuteAndStartAnewAfterwards) {
   server_.codes["A orders.svc"] = server_.codes["AAAA orders.svc"] = kServerFailure;
-  EXPECT_THAT(FirstRound("orders.svc:8080"), ElementsAre(AllOf(StartsWith("error: A of orders.svc: "),
-                                                               HasSubstr("stays in force"))));
+  EXPECT_THAT(FirstRound("orders.svc:8080"),
+              ElementsAre(AllOf(StartsWith("error: A of orders.svc: "), HasSubstr("stays in force"))));
   for (const double expected : {1, 2, 4, 8, 16, 30, 30}) {
     EXPECT_EQ(NextIn(), expected);
     EXPECT_THAT(NextRound(), IsEmpty()) << "it was told";
@@ -169,7 +171,8 @@ TEST_F(DnsSourceTest, NamesAreCompletedByTheSearchListOfOneNameAtATime) {
   SetResolvConf("search team.example corp.example\noptions ndots:2\n");
   server_.zone["orders.svc.corp.example"] = {A("192.0.2.1")};
   server_.zone["orders.svc"] = {A("192.0.2.9"), Aaaa("2001:db8::9")};
-  EXPECT_THAT(FirstRound("orders.svc:80"), ElementsAre("192.0.2.1:80")) << "AAAA is of the same name, or none";
+  EXPECT_THAT(FirstRound("orders.svc:80"), ElementsAre("192.0.2.1:80"))
+      << "AAAA is of the same name, or none";
   EXPECT_THAT(server_.TakeAsked(),
               UnorderedElementsAre("A orders.svc.team.example", "AAAA orders.svc.team.example",
                                    "A orders.svc.corp.example", "AAAA orders.svc.corp.example"));
@@ -182,9 +185,9 @@ TEST_F(DnsSourceTest, NamesAreCompletedByTheSearchListOfOneNameAtATime) {
   SetResolvConf("search team.example\noptions ndots:1\n");
   EXPECT_THAT(FirstRound("absent.svc:80"),
               ElementsAre(HasSubstr("from absent.svc, or its 1 names by the search list, to a backend")));
-  EXPECT_THAT(server_.TakeAsked(), ElementsAre(HasSubstr(" absent.svc"), HasSubstr(" absent.svc"),
-                                               HasSubstr("absent.svc.team.example"),
-                                               HasSubstr("absent.svc.team.example")));
+  EXPECT_THAT(server_.TakeAsked(),
+              ElementsAre(HasSubstr(" absent.svc"), HasSubstr(" absent.svc"),
+                          HasSubstr("absent.svc.team.example"), HasSubstr("absent.svc.team.example")));
 }
 
 TEST_F(DnsSourceTest, AServerThatFailsLeadsFromTheNameThatAnsweredToNoOther) {
@@ -193,7 +196,8 @@ TEST_F(DnsSourceTest, AServerThatFailsLeadsFromTheNameThatAnsweredToNoOther) {
   server_.codes["AAAA orders.svc.one.example"] = kRefused;
   server_.zone["orders.svc"] = {A("192.0.2.9")};
   server_.zone["orders.svc.two.example"] = {A("192.0.2.2")};
-  EXPECT_THAT(FirstRound("orders.svc:80"), ElementsAre("192.0.2.2:80")) << "nothing was known of the first name";
+  EXPECT_THAT(FirstRound("orders.svc:80"), ElementsAre("192.0.2.2:80"))
+      << "nothing was known of the first name";
   server_.codes["A orders.svc.two.example"] = kServerFailure;
   EXPECT_THAT(NextRound(), ElementsAre(StartsWith("error: A of orders.svc.two.example: ")));
   server_.zone["orders.svc.one.example"] = {A("192.0.2.1")};
@@ -224,7 +228,8 @@ TEST_F(DnsSourceTest, MoreBackendsThanItTakesAreAnError) {
   }
   EXPECT_THAT(FirstRound("_http._tcp.orders.svc"), ElementsAre(HasSubstr("more than 16384 backends")));
   server_.zone["_http._tcp.orders.svc"].pop_back();
-  EXPECT_THAT(NextRound(), ElementsAre(StartsWith("10.0.0.1:80 10.0.0.1:81 10.0.0.1:82 10.0.0.1:83 10.0.0.2:")));
+  EXPECT_THAT(NextRound(),
+              ElementsAre(StartsWith("10.0.0.1:80 10.0.0.1:81 10.0.0.1:82 10.0.0.1:83 10.0.0.2:")));
 }
 
 TEST_F(DnsSourceTest, HoldsItsEpollOnlyBetweenRoundsAndNothingAtTheEnd) {

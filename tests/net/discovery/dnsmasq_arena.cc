@@ -116,8 +116,9 @@ TEST_F(DnsmasqTest, ServesServicesThatChangeWithItsConfiguration) {
     Round();
     told = told_.Take();
   }
-  EXPECT_THAT(told, ElementsAre(HasSubstr("no SRV record leads from _http._tcp.orders, or its 1 names by the search "
-                                          "list, to a backend (SRV of _http._tcp.orders: each DNS server")));
+  EXPECT_THAT(
+      told, ElementsAre(HasSubstr("no SRV record leads from _http._tcp.orders, or its 1 names by the search "
+                                  "list, to a backend (SRV of _http._tcp.orders: each DNS server")));
   Stop();
 
   Start(

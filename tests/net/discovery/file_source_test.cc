@@ -292,7 +292,8 @@ TEST_F(FileSourceTest, EachListThatIsToldDuringTenThousandSwapsWasWrittenWhole) 
   // All backends of a list have the same port, and none is missing.
   const auto list = [](int number, const char* separator) {
     std::string text;
-    for (int i = 0; i < kBackends; ++i) absl::StrAppend(&text, "192.0.2.", i, ":", 10'000 + number, separator);
+    for (int i = 0; i < kBackends; ++i)
+      absl::StrAppend(&text, "192.0.2.", i, ":", 10'000 + number, separator);
     return text;
   };
   Volume volume(folder_ / "volume");

@@ -20,7 +20,8 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     const bool has_memory = access("/dev/shm", W_OK) == 0;
-    path_ = (has_memory ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path()) / "shunt-discovery-XXXXXX";
+    path_ = (has_memory ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path()) /
+            "shunt-discovery-XXXXXX";
     SHUNT_CHECK(mkdtemp(path_.data()) != nullptr);
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }
