@@ -105,17 +105,33 @@ TEST_F(ConfinementTest, AnEngineThatCallsWhatOnlyAnIntruderCallsIsKilled) {
 }
 
 #ifdef __x86_64__
+void GetPidAs32Bit() {
+  long result = 20;
+  asm volatile("int $0x80" : "+a"(result) : : "memory", "r8", "r9", "r10", "r11");
+}
+
+// Under some hypervisors it ends a program with SIGSEGV.
+bool HasInt80() {
+  const pid_t child = fork();
+  if (child == 0) {
+    GetPidAs32Bit();
+    _exit(0);
+  }
+  int status = -1;
+  return waitpid(child, &status, 0) == child && status == 0;
+}
+
 TEST_F(ConfinementTest, TheCallsOfOtherArchitecturesAreNoWayRound) {
+  constexpr long kX32 = 0x40000000;
+  EXPECT_KILLED(syscall(kX32 | SYS_getpid));
+  if (!HasInt80()) GTEST_SKIP() << "this machine has no int 0x80";
   EXPECT_EXIT(
       {
         Confine(Process::kEngine);
-        long result = 20;  // getpid of a 32-bit program
-        asm volatile("int $0x80" : "+a"(result) : : "memory", "r8", "r9", "r10", "r11");
+        GetPidAs32Bit();
         _exit(0);
       },
       KilledBySignal(SIGSYS), "");
-  constexpr long kX32 = 0x40000000;
-  EXPECT_KILLED(syscall(kX32 | SYS_getpid));
 }
 #endif
 

@@ -25,6 +25,13 @@ SERVICE = "10.96.0.10:80"
 GET = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc 10.96.0.10 80 | tail -n 1"
 
 
+def with_network(config):
+    """The rootless configuration of runc leaves the container in the host's network."""
+    spaces = config["linux"]["namespaces"]
+    if not any(space["type"] == "network" for space in spaces):
+        spaces.append({"type": "network"})
+
+
 class Services(RuntimeCase):
     def setUp(self):
         super().setUp()
@@ -64,7 +71,7 @@ class Services(RuntimeCase):
     def in_container(self, agent, command):
         self.made += 1
         name = f"c{self.made}"
-        folder = self.bundle(name, agent.socket, command, traps=("connect", "bind"))
+        folder = self.bundle(name, agent.socket, command, traps=("connect", "bind"), change=with_network)
         result = self.runtime("run", name, cwd=folder)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr + "".join(agent.lines))
         return result.stdout.split()
@@ -156,10 +163,22 @@ class Services(RuntimeCase):
         self.write(f"services:\n  - {{name: web, address: '{SERVICE}', network: container, "
                    "health: {interval: 100ms, timeout: 100ms, fall: 2}, backends: [127.0.0.1:7001, 127.0.0.1:7002]}\n")
         agent = self.serve()
-        self.start_container("inside", agent, program="nc -ll -p 7001 -e true")
+        self.start_container("inside", agent, program="nc -ll -p 7001 -e true", change=with_network)
         states = lambda: {one["address"]: one["state"] for one in self.report(agent)["backends"]}  # noqa: E731
         self.wait_until(lambda: states()["127.0.0.1:7002"] == "down", "nobody notices that nobody listens")
         self.assertEqual(states()["127.0.0.1:7001"], "up")
+
+    def test_a_container_in_the_hosts_network_is_balanced_as_well(self):
+        def without_network(config):
+            config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "network"]
+            config["mounts"] = [one for one in config["mounts"] if one["type"] != "sysfs"]
+
+        self.write_service("policy: first", backends=self.backends[1:])
+        agent = self.serve()
+        self.backends[1].kill()
+        folder = self.bundle("host", agent.socket, GET, traps=("connect",), change=without_network)
+        result = self.runtime("run", "host", cwd=folder)
+        self.assertEqual(result.stdout.split(), [str(self.backends[2].port)], result.stderr + "".join(agent.lines))
 
     def test_who_fails_is_ejected(self):
         self.write_service("outlier: {consecutive: 2, base-ejection: 1h, max-ejection: 1h}", "policy: round-robin")
@@ -176,7 +195,7 @@ class Services(RuntimeCase):
         agent = self.serve()
         # Says nothing, so the server keeps it; ends when the connection does.
         program = "mkfifo /tmp/f; exec 3<>/tmp/f; nc 10.96.0.10 80 <&3; mkdir /tmp/closed; sleep 1000"
-        self.start_container("keeps", agent, program=program)
+        self.start_container("keeps", agent, program=program, change=with_network)
         self.wait_until(lambda: self.report(agent)["backends"][0]["connected"] == 1, "it does not connect")
         self.assertFalse(os.path.exists(os.path.join(self.rootfs, "tmp", "closed")))
         self.write_service("drain: {on-removal: 0s}", backends=self.backends[1:2])
