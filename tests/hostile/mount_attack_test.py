@@ -118,13 +118,16 @@ class MountAttacks(RuntimeCase):
         subprocess.run(["mount", "--make-shared", volume], check=True)
 
         def share(config):
-            # What Docker and Kubernetes' runtimes make of a volume that is to pass mounts on.
-            config["linux"]["rootfsPropagation"] = "rshared"
-            config["mounts"].append({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind", "rshared"]})
+            # What Docker makes of a volume that is to pass mounts on. (containerd's CRI says "rshared", by which crun
+            # leaves nothing in the container that is not shared.)
+            config["linux"]["rootfsPropagation"] = "shared"
+            config["mounts"] += [
+                {"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind", "rshared"]},
+                {"destination": "/own", "type": "tmpfs", "source": "tmpfs"}]
 
         before = self.host_mounts()
         try:
-            self.assert_none_through("shared", "/volume", mapped=False, more=share,
+            self.assert_none_through("shared", "/volume", "/own", mapped=False, more=share,
                                      metadata="MOUNT_PROC=true\nMOUNT_OTHER_FS_LIST=tmpfs\nMOUNT_NEED_CAP_ADMIN=false",
                                      **keywords)
         finally:

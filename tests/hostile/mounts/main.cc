@@ -11,8 +11,9 @@
 //       what the policy does not name
 //   mount_attacks ends
 //       umount of what is whose, and more mounts than are kept
-//   mount_attacks shared VOLUME
-//       who has no CAP_SYS_ADMIN mounts on what the container shares with the host; VOLUME: such a directory
+//   mount_attacks shared VOLUME OWN
+//       who has no CAP_SYS_ADMIN mounts on what the container shares with the host; VOLUME: such a directory,
+//       OWN: one that it shares with nobody
 //   mount_attacks errnos DIRECTORY
 //       no attack: the errno of odd arguments, one a line, to be compared with native ones
 //   mount_attacks calls
@@ -109,8 +110,8 @@ int Run(const std::vector<std::string>& words) {
     Report("whose");
     InNest(TooMany);
     Report("too-many");
-  } else if (what == "shared" && words.size() == 2) {
-    OnShared(words[1]);
+  } else if (what == "shared" && words.size() == 3) {
+    OnShared(words[1], words[2]);
   } else if (what == "errnos" && words.size() == 2) {
     InNest(
         [] {

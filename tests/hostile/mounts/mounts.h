@@ -69,6 +69,6 @@ void Refused(long result, const char* what);
 void WhoseIsIt();
 void TooMany();
 void Errnos();
-void OnShared(const std::string& volume);
+void OnShared(const std::string& volume, const std::string& own);
 
 }  // namespace shunt

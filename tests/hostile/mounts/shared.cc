@@ -25,7 +25,8 @@ void TryPlace(const std::string& place) {
 }
 
 // Elsewhere it may.
-void MountAndUnmount(const char* place) {
+void MountAndUnmount(const std::string& path) {
+  const char* const place = path.c_str();
   for (const char* type : {"tmpfs", "proc"}) {
     if (mount("none", place, type, 0, nullptr) != 0) Fail("a mount that is not shared");
     if (umount2(place, 0) != 0) Fail("its umount");
@@ -61,18 +62,16 @@ void TryWithin(const std::string& root) {
 
 }  // namespace
 
-void OnShared(const std::string& volume) {
+void OnShared(const std::string& volume, const std::string& own) {
   if (symlink(volume.c_str(), "/tmp/link") != 0) return Fail("symlink");
-  MountAndUnmount("/tmp");
+  MountAndUnmount(own);
   TryAll(volume);
   TryWithin(volume);
   TryWithin(volume + "/x");
   // The root of one that is not shared would do.
-  InChild([] {
-    mkdir("/tmp/jail", 0755);
-    if (mount("none", "/tmp/jail", "tmpfs", 0, nullptr) != 0) Fail("the jail");
-    mkdir("/tmp/jail/x", 0755);
-    if (chroot("/tmp/jail") != 0 || chdir("/") != 0) return Fail("chroot");
+  InChild([&] {
+    mkdir((own + "/x").c_str(), 0755);
+    if (chroot(own.c_str()) != 0 || chdir("/") != 0) return Fail("chroot");
     MountAndUnmount("/x");
   });
   Report("root");
