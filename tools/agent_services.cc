@@ -12,7 +12,7 @@ namespace {
 using Json = nlohmann::json;
 using Kind = net::BackendCommand::Kind;
 
-std::string ToText(const Json& json) {
+std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -38,18 +38,18 @@ void AgentServices::Configure(const AgentConfig& config, bool at_once) {
 
 std::string AgentServices::Answer(const std::string& line, bool& changed) {
   const absl::StatusOr<std::optional<ServiceRequest>> request = ParseServiceRequest(line);
-  if (!request.ok()) return ToText({{"error", log::Text(request.status())}});
+  if (!request.ok()) return Dump({{"error", log::Text(request.status())}});
   if (!request->has_value()) return "";
   if (const auto* const query = std::get_if<ServiceQuery>(&**request))
-    return ToText(AnswerQuery(*query, accelerator_->DescribeServices()));
+    return Dump(AnswerQuery(*query, accelerator_->DescribeServices()));
   const auto& order = std::get<BackendOrder>(**request);
   if (absl::Status status = accelerator_->TellBackend(order.service, order.backend, order.command);
       !status.ok()) {
-    return ToText({{"error", log::Text(status)}});
+    return Dump({{"error", log::Text(status)}});
   }
   Note(line, order);
   changed = true;
-  return ToText({{"done", true}});
+  return Dump({{"done", true}});
 }
 
 // A weight stands beside the rest; of drain, disable and enable the last one holds.

@@ -36,6 +36,7 @@
 #include <thread>
 
 #include "core/fd.h"
+#include "tests/support/int80.h"
 #include "tests/support/sanitized.h"
 
 namespace shunt {
@@ -108,17 +109,6 @@ TEST_F(ConfinementTest, AnEngineThatCallsWhatOnlyAnIntruderCallsIsKilled) {
 void GetPidAs32Bit() {
   long result = 20;
   asm volatile("int $0x80" : "+a"(result) : : "memory", "r8", "r9", "r10", "r11");
-}
-
-// Under some hypervisors it ends a program with SIGSEGV.
-bool HasInt80() {
-  const pid_t child = fork();
-  if (child == 0) {
-    GetPidAs32Bit();
-    _exit(0);
-  }
-  int status = -1;
-  return waitpid(child, &status, 0) == child && status == 0;
 }
 
 TEST_F(ConfinementTest, TheCallsOfOtherArchitecturesAreNoWayRound) {

@@ -43,6 +43,7 @@
 #include <vector>
 
 #include "core/fd.h"
+#include "tests/support/int80.h"
 
 namespace shunt {
 namespace {
@@ -267,6 +268,7 @@ void FlipFamily(const Stage& stage, Watch& watch, Tally& tally) {
 
 #ifdef __x86_64__
 int SocketCall32(int which, const uint32_t* arguments) {
+  if (!shunt::HasInt80()) return -ENOSYS;
   long result;
   asm volatile("int $0x80"
                : "=a"(result)

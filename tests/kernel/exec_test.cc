@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "tests/support/guest_container.h"
+#include "tests/support/int80.h"
 #include "tests/support/shared.h"
 
 namespace shunt {
@@ -284,6 +285,7 @@ TEST(Exec, WaitsForWhatIsLeftWhenItsEngineHasDied) {
 // Through the other two interfaces of the machine. What the kernel makes of it afterwards depends on its
 // configuration; that it comes to us does not.
 TEST(Exec, DelaysTheProgramsOfI386AndX32) {
+  if (!HasInt80()) GTEST_SKIP() << "this machine has no int 0x80";
   GuestContainer container(Delaying(milliseconds(200)));
   const int result = container.Run([] {
     char* const low = static_cast<char*>(

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "tests/parity/guest.h"
+#include "tests/support/int80.h"
 
 namespace parity {
 namespace {
@@ -17,6 +18,10 @@ constexpr long kConnect32 = 362;
 
 // A 32-bit system call. Its pointers must lie below 4 GiB.
 long Int80(long number, long first, long second, long third) {
+  if (!shunt::HasInt80()) {
+    errno = ENOSYS;
+    return -1;
+  }
   long result = 0;
 #ifdef __x86_64__
   asm volatile("int $0x80"

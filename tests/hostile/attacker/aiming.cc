@@ -12,11 +12,16 @@
 #include <cstring>
 
 #include "tests/hostile/attacker/attacker.h"
+#include "tests/support/int80.h"
 
 namespace attacker {
 
 long Int80(long number, long first, long second, long third, long fourth, long fifth, long sixth) {
 #ifdef __x86_64__
+  if (!shunt::HasInt80()) {
+    errno = ENOSYS;
+    return -1;
+  }
   long result = number;
   asm volatile(
       "push %%rbp\n\t"

@@ -153,25 +153,6 @@ bool IsProc(const std::string& path) {
   return statfs(path.c_str(), &info) == 0 && info.f_type == PROC_SUPER_MAGIC;
 }
 
-bool HasInt80() {
-#ifdef __x86_64__
-  static const bool has = [] {
-    const pid_t child = fork();
-    if (child == 0) {
-      constexpr int kGetPid32 = 20;
-      long result = kGetPid32;
-      asm volatile("int $0x80" : "+a"(result) : : "memory", "r8", "r9", "r10", "r11");
-      _exit(result == getpid() ? 0 : 1);
-    }
-    int status = -1;
-    return waitpid(child, &status, 0) == child && status == 0;
-  }();
-  return has;
-#else
-  return false;
-#endif
-}
-
 long Int80(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e) {
   if (!HasInt80()) return errno = ENOSYS, -1;
 #ifdef __x86_64__

@@ -12,6 +12,8 @@
 #include <functional>
 #include <string>
 
+#include "tests/support/int80.h"
+
 namespace shunt {
 
 inline constexpr char kProc[] = "/root";  // where what is attacked is mounted
@@ -49,7 +51,6 @@ bool IsProc(int fd);
 bool IsProc(const std::string& path);
 
 // Calls by int 0x80. Their strings have to be below 4 GiB. Not every machine has them (nor every hypervisor).
-bool HasInt80();
 long Int80(long number, uintptr_t a = 0, uintptr_t b = 0, uintptr_t c = 0, uintptr_t d = 0, uintptr_t e = 0);
 uintptr_t LowNumber(const char* text);
 int Mount32(const char* source, const char* target, const char* type, unsigned flags);
