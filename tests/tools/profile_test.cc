@@ -562,7 +562,7 @@ TEST(ProfileCommand, AnswersAMistakeWithOneLineAndStatus2) {
   expect({"--listener", "/" + std::string(107, 'x')}, "at most 107 bytes, this one has 108");
   expect({"--metadata", "x"}, "give --listener PATH too");
   expect({"--handler", "exec", "--handler", "moutn"},
-         "--handler: there is no \"moutn\"; there are mkdir, mknod, mount, exec");
+         "--handler: there is no \"moutn\"; there are getpeername, mkdir, mknod, mount, exec");
   expect({"--fail", "chmd"}, "--fail: \"chmd\" is no system call of this machine");
   expect({"--fail", "chmod=EWHAT"}, "--fail chmod: \"EWHAT\" should be an errno");
   expect({"--fail", "chmod="}, "--fail chmod: \"\" should be an errno");
