@@ -111,7 +111,6 @@ class DnsSource : public Source {
   std::string answered_;  // which of names_ it was; empty: none yet
 
   // The round that is under way.
-  std::unique_ptr<DnsClient> client_;
   int64_t round_ends_ = 0;
   std::vector<std::string> names_;  // what name_ may stand for
   size_t name_at_ = 0;              // the one that is asked for
@@ -120,6 +119,7 @@ class DnsSource : public Source {
   std::deque<Question> waiting_;
   size_t under_way_ = 0;
   Answers answers_;
+  std::unique_ptr<DnsClient> client_;  // last: at its end it answers into the others what is under way
 };
 
 }  // namespace shunt::net
