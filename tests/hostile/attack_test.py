@@ -216,9 +216,9 @@ BINDS = ["bind", "bind-unspec", "bind-blind", "int80-bind", "socketcall-bind"]
 LISTENS = ["listen", "int80-listen", "socketcall-listen"]
 
 
-# What natively is no attack, or not on every machine: kernels have no x32 and no TLS, a source route takes a router
-# that goes along, and who is root natively need not be it of a namespace of his own.
-NOT_HERE = re.compile("x32-connect=ENOSYS|source-route|nobody userns")
+# What natively is no attack, or not on every machine: kernels have no x32 and no TLS, some no calls of 32-bit programs, a
+# source route takes a router that goes along, and who is root natively need not be it of a namespace of his own.
+NOT_HERE = re.compile(r"(x32|int80|socketcall)-\w+=ENOSYS|source-route|nobody userns")
 
 
 def attacks(secrets):
