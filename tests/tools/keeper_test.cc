@@ -301,7 +301,7 @@ TEST(KeeperTest, NeverGivesUpBecauseSomebodyKillsEnginesThatServed) {
 
 TEST(KeeperTest, TriesAgainWhenAnEngineDoesNotGetReadyInTime) {
   KeeperStage stage;
-  stage.options.patience.prepare = Ms(50);
+  stage.options.patience.prepare = Ms(1000);  // it has to say who it is within this
   stage.obliging = false;
   stage.Start();
   const RemoteEngine* const silent = stage.NextEngine();
