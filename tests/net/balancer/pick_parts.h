@@ -14,8 +14,12 @@
 #include <vector>
 
 #include "net/balancer/pick_table.h"
+#include "tests/support/sanitized.h"
 
 namespace shunt::net {
+
+// Backends of one service, as many as there may be; fewer where a table of them takes half a minute.
+inline constexpr int kManyBackends = kSanitized ? 2000 : 10'000;
 
 inline constexpr PickPolicy kAllPolicies[] = {PickPolicy::kRoundRobin,   PickPolicy::kRandom,
                                               PickPolicy::kLeastRequest, PickPolicy::kMaglev,
