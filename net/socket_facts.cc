@@ -8,19 +8,23 @@
 
 namespace shunt::net {
 
-Result<SocketFacts> ReadFacts(int socket_fd) {
-  SocketFacts facts;
+Result<SockAddr> LocalAddress(int socket_fd) {
   sockaddr_storage local;
   socklen_t size = sizeof(local);
   if (getsockname(socket_fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) return FailErrno();
   if (local.ss_family != AF_INET && local.ss_family != AF_INET6) return Fail(EPROTONOSUPPORT);
-  facts.family = local.ss_family;
-  const Result<SockAddr> parsed = SockAddr::Parse({reinterpret_cast<const std::byte*>(&local), size});
-  if (!parsed) return tl::unexpected(parsed.error());
-  facts.local = *parsed;
+  return SockAddr::Parse({reinterpret_cast<const std::byte*>(&local), size});
+}
+
+Result<SocketFacts> ReadFacts(int socket_fd) {
+  SocketFacts facts;
+  const Result<SockAddr> local = LocalAddress(socket_fd);
+  if (!local) return tl::unexpected(local.error());
+  facts.family = local->family();
+  facts.local = *local;
 
   int protocol = 0;
-  size = sizeof(protocol);
+  socklen_t size = sizeof(protocol);
   if (getsockopt(socket_fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0) return FailErrno();
   if (protocol != IPPROTO_TCP) return Fail(EPROTONOSUPPORT);
 

@@ -25,6 +25,9 @@ struct SocketFacts {
 // ENOTSOCK: no socket. EPROTONOSUPPORT: anything but plain TCP over IPv4 or IPv6, which is not for us.
 Result<SocketFacts> ReadFacts(int socket_fd);
 
+// What the socket is bound to. EPROTONOSUPPORT: neither IPv4 nor IPv6.
+Result<SockAddr> LocalAddress(int socket_fd);
+
 // An unconnected socket may still owe its program an error from an earlier nonblocking connect: the next
 // connect(2) returns that (or ECONNABORTED) and does nothing else. Takes that error out and returns it; 0 if
 // there is none.

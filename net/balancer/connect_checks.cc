@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "net/socket_facts.h"
 
 namespace shunt::net {
 namespace {
@@ -51,11 +52,8 @@ bool IsConnected(int socket_fd) {
 // A port of this machine on which nobody listens can be given to a socket that connects to it. Then it is
 // connected to itself.
 bool IsOwnPeer(int socket_fd, const SockAddr& peer) {
-  sockaddr_storage own{};
-  socklen_t size = sizeof(own);
-  if (getsockname(socket_fd, reinterpret_cast<sockaddr*>(&own), &size) != 0) return false;
-  const Result<SockAddr> address = SockAddr::Parse(std::as_bytes(std::span(&own, 1)).first(size));
-  return address && address->port() == peer.port() && address->ip() == peer.ip();
+  const Result<SockAddr> own = LocalAddress(socket_fd);
+  return own && own->port() == peer.port() && own->ip() == peer.ip();
 }
 
 }  // namespace
