@@ -104,6 +104,7 @@ bool GoesToHost(const Call& call, const net::Service& service, const TargetSocke
 
 // Starts the attempt on the socket as it is.
 Reply StartHere(Call& call, int number, TargetSocket socket, SocketClaim claim, Destination to) {
+  if (!call.StillValid()) return Reply::Continue();  // it may be somebody else's
   if (to.begun == 1 && !call.resumed()) {
     if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0)
       return Reply::Fail(due);
@@ -256,6 +257,21 @@ Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination 
   co_return NextAttempt(call, inode, to, error);
 }
 
+// What an earlier call of this thread, for the same socket, has come to without being told.
+std::optional<Reply> DueFromEarlier(const Call& call, uint64_t inode) {
+  Container& container = ContainerOf(call);
+  const pid_t tid = call.notification.tid;
+  if (const std::optional<Reply> lost = container.facts.lost_replies.Take(tid, inode)) {
+    if (call.StillValid()) return lost;
+    container.facts.lost_replies.Note(tid, inode, *lost);
+    return Reply::Continue();
+  }
+  if (container.timed_calls.empty()) return {};
+  if (!call.StillValid()) return Reply::Continue();
+  if (container.timed_calls.TakeInterrupted(tid, inode)) return Reply::Fail(EINTR);
+  return {};
+}
+
 Task ConnectInPlaceLater(Call call, int number, Destination to) {
   co_await Pause(call, kPutOffFor);
   ++call.attempts;
@@ -303,12 +319,13 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
   if (to.shown.valid()) ContainerOf(call).facts.peer_names.Note(CookieOf(twin.fd.get()), to.shown);
   const bool nonblocking = (twin.flags & O_NONBLOCK) != 0;
   bool seen = error != EINPROGRESS;
-  pollfd ready{.fd = twin.fd.get(), .events = POLLOUT};
   // On one machine, the answer is there as soon as connect(2) returns.
-  if (!seen && poll(&ready, 1, 0) == 1) {
+  if (!seen && !nonblocking) {
+    error = ResultOf(twin.fd.get(), to.address);
+  } else if (pollfd ready{.fd = twin.fd.get(), .events = POLLOUT}; !seen && poll(&ready, 1, 0) == 1) {
     seen = true;
     const bool failed = (ready.revents & (POLLERR | POLLHUP)) != 0;
-    if (!nonblocking || (failed && !to.is_last())) {
+    if (failed && !to.is_last()) {
       error = ResultOf(twin.fd.get(), to.address);
     } else {
       NoteEnd(call, to, failed ? ECONNREFUSED : 0);
@@ -343,13 +360,9 @@ Reply ConnectInPlace(Call& call, int number, const Destination& to) {
 
 Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim claim,
                        const net::SockAddr& peer, const net::Service& service) {
-  if (!call.StillValid()) return Reply::Continue();
-  if (const std::optional<Reply> lost =
-          ContainerOf(call).facts.lost_replies.Take(call.notification.tid, socket.info.ino)) {
-    return *lost;
-  }
-  if (ContainerOf(call).timed_calls.TakeInterrupted(call.notification.tid, socket.info.ino))
-    return Reply::Fail(EINTR);
+  // A twin may be changed on the way; a socket of the container's own is looked at again by whoever does.
+  if (socket.home == Home::kHost && !call.StillValid()) return Reply::Continue();
+  if (const std::optional<Reply> due = DueFromEarlier(call, socket.info.ino)) return *due;
   Destination to = FirstDestination(call, service, peer);
   if (socket.facts.tcp_state == TCP_SYN_SENT && (socket.info.flags & O_NONBLOCK) == 0) {
     // A signal has called the program away from an earlier call, which is restarted.

@@ -35,9 +35,12 @@ class TimedCalls {
     const size_t place_;
   };
 
+  // No call waits.
+  bool empty() const { return waiting_.load(std::memory_order_acquire) == 0; }
+
   // True if `tid` is found waiting for this socket: its earlier call is over. Says so only once for each.
   bool TakeInterrupted(pid_t tid, uint64_t inode) {
-    if (waiting_.load(std::memory_order_acquire) == 0) return false;
+    if (empty()) return false;
     for (std::atomic<uint64_t>& place : places_) {
       uint64_t expected = NameOf(tid, inode);
       if (place.compare_exchange_strong(expected, kTold)) return true;
