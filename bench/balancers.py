@@ -30,7 +30,9 @@ def busy_seconds():
 
 class Balance(Scenario):
     title = "connections to one of three servers on the host"
-    arms = ["native", "shunt", "services", "haproxy", "nginx", "nftables"]
+    # The proxies are reached by clients on the host, who are as near as can be, and from a container like the services'.
+    arms = ["native", "shunt", "services of one", "services", "haproxy", "nginx", "nftables", "shunt+haproxy",
+            "shunt+nginx"]
     as_root = True  # for nftables
     metrics = {"connect+echo+close p50": ("us", "lower"), "connect+echo+close p99": ("us", "lower"),
                "8 threads": ("/s", "higher"), "CPU per connection": ("us", "lower"),
@@ -93,13 +95,17 @@ class Balance(Scenario):
             return [], HOST, ports[0]
         if arm == "shunt":
             return self.stage.arm_prefix("shunt"), HOST, ports[0]
-        if arm == "services":
+        if arm.startswith("services"):
+            if arm == "services of one":  # the same server as without a service: what balancing itself costs
+                listed = listed[:1]
             path = self.write("services.yaml", f"services:\n  - {{name: bench, address: '{SERVICE}:80', "
                               f"backends: [{', '.join(listed)}]}}\n")
             prefix = self.stage.arm_prefix("shunt")
             return [*prefix[:-1], "--services", path, "--"], SERVICE, "80"
         port = self.ports(1)[0]
-        if arm == "haproxy":
+        prefix, _, proxy = arm.rpartition("+")
+        prefix = self.stage.arm_prefix(prefix) if prefix else []
+        if proxy == "haproxy":
             servers = "\n".join(f"  server s{i} {address}" for i, address in enumerate(listed))
             self.serve(["haproxy", "-f", self.write("haproxy.cfg", f"""global
   nbthread {len(os.sched_getaffinity(0))}
@@ -116,15 +122,15 @@ backend b
   balance roundrobin
 {servers}
 """)], port)
-            return [], HOST, port
-        if arm == "nginx":
+            return prefix, HOST, port
+        if proxy == "nginx":
             if not os.path.exists(STREAM_MODULE):
                 raise Unavailable("libnginx-mod-stream is not installed")
             servers = " ".join(f"server {address};" for address in listed)
             self.serve(self.nginx("stream", "stream {{ upstream u {{ " + servers + " }} server {{ listen " + f"{HOST}:{port}" +
                                   " backlog=4096; proxy_pass u; }} }}", f"load_module {STREAM_MODULE};",
                                   len(os.sched_getaffinity(0))), port)
-            return [], HOST, port
+            return prefix, HOST, port
         if shutil.which("nft") is None:
             raise Unavailable("nftables is not installed")
         numbers = ", ".join(f"{i} : {port}" for i, port in enumerate(ports))

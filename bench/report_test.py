@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import unittest
+import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
+import picture  # noqa: E402
 import report  # noqa: E402
 
 
@@ -62,6 +64,36 @@ class Percentiles(unittest.TestCase):
         ordered = [measured[name] for name in ("p50_ns", "p90_ns", "p99_ns", "p99_9_ns")]
         self.assertEqual(ordered, sorted(ordered))
         self.assertGreater(ordered[0], 0)
+
+
+class Pictures(unittest.TestCase):
+    def result(self, **arms):
+        metrics = [{"name": "m <1>", "unit": "us", "better": "lower",
+                    "arms": {arm: {"base": None, "values": values} for arm, values in arms.items()}}]
+        return {"environment": {"kernel": "k"}, "scenarios": [{"title": "t", "runs": 3, "metrics": metrics, "notes": {}}]}
+
+    def bars(self, svg):
+        shapes = xml.etree.ElementTree.fromstring(svg)
+        return [float(shape.get("width")) for shape in shapes if shape.tag.endswith("rect") and shape.get("x")]
+
+    def test_bars_are_as_long_as_their_medians(self):
+        short, long = self.bars(picture.svg(self.result(native=[9, 10, 11], shunt=[29, 30, 31])))
+        self.assertAlmostEqual(long, 3 * short, delta=0.2)
+
+    def test_an_arm_without_values_has_no_bar(self):
+        self.assertEqual(len(self.bars(picture.svg(self.result(native=[1, 2, 3], shunt=[None, None, None])))), 1)
+
+    def test_what_is_not_ours_looks_so(self):
+        self.assertEqual([picture.is_ours(arm) for arm in ("native", "shunt", "services", "haproxy", "shunt+haproxy")],
+                         [False, True, True, False, False])
+
+    def test_the_pictures_of_the_documentation_are_those_of_its_values(self):
+        measured = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "measured")
+        names = [name for name in os.listdir(measured) if name.endswith(".json")]
+        self.assertTrue(names)
+        for name in names:
+            with open(os.path.join(measured, name)) as values, open(os.path.join(measured, name[:-5] + ".svg")) as drawn:
+                self.assertEqual(drawn.read(), picture.svg(json.load(values)), name)
 
 
 if __name__ == "__main__":
