@@ -5,8 +5,9 @@
 //   race_attacks peers IP...
 //       on the host: one listener at each IP, all at one port. Prints the port; at the end of its input, how
 //       many connections each took
-//   race_attacks attack NAME TRIES PORT ALLOWED FORBIDDEN
-//       in a container: prints what became of the tries
+//   race_attacks attack NAME TRIES PORT ALLOWED FORBIDDEN [BACKEND]
+//       in a container: prints what became of the tries. BACKEND: where connects to ALLOWED lead, a service's
+//       address
 //   race_attacks bystander PORT ALLOWED
 //       in another container: connects every millisecond until the end of its input
 //
@@ -111,6 +112,7 @@ uint64_t Netns(int fd) {
 
 struct Stage {
   sockaddr_in allowed{}, forbidden{};
+  in_addr backend{};  // where connects to `allowed` lead, if it is a service
   long tries = 0;
 };
 
@@ -125,7 +127,7 @@ void Count(const Stage& stage, int fd, Tally& tally) {
   if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0) {
     if (peer.sin_addr.s_addr == stage.forbidden.sin_addr.s_addr) {
       ++tally.forbidden;
-    } else if (peer.sin_addr.s_addr == stage.allowed.sin_addr.s_addr) {
+    } else if (peer.sin_addr.s_addr == stage.backend.s_addr) {
       ++tally.allowed;
     } else {
       ++tally.elsewhere;
@@ -476,10 +478,11 @@ int main(int argc, char** argv) {
   const std::string_view command = argc > 1 ? arguments[1] : "";
   if (command == "peers" && argc > 2) return Peers({arguments.begin() + 2, arguments.end()});
   if (command == "bystander" && argc == 4) return Bystander(At(arguments[3], std::atoi(arguments[2])));
-  if (command == "attack" && argc == 7) {
+  if (command == "attack" && (argc == 7 || argc == 8)) {
     const int port = std::atoi(arguments[4]);
     return Attack(arguments[2], {.allowed = At(arguments[5], port),
                                  .forbidden = At(arguments[6], port),
+                                 .backend = At(arguments[argc == 8 ? 7 : 5], port).sin_addr,
                                  .tries = std::atol(arguments[3])});
   }
   std::fprintf(stderr, "race_attacks: see its first lines for how it is called\n");

@@ -6,6 +6,7 @@
 
     RunAsRoot RunAsUser RunWithDeviceLock     under `shunt run`, with the eBPF lock (the user has it from a lock server) or
                                               the device lock
+    ServiceAsRoot ServiceAsUser               the same where the allowed address is a service, with backends that are down, too
     AgentAsRoot AgentAsUser                   under runc and `shunt agent`, with a bystander in a container beside it
 
 The containers have no network but shunt's, so whatever a forbidden listener hears has come through shunt. There are two:
@@ -140,6 +141,32 @@ class RunAsUser(RunAsRoot):
 
 class RunWithDeviceLock(RunAsRoot):
     """Ignored networks are not accelerated at all with this lock, so there is no second forbidden listener."""
+    forbidden = (LOOPBACK,)
+    options = ()
+
+    def wrap(self, command):
+        return as_user(command)
+
+
+class ServiceAsRoot(RunAsRoot):
+    address = "10.96.0.10"
+
+    def setUp(self):
+        super().setUp()
+        path = os.path.join(self.folder, "services.yaml")
+        with open(path, "w", encoding="ascii") as file:
+            json.dump({"services": [{"name": "allowed", "address": f"{self.address}:{self.peers.port}", "policy": "random",
+                                     "connect": {"attempts": 4},
+                                     "backends": [f"{ALLOWED}:{self.peers.port}", f"{ALLOWED}:9", f"{ALLOWED}:11"]}]}, file)
+        os.chmod(path, 0o644)
+        self.options = *self.options, "--services", path
+
+    def command(self, name, forbidden):
+        return ["attack", name, str(ARGS.tries), self.peers.port, self.address, forbidden, ALLOWED]
+
+
+class ServiceAsUser(ServiceAsRoot):
+    """With the device lock."""
     forbidden = (LOOPBACK,)
     options = ()
 
