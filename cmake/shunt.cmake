@@ -53,7 +53,7 @@ endfunction()
 # the compiler finds such a pair, that is the place to say so, the names need not change.
 function(shunt_compile_together name)
   if(SHUNT_COMPILE_TOGETHER)
-    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 24)
   endif()
 endfunction()
 

@@ -224,7 +224,7 @@ int Complain(const std::string& line) {
   return 2;
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
+absl::StatusOr<std::string> ReadProfileText(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   std::ostringstream text;
@@ -238,7 +238,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 
 absl::StatusOr<Profile> ReadBase(const ProfileOptions& options, const ProfileSubject& subject) {
   if (options.base.empty()) return PermissiveProfile(subject);
-  const absl::StatusOr<std::string> text = ReadFile(options.base);
+  const absl::StatusOr<std::string> text = ReadProfileText(options.base);
   if (!text.ok()) return text.status();
   absl::StatusOr<Profile> profile = ParseProfile(*text, subject);
   if (!profile.ok())

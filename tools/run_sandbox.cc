@@ -60,9 +60,9 @@ std::optional<SetupMessage> Receive(int fd) {
 
 // ---- In the container ----
 
-class Inside {
+class InsideSandbox {
  public:
-  Inside(const SandboxOptions& options, const Terminal& terminal, int link_fd, int setup_fd)
+  InsideSandbox(const SandboxOptions& options, const Terminal& terminal, int link_fd, int setup_fd)
       : options_(options), terminal_(terminal), link_fd_(link_fd), setup_fd_(setup_fd) {}
 
   // The life of init.
@@ -237,7 +237,7 @@ absl::StatusOr<Sandbox> Sandbox::Create(const SandboxOptions& options, const Ter
     if (container.pid_ < 0) return NamespaceError(errno);
     if (container.pid_ == 0) {
       container.setup_.reset();
-      Inside(options, terminal, link_fd, inner_end.get()).Run();
+      InsideSandbox(options, terminal, link_fd, inner_end.get()).Run();
       _exit(0);
     }
     status = WriteIdMap(map, container.pid_);

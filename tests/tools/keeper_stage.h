@@ -21,6 +21,10 @@
 
 namespace shunt {
 
+// Holdings.
+inline constexpr HoldingName kOne{HoldingTag::kContainer, 1};
+inline constexpr HoldingName kJournal{HoldingTag::kJournal, 0};
+
 // An engine that has come up, as the test sees it.
 struct RemoteEngine {
   pid_t pid = 0;

@@ -26,8 +26,6 @@ using ::testing::HasSubstr;
 using Ms = std::chrono::milliseconds;
 
 constexpr HoldingName kSettings{HoldingTag::kSettings, 0};
-constexpr HoldingName kJournal{HoldingTag::kJournal, 0};
-constexpr HoldingName kOne{HoldingTag::kContainer, 1};
 
 pid_t ParentOf(pid_t pid) {
   std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");

@@ -30,9 +30,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
 
-constexpr HoldingName kOne{HoldingTag::kContainer, 1};
-constexpr HoldingName kJournal{HoldingTag::kJournal, 0};
-
 std::string IdentityOf(int fd) {
   return Identity(("/proc/self/fd/" + std::to_string(fd)).c_str());
 }
