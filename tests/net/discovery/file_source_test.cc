@@ -386,7 +386,8 @@ TEST_F(FileSourceTest, TakesAFileAfterItsRightsAreMended) {
   Watch(folder_ / "backends");
   EXPECT_THAT(told_.Take(), ElementsAre(HasSubstr("Permission denied")));
   EXPECT_THAT(After(FileSource::kSettle), IsEmpty());
-  EXPECT_LE(source_->NextDue(), now_ + FileSource::kBlindPeriod) << "looks again, should nothing report the change";
+  EXPECT_LE(source_->NextDue(), now_ + FileSource::kBlindPeriod)
+      << "looks again, should nothing report the change";
   ASSERT_EQ(chmod((folder_ / "backends").c_str(), 0644), 0);
   EXPECT_THAT(AtOnce(), IsEmpty());
   EXPECT_THAT(After(FileSource::kSettle), ElementsAre("192.0.2.1:80"));
