@@ -84,7 +84,12 @@ void Patience::OnTick(int /*signal*/) {
   errno = saved;
 }
 
-Patience::Wait::Wait() : patience_(Limited() ? of_this_thread : nullptr) {
+Patience::Wait::Wait(Bound bound)
+    : patience_(Limited() ||
+                        (bound == Bound::kAlways && of_this_thread != nullptr && of_this_thread->has_timer_)
+                    ? of_this_thread
+                    : nullptr),
+      stops_timer_(patience_ != nullptr && !patience_->limited_) {
   if (patience_ == nullptr) return;
   patience_->waiting_.store(true, std::memory_order_relaxed);
   patience_->ticks_.store(0, std::memory_order_relaxed);
@@ -95,7 +100,13 @@ Patience::Wait::Wait() : patience_(Limited() ? of_this_thread : nullptr) {
 }
 
 Patience::Wait::~Wait() {
-  if (patience_ != nullptr) patience_->waiting_.store(false, std::memory_order_relaxed);
+  if (patience_ == nullptr) return;
+  patience_->waiting_.store(false, std::memory_order_relaxed);
+  if (!stops_timer_) return;
+  const int saved = errno;
+  patience_->SetTimer(0);
+  patience_->running_.store(false, std::memory_order_relaxed);
+  errno = saved;
 }
 
 bool Patience::Wait::Over() const {
@@ -103,6 +114,12 @@ bool Patience::Wait::Over() const {
   ++patience_->stalls_.count;
   patience_->stalls_.nanoseconds += kTicks * kTick;
   return true;
+}
+
+void Patience::Wait::GiveUp() const {
+  if (patience_ == nullptr) return;
+  ++patience_->stalls_.count;
+  patience_->stalls_.nanoseconds += kTick;
 }
 
 Patience::Access::Access() : patience_(Limited() ? of_this_thread : nullptr) {

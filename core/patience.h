@@ -47,16 +47,22 @@ class Patience {
   // Lives while the calling thread waits for a target.
   class Wait {
    public:
-    Wait();
+    // kAlways: even if there is nobody whom it could hurt, for twice a system call: what waits would wait for
+    // minutes, and who watches over the engine would take it for dead.
+    enum class Bound { kIfLimited, kAlways };
+    explicit Wait(Bound bound = Bound::kIfLimited);
     ~Wait();
     Wait(const Wait&) = delete;
     Wait& operator=(const Wait&) = delete;
 
     // After EINTR: true if it has been long enough.
     bool Over() const;
+    // After EINTR: it has been long enough already.
+    void GiveUp() const;
 
    private:
     Patience* const patience_;
+    const bool stops_timer_;  // where signals are expected nowhere else
   };
 
   // Lives while the calling thread reads or writes a target's memory.

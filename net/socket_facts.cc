@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include "net/connect_now.h"
 #include "net/netns.h"
 
 namespace shunt::net {
@@ -48,8 +49,8 @@ int TakePendingConnectError(int socket_fd, int family) {
   // unless an error is due, which comes first. tests/facts pins both.
   const SockAddr nowhere = family == AF_INET ? SockAddr(IpAddress(0, 0xffffe0000001), 9)
                                              : SockAddr(IpAddress(0xff02000000000000, 1), 9);
-  if (connect(socket_fd, nowhere.data(), nowhere.size()) == 0) return 0;
-  return errno == ENETUNREACH || errno == EINVAL ? 0 : errno;
+  const int error = ConnectNow(socket_fd, nowhere);
+  return error == ENETUNREACH || error == EINVAL ? 0 : error;
 }
 
 }  // namespace shunt::net
