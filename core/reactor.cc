@@ -270,7 +270,7 @@ void Reactor::Handle(Seat& seat, const Notification& notification, JournalRecord
   const Handler handler = served.dispatch->Find(notification.arch, notification.nr);
   Reply reply = handler != nullptr ? handler(call) : Reply::Continue();
   Settle(seat);
-  if (reply.kind() == Reply::Kind::kAgain) reply = PutOff(call);
+  if (reply.kind() == Reply::Kind::kAgain) reply = PutOff(call, reply);
   if (reply.kind() != Reply::Kind::kLater) Answer(served, record, reply);
 }
 
@@ -399,9 +399,9 @@ int64_t Reactor::RestOf(Seat& seat) {
   return RestFrom(seat);
 }
 
-Reply Reactor::PutOff(Call& call) {
+Reply Reactor::PutOff(Call& call, Reply again) {
   call.record.Enter(Stage::kReceived);
-  return shunt::Start(TryAgain(call), /*if_no_slot=*/Reply::Continue());
+  return shunt::Start(TryAgain(call), /*if_no_slot=*/again.otherwise());
 }
 
 // A call whose target got no CPU: from the beginning, when it is its container's turn again.
@@ -416,7 +416,7 @@ Task Reactor::TryAgain(Call call) {
     if (reply.kind() != Reply::Kind::kAgain) co_return reply;
     call.reactor.Settle(call.seat);
   }
-  co_return Reply::Continue();
+  co_return reply.otherwise();
 }
 
 void Reactor::Arm(Seat& seat) {
@@ -499,7 +499,7 @@ void GiveSlot(void* frame) {
 void Finish(Call& call, Reply reply) {
   if (reply.kind() == Reply::Kind::kLater) return;
   call.reactor.Settle(call.seat);
-  if (reply.kind() == Reply::Kind::kAgain) reply = call.reactor.PutOff(call);
+  if (reply.kind() == Reply::Kind::kAgain) reply = call.reactor.PutOff(call, reply);
   if (reply.kind() == Reply::Kind::kLater) return;
   call.reactor.Answer(*call.seat.served, call.record, reply);
 }

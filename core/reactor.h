@@ -158,7 +158,7 @@ class Reactor {
   void Tell(const ServedListener& served, const JournalRecord& record, Reply reply) const;
   void Arm(Seat& seat);
   bool ComesLast(const Completion& completion) const;
-  Reply PutOff(Call& call);
+  Reply PutOff(Call& call, Reply again);
   static Task TryAgain(Call call);
   void Settle(Seat& seat);
   static int64_t RestFrom(const Seat& seat);

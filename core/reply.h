@@ -31,7 +31,9 @@ class [[nodiscard]] Reply {
   static constexpr Reply Sent(int error = 0) { return {Kind::kSent, error}; }
   static constexpr Reply Gone() { return {Kind::kGone, 0}; }
   static constexpr Reply Later() { return {Kind::kLater, 0}; }
-  static constexpr Reply Again() { return {Kind::kAgain, 0}; }
+  // `error`: with which the call fails if it cannot be put off any longer; 0: the kernel runs it then.
+  static constexpr Reply Again(int error = 0) { return {Kind::kAgain, error}; }
+  constexpr Reply otherwise() const { return value_ == 0 ? Continue() : Fail(static_cast<int>(value_)); }
 
   constexpr Kind kind() const { return kind_; }
   constexpr int64_t value() const { return value_; }

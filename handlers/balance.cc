@@ -23,6 +23,7 @@
 #include "handlers/timed_call.h"
 #include "handlers/way.h"
 #include "net/balancer/mix.h"
+#include "net/connect_now.h"
 
 namespace shunt {
 namespace {
@@ -31,7 +32,6 @@ bool TellsOfBackend(int error) {
   switch (error) {
     case ECONNREFUSED:
     case ECONNRESET:
-    case ECONNABORTED:  // whatever it was, another thread has taken it out of the socket
     case ETIMEDOUT:
     case EHOSTUNREACH:
     case EHOSTDOWN:
@@ -41,6 +41,12 @@ bool TellsOfBackend(int error) {
     default:
       return false;
   }
+}
+
+// Whether it speaks against the backend for everybody. That there is no way to it is this machine's matter,
+// or that of the container, which may have seen to it.
+bool SpeaksAgainstBackend(int error) {
+  return TellsOfBackend(error) && error != ENETUNREACH && error != ENETDOWN;
 }
 
 // Callers that cannot be told apart share a key.
@@ -90,7 +96,8 @@ void NoteEnd(const Call& call, const Destination& to, int error) {
     if (services.counts.IsWatched(to.slot)) services.outcomes.Tell({.slot = to.slot, .well = true});
   } else if (TellsOfBackend(error)) {
     net::BackendCounts::Add(counts.failed);
-    services.outcomes.Tell({.slot = to.slot, .well = false});
+    if (to.in_its_network && SpeaksAgainstBackend(error))
+      services.outcomes.Tell({.slot = to.slot, .well = false});
   }
 }
 
@@ -104,13 +111,13 @@ bool GoesToHost(const Call& call, const net::Service& service, const TargetSocke
 
 // Starts the attempt on the socket as it is.
 Reply StartHere(Call& call, int number, TargetSocket socket, SocketClaim claim, Destination to) {
-  if (!call.StillValid()) return Reply::Continue();  // it may be somebody else's
+  if (!call.StillValid()) return Reply::Gone();  // it may be somebody else's
   if (to.begun == 1 && !call.resumed()) {
     if (const int due = net::TakePendingConnectError(socket.fd.get(), socket.facts.family); due != 0)
       return Reply::Fail(due);
   }
   const int flags = fcntl(socket.fd.get(), F_GETFL);
-  if (flags < 0) return Reply::Continue();
+  if (flags < 0) return Reply::Fail(ECONNABORTED);
   NoteStart(call, number, flags, to.address);
   if ((flags & O_NONBLOCK) == 0) fcntl(socket.fd.get(), F_SETFL, flags | O_NONBLOCK);
   return StartConnection(
@@ -120,10 +127,12 @@ Reply StartHere(Call& call, int number, TargetSocket socket, SocketClaim claim, 
 // Gets the socket to the network that the backend is in, and starts the attempt there. What cannot be moved
 // stays: the backend may be reached on the ordinary path as well.
 Reply Approach(Call& call, int number, TargetSocket socket, SocketClaim claim, const net::Service& service,
-               const Destination& to) {
+               Destination to) {
   const NetworkView* const view = ViewOf(call);
+  to.in_its_network = service.network == net::ServiceNetwork::kContainer;
   const bool is_twin = socket.home == Home::kHost && view != nullptr;
   if (GoesToHost(call, service, socket, to.address)) {
+    to.in_its_network = true;
     const Result<int> device = LockingDevice(BenchOf(call), *view, to.address);
     if (!device) {
       call.counters.Add(Counter::kept_unlocked);
@@ -135,6 +144,7 @@ Reply Approach(Call& call, int number, TargetSocket socket, SocketClaim claim, c
       claim = std::move(twin->claim);
     }
   }
+  if (service.network == net::ServiceNetwork::kHost) to.in_its_network = false;
   if (is_twin)
     return GoHome(call, number, std::move(socket), {.kind = Arrival::Kind::kConnect, .destination = to});
   return StartHere(call, number, std::move(socket), std::move(claim), to);
@@ -176,8 +186,7 @@ Task NextAttemptLater(Call call, uint64_t inode, Destination to, int error) {
 
 // An attempt on the socket `inode` has failed with `error`: another one, or that is the answer.
 Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error) {
-  // Who does not wait any more shall find the socket as it is.
-  if (!call.StillValid()) return Reply::Continue();
+  if (!call.StillValid()) return Reply::Gone();
   const int number = call.record.number;
   const net::ServiceTable* const table = BenchOf(call).services().table;
   const net::Service* const service =
@@ -186,21 +195,49 @@ Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error) {
   Again again = TakeAgain(call, number, inode);
   if (again.is_busy && call.attempts < kPutOffAtMost)
     return Start(NextAttemptLater(call, inode, to, error), /*if_no_slot=*/Reply::Fail(error));
+  // Again: an answer that cannot be given would be kept for the call that follows this one.
+  if (!call.StillValid()) return Reply::Gone();
   if (!again.socket || !PickNext(call, *service, again.socket->facts.family, to)) return Reply::Fail(error);
   call.counters.Add(Counter::failed_over);
   return Approach(call, number, *std::move(again.socket), std::move(again.claim), *service, to);
 }
 
-// What has become of a connection that is under way: 0, EINPROGRESS or why it failed, which is thereby taken
-// out of the socket. The kernel does not begin anew where it has begun before.
-int ResultOf(int socket_fd, const net::SockAddr& address) {
-  if (connect(socket_fd, address.data(), address.size()) == 0 || errno == EISCONN) return 0;
-  return errno == EALREADY ? EINPROGRESS : errno;
-}
-
+// Never waits, whatever the program does to the socket meanwhile.
 void Disconnect(int socket_fd) {
   const sockaddr nowhere{.sa_family = AF_UNSPEC};
-  connect(socket_fd, &nowhere, sizeof(nowhere));
+  net::ConnectNow(socket_fd, &nowhere, sizeof(nowhere));
+}
+
+// What has become of a connection that is under way: 0, EINPROGRESS or why it failed, which is thereby taken
+// out of the socket, so that it can be connected anew. ECONNABORTED: another thread has ended it.
+int ResultOf(int socket_fd) {
+  uint8_t state = 0;
+  socklen_t size = sizeof(state);
+  if (getsockopt(socket_fd, IPPROTO_TCP, TCP_INFO, &state, &size) != 0) return errno;
+  if (state == TCP_SYN_SENT || state == TCP_SYN_RECV) return EINPROGRESS;
+  if (state == TCP_LISTEN) return ECONNABORTED;
+  if (state != TCP_CLOSE) return 0;
+  int error = 0;
+  size = sizeof(error);
+  if (getsockopt(socket_fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return errno;
+  if (error != 0) Disconnect(socket_fd);
+  return error == 0 ? ECONNABORTED : error;
+}
+
+// Whether another backend could be tried after this one.
+bool HasAnother(const Call& call, const Destination& to) {
+  if (to.is_last()) return false;
+  net::ReactorServices& services = BenchOf(call).services();
+  const net::Service* const service =
+      services.table == nullptr ? nullptr : services.table->At(static_cast<uint32_t>(to.service));
+  const net::PickTable* const table = service == nullptr ? nullptr : service->TableFor(to.to_v4);
+  return table != nullptr && table->Pick({.has_key = to.has_key, .key = to.key, .tried = to.tried_slots()},
+                                         services.picks) != nullptr;
+}
+
+// Short tasks are always to find a slot: attempts that wait leave them some.
+bool MayWait(const Call& call) {
+  return call.seat.slots_held < limits::kTaskSlotsPerListener - limits::kTaskSlotsPerListener / 4;
 }
 
 // An attempt whose end is awaited, as others see it.
@@ -237,9 +274,10 @@ Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination 
       const int32_t result = co_await PollFd(call, socket_fd.get(), POLLOUT, left);
       // Nobody waits any more: a signal has called the program away, and it finds its socket connecting, as
       // it would natively.
-      if (call.seat.ended || !call.StillValid()) co_return Reply::Continue();
+      if (!call.StillValid()) co_return Reply::Gone();
+      if (call.seat.ended) co_return Reply::Continue();
       if (result != -ECANCELED) {
-        error = ResultOf(socket_fd.get(), to.address);
+        error = ResultOf(socket_fd.get());
       } else if (SignalWaits(call.notification.tid)) {
         co_return deadline == 0 ? Reply::Continue() : Reply::Fail(EINTR);
       } else if (deadline != 0 && MonotonicNow() >= deadline) {
@@ -252,7 +290,7 @@ Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination 
     NoteEnd(call, to, error);
   }
   socket_fd.reset();
-  if (error == 0) co_return Reply::Return(0);
+  if (error == 0) co_return Reply::Continue();  // the kernel finds it connected, and says so
   if (!TellsOfBackend(error)) co_return Reply::Fail(error);
   co_return NextAttempt(call, inode, to, error);
 }
@@ -264,10 +302,10 @@ std::optional<Reply> DueFromEarlier(const Call& call, uint64_t inode) {
   if (const std::optional<Reply> lost = container.facts.lost_replies.Take(tid, inode)) {
     if (call.StillValid()) return lost;
     container.facts.lost_replies.Note(tid, inode, *lost);
-    return Reply::Continue();
+    return Reply::Gone();
   }
   if (container.timed_calls.empty()) return {};
-  if (!call.StillValid()) return Reply::Continue();
+  if (!call.StillValid()) return Reply::Gone();
   if (container.timed_calls.TakeInterrupted(tid, inode)) return Reply::Fail(EINTR);
   return {};
 }
@@ -321,12 +359,17 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
   bool seen = error != EINPROGRESS;
   // On one machine, the answer is there as soon as connect(2) returns.
   if (!seen && !nonblocking) {
-    error = ResultOf(twin.fd.get(), to.address);
+    error = ResultOf(twin.fd.get());
+    if (error == 0) {
+      NoteEnd(call, to, 0);
+      fcntl(twin.fd.get(), F_SETFL, twin.flags);
+      return Reply::Continue();  // the kernel finds it connected, and says so
+    }
   } else if (pollfd ready{.fd = twin.fd.get(), .events = POLLOUT}; !seen && poll(&ready, 1, 0) == 1) {
     seen = true;
     const bool failed = (ready.revents & (POLLERR | POLLHUP)) != 0;
-    if (failed && !to.is_last()) {
-      error = ResultOf(twin.fd.get(), to.address);
+    if (failed && HasAnother(call, to)) {
+      error = ResultOf(twin.fd.get());
     } else {
       NoteEnd(call, to, failed ? ECONNREFUSED : 0);
     }
@@ -337,7 +380,7 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
       if (!seen) call.counters.Add(Counter::failover_missed);
       return Reply::Fail(EINPROGRESS);
     }
-    if (to.is_last()) return AwaitByKernel(call, std::move(twin));
+    if (!HasAnother(call, to) || !MayWait(call)) return AwaitByKernel(call, std::move(twin));
     const int64_t send_timeout_ns = twin.has_send_timeout ? ReadSendTimeout(twin.fd.get()) : 0;
     return Start(AwaitAttempt(call, std::move(twin.fd), send_timeout_ns, to),
                  /*if_no_slot=*/Reply::Continue());
@@ -352,6 +395,7 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
 
 Reply ConnectInPlace(Call& call, int number, const Destination& to) {
   Again again = TakeAgain(call, number, /*inode=*/0);
+  if (!call.StillValid()) return Reply::Gone();
   if (again.is_busy && call.attempts < kPutOffAtMost)
     return Start(ConnectInPlaceLater(call, number, to), /*if_no_slot=*/Reply::Fail(ENOBUFS));
   if (!again.socket) return Reply::Fail(ECONNABORTED);
@@ -361,7 +405,7 @@ Reply ConnectInPlace(Call& call, int number, const Destination& to) {
 Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim claim,
                        const net::SockAddr& peer, const net::Service& service) {
   // A twin may be changed on the way; a socket of the container's own is looked at again by whoever does.
-  if (socket.home == Home::kHost && !call.StillValid()) return Reply::Continue();
+  if (socket.home == Home::kHost && !call.StillValid()) return Reply::Gone();
   if (const std::optional<Reply> due = DueFromEarlier(call, socket.info.ino)) return *due;
   Destination to = FirstDestination(call, service, peer);
   if (socket.facts.tcp_state == TCP_SYN_SENT && (socket.info.flags & O_NONBLOCK) == 0) {
@@ -369,15 +413,16 @@ Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim 
     to.begun = 1;
     to.tried[0] = Destination::kNoSlot;
     to.begun_at = MonotonicNow();
-    to.address = peer;  // not looked at while it connects
     call.record.number = number;
-    return Start(AwaitAttempt(call, std::move(socket.fd), ReadSendTimeout(socket.fd.get()), to),
+    if (to.is_last() || !MayWait(call)) return Reply::Continue();  // the kernel goes on
+    const int64_t send_timeout_ns = ReadSendTimeout(socket.fd.get());
+    return Start(AwaitAttempt(call, std::move(socket.fd), send_timeout_ns, to),
                  /*if_no_slot=*/Reply::Continue());
   }
   // Connecting, connected or listening: the kernel looks at no address.
   if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
   if (!PickNext(call, service, socket.facts.family, to)) {
-    if (service.pending && call.attempts < kPutOffAtMost)
+    if (service.pending && call.attempts < kPutOffAtMost && (socket.info.flags & O_NONBLOCK) == 0)
       return Start(AwaitSource(call, number, peer, service.id), /*if_no_slot=*/Reply::Fail(ECONNREFUSED));
     call.counters.Add(Counter::no_backend);
     return Reply::Fail(ECONNREFUSED);

@@ -17,6 +17,8 @@
 
 #pragma once
 
+#include <cerrno>
+
 #include "core/call.h"
 #include "core/reply.h"
 #include "handlers/destination.h"
@@ -36,6 +38,12 @@ Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim 
 // The same on a UDP socket, which stays in its network. Nothing: it is none.
 std::optional<Reply> AimDatagrams(Call& call, int number, const net::SockAddr& peer,
                                   const net::Service& service);
+
+// Where nothing is done for want of means: the kernel may connect a plain socket, but knows no service, whose
+// address nobody may have.
+inline Reply InsteadOfConnecting(bool to_service) {
+  return to_service ? Reply::Fail(ENOBUFS) : Reply::Continue();
+}
 
 // The attempt to reach a service's backend has begun with `error`, on a socket that has O_NONBLOCK for now:
 // goes on from there.

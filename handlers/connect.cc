@@ -23,6 +23,7 @@
 #include "handlers/socket_call.h"
 #include "handlers/swap.h"
 #include "handlers/way.h"
+#include "net/connect_now.h"
 
 namespace shunt {
 namespace {
@@ -35,6 +36,12 @@ Task ConnectLater(Call call, int number, uint64_t address, int length) {
   co_return ConnectSocket(call, number, address, length);
 }
 
+// To our copy of the bytes.
+int ConnectRaw(int socket_fd, const RawAddress& raw) {
+  return net::ConnectNow(socket_fd, reinterpret_cast<const sockaddr*>(raw.bytes.data()),
+                         static_cast<socklen_t>(raw.size));
+}
+
 // connect(2) on a socket that was moved before.
 Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim, const RawAddress& raw) {
   const NetworkView* const view = ViewOf(call);
@@ -44,9 +51,8 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim
     return *lost;
   }
   if (raw.family() == AF_UNSPEC) {
-    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
-                               static_cast<socklen_t>(raw.size));
-    return result == 0 ? Reply::Return(0) : Reply::Fail(errno);
+    const int error = ConnectRaw(socket.fd.get(), raw);
+    return error == 0 ? Reply::Return(0) : Reply::Fail(error);
   }
   if (ContainerOf(call).timed_calls.TakeInterrupted(call.notification.tid, socket.info.ino))
     return Reply::Fail(EINTR);
@@ -60,9 +66,8 @@ Reply ConnectTwin(Call& call, int number, TargetSocket socket, SocketClaim claim
   const Result<net::SockAddr> peer = net::SockAddr::Parse(raw.span());
   if (!peer || peer->family() != socket.facts.family) {
     // Not an address for this socket: the kernel's own error, on our copy of the bytes.
-    const int result = connect(socket.fd.get(), reinterpret_cast<const sockaddr*>(raw.bytes.data()),
-                               static_cast<socklen_t>(raw.size));
-    return Reply::Fail(result == 0 ? EINVAL : errno);
+    const int error = ConnectRaw(socket.fd.get(), raw);
+    return Reply::Fail(error == 0 ? EINVAL : error);
   }
   if (!LeadsToHost(*view, *peer)) {
     const std::optional<net::SockAddr> own = OwnPublishedPort(call, *peer);
@@ -170,8 +175,9 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   if (!balanced && (!moves || socket->home == Home::kElsewhere)) return Reply::Continue();
   std::optional<SocketClaim> claim = ClaimSocket(call, number, *socket);
   if (!claim) {
-    if (call.attempts > kPutOffAtMost) return Reply::Continue();
-    return Start(ConnectLater(call, number, address, length), /*if_no_slot=*/Reply::Continue());
+    const Reply if_not = InsteadOfConnecting(balanced);
+    if (call.attempts > kPutOffAtMost) return if_not;
+    return Start(ConnectLater(call, number, address, length), if_not);
   }
   if (balanced) return ConnectToService(call, number, *std::move(socket), *std::move(claim), *peer, *service);
   if (socket->home == Home::kHost)

@@ -14,6 +14,7 @@
 #include "handlers/container.h"
 #include "handlers/pending_signals.h"
 #include "handlers/timed_call.h"
+#include "net/connect_now.h"
 
 namespace shunt {
 namespace {
@@ -59,8 +60,7 @@ int64_t ReadSendTimeout(int socket_fd) {
 Reply StartConnection(Call& call, Twin twin, const Destination& to) {
   Destination begun = to;
   if (to.is_service()) begun.begun_at = MonotonicNow();
-  const int result = connect(twin.fd.get(), to.address.data(), to.address.size());
-  int error = result == 0 ? 0 : errno;
+  int error = net::ConnectNow(twin.fd.get(), to.address);
   if (call.resumed()) {
     // Whoever began this may have started the connection, too.
     if (error == EALREADY) error = EINPROGRESS;
@@ -78,6 +78,7 @@ Reply StartConnection(Call& call, Twin twin, const Destination& to) {
 Reply AwaitByKernel(Call& call, Twin twin) {
   if (twin.has_send_timeout && StillConnecting(twin.fd.get())) {
     const int64_t timeout_ns = ReadSendTimeout(twin.fd.get());
+    if (timeout_ns == 0 && call.record.deadline_ns == 0) return Reply::Continue();
     return Start(TimedConnect(call, std::move(twin.fd), timeout_ns), /*if_no_slot=*/Reply::Continue());
   }
   return Reply::Continue();

@@ -24,12 +24,13 @@ struct Destination {
   int64_t service = kNoService;  // its id in the table of services, which is looked at anew for each attempt
   bool to_v4 = false;            // the address that the program has given is one of IPv4's
   bool has_key = false;
-  uint64_t key = 0;         // whose connections are to stay together
-  int64_t timeout_ns = 0;   // of this attempt
-  int64_t begun_at = 0;     // when this attempt began; CLOCK_MONOTONIC, ns
-  uint32_t slot = kNoSlot;  // of the backend that is being tried; kNoSlot: not known any more
-  int attempts = 1;         // that there may be
-  int begun = 0;            // attempts so far, this one included
+  uint64_t key = 0;             // whose connections are to stay together
+  int64_t timeout_ns = 0;       // of this attempt
+  int64_t begun_at = 0;         // when this attempt began; CLOCK_MONOTONIC, ns
+  uint32_t slot = kNoSlot;      // of the backend that is being tried; kNoSlot: not known any more
+  bool in_its_network = false;  // that the service says its backends are in
+  int attempts = 1;             // that there may be
+  int begun = 0;                // attempts so far, this one included
   std::array<uint32_t, net::ConnectSpec::kMostAttempts> tried;  // slots, of as many as have begun
 
   bool is_service() const { return service != kNoService; }

@@ -65,7 +65,11 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   call.record.Enter(Stage::kInstalling);
   const Result<void> installed =
       call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec);
-  if (!installed) return installed.error() == Errno{EINTR} ? Reply::Again() : Reply::Continue();
+  if (!installed) {
+    const bool to_service = arrival.kind == Arrival::Kind::kConnect;
+    return installed.error() == Errno{EINTR} ? Reply::Again(to_service ? ENOBUFS : 0)
+                                             : InsteadOfConnecting(to_service);
+  }
   call.counters.Add(Counter::returned_home);
   if (arrival.kind == Arrival::Kind::kConnect) return ConnectInPlace(call, number, arrival.destination);
   return arrival.kind == Arrival::Kind::kContinue ? Reply::Continue() : Reply::Return(0);

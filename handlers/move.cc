@@ -40,9 +40,10 @@ struct OldSocket {
 Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const Destination& to) {
   switch (SwapIn(call, number, old_socket.fd, old_socket.inode, twin, to.address)) {
     case Swapped::kNotAtAll:
-      return Reply::Continue();
+      twin = {};  // and its claim
+      return StayOrdinary(call, number, to);
     case Swapped::kTooSlow:
-      return Reply::Again();
+      return Reply::Again(to.is_service() ? ENOBUFS : 0);
     case Swapped::kShared:
       return StayInside(call, number, std::move(twin), to, old_socket.inode);
     case Swapped::kAlone:
@@ -64,7 +65,7 @@ Task SwapWatched(Call call, int number, OldSocket old_socket, Twin twin, Destina
   }
   call.alone = false;
   while (!ClaimTwin(call, twin)) {
-    if (++call.attempts > kPutOffAtMost) co_return Reply::Continue();
+    if (++call.attempts > kPutOffAtMost) co_return InsteadOfConnecting(to.is_service());
     co_await Pause(call, kPutOffFor);
   }
   const Reply reply = Swap(call, number, std::move(old_socket), std::move(twin), to);
@@ -107,7 +108,7 @@ Reply Move(Call& call, int number, TargetSocket socket, Twin twin, const Destina
     return Swap(call, number, std::move(old_socket), std::move(twin), to);
   }
   return Start(SwapWatched(call, number, std::move(old_socket), std::move(twin), to),
-               /*if_no_slot=*/Reply::Continue());
+               /*if_no_slot=*/InsteadOfConnecting(to.is_service()));
 }
 
 }  // namespace shunt

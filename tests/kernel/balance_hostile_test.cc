@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Programs that work against the engine while it connects them to a service: it waits for nobody, and no
+// connect goes to the service's own address.
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <thread>
+
+#include "core/clock.h"
+#include "core/limits.h"
+#include "tests/kernel/service_stage.h"
+#include "tests/support/guest_container.h"
+#include "tests/support/shared.h"
+
+namespace shunt {
+namespace {
+
+constexpr int64_t kSecond = 1'000'000'000;
+
+// Connects to `address` for a while, and lets another thread do something to the socket all the time. The
+// longest that a connect took, in whole seconds: it is bounded by the program's own SO_SNDTIMEO.
+int LongestUnderAttack(const std::string& address, const std::function<void(int fd)>& meanwhile) {
+  int64_t longest = 0;
+  for (const int64_t end = MonotonicNow() + 2 * kSecond; MonotonicNow() < end;) {
+    const Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+    const timeval bound{.tv_sec = 0, .tv_usec = 400'000};
+    setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
+    std::atomic<bool> over = false;
+    std::thread other([&] {
+      while (!over) meanwhile(fd.get());
+    });
+    const int64_t begin = MonotonicNow();
+    Connect(fd.get(), address);
+    longest = std::max(longest, MonotonicNow() - begin);
+    over = true;
+    other.join();
+  }
+  return static_cast<int>(longest / kSecond);
+}
+
+void ClearNonblock(int fd) {
+  fcntl(fd, F_SETFL, 0);
+}
+
+void DisconnectLater(int fd) {
+  const timespec pause{.tv_sec = 0, .tv_nsec = 50'000'000};
+  nanosleep(&pause, nullptr);
+  const sockaddr nowhere{.sa_family = AF_UNSPEC};
+  connect(fd, &nowhere, sizeof(nowhere));
+}
+
+TEST(BalanceHostile, NobodyWaitsForAProgramThatClearsNonblock) {
+  const Full silent;
+  for (const net::ServiceNetwork network : {net::ServiceNetwork::kHost, net::ServiceNetwork::kContainer}) {
+    net::ServiceSpec service = ServiceOf({silent.address(), silent.address()});
+    service.network = network;
+    GuestContainer container({.services = {service}});
+    EXPECT_LE(container.Run([] { return LongestUnderAttack(kServiceAddress, ClearNonblock); }), 2)
+        << container.error();
+  }
+}
+
+TEST(BalanceHostile, NobodyWaitsForAProgramThatClearsNonblockOfAPlainConnect) {
+  const Full silent;
+  GuestContainer container;
+  EXPECT_LE(container.Run([&] { return LongestUnderAttack(silent.address().ToString(), ClearNonblock); }), 2)
+      << container.error();
+}
+
+TEST(BalanceHostile, NobodyWaitsForAProgramThatDisconnectsDuringAnAttempt) {
+  const Full silent, silent_too;
+  for (const net::ServiceNetwork network : {net::ServiceNetwork::kHost, net::ServiceNetwork::kContainer}) {
+    net::ServiceSpec service = ServiceOf({silent.address(), silent_too.address()});
+    service.network = network;
+    GuestContainer container({.services = {service}});
+    EXPECT_LE(container.Run([] { return LongestUnderAttack(kServiceAddress, DisconnectLater); }), 2)
+        << container.error();
+  }
+}
+
+// The sockets of the calling network that connect, or are connected, to the service's own address.
+int SocketsToTheService() {
+  std::ifstream table("/proc/thread-self/net/tcp");
+  const std::string text((std::istreambuf_iterator<char>(table)), std::istreambuf_iterator<char>());
+  int count = 0;
+  for (size_t at = 0; (at = text.find(" 0A00600A:0050 ", at)) != std::string::npos; ++at) ++count;
+  return count;
+}
+
+TEST(BalanceHostile, AConnectThatIsRestartedAgainAndAgainGoesToABackend) {
+  const Closed closed;
+  const Backend backend;
+  GuestContainer container({.meanwhile = [&](pid_t) { backend.Arrived(); },
+                            .services = {ServiceOf({closed.address(), backend.address()})}});
+  Shared<std::atomic<int>> calls;
+  EXPECT_EQ(container.Run([&] {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &action, nullptr);
+    for (const int64_t end = MonotonicNow() + 2 * kSecond; MonotonicNow() < end; ++*calls) {
+      const Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+      const itimerval soon{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_usec = 1 + *calls % 1500}};
+      setitimer(ITIMER_REAL, &soon, nullptr);
+      if (const int error = Connect(fd.get()); error != 0) return error;
+    }
+    return 0;
+  }),
+            0)
+      << container.error();
+  EXPECT_GT(*calls, 100);
+  EXPECT_EQ(SocketsToTheService(), 0) << "in the host's network";
+}
+
+TEST(BalanceHostile, WhenTaskSlotsAreUsedUpNoConnectGoesToTheServicesOwnAddress) {
+  const Full silent, silent_too;
+  GuestContainer container({.services = {ServiceOf({silent.address(), silent_too.address()})}});
+  EXPECT_EQ(container.Run([] {
+    std::vector<std::thread> threads;
+    std::atomic<int> astray = 0;
+    for (size_t i = 0; i < 2 * limits::kTaskSlotsPerListener; ++i) {
+      threads.emplace_back([&] {
+        const Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+        const timeval bound{.tv_sec = 1, .tv_usec = 0};
+        setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
+        Connect(fd.get());
+        astray += SocketsToTheService();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return std::min(astray.load(), 100);
+  }),
+            0)
+      << container.error();
+}
+
+}  // namespace
+}  // namespace shunt
