@@ -74,9 +74,10 @@ inline constexpr size_t kConnectionsUnderWay = 64;
 // Targets whose pidfd a reactor keeps open, direct-mapped by tid.
 inline constexpr size_t kCachedTargets = 128;
 
-// Bytes of a file of backends (net/discovery/file_source.h): 200,000 of them with zones and labels. It is
-// read into memory as a whole, by the thread that decides about backends.
-inline constexpr size_t kBackendFileBytes = size_t{64} << 20;
+// Bytes of a file of backends (net/discovery/file_source.h): 20,000 of them with zones and labels. It is read
+// into memory as a whole, by the thread that decides about backends, which has no time for anything else
+// then.
+inline constexpr size_t kBackendFileBytes = size_t{2} << 20;
 
 // Questions of one service to DNS servers under way at once (net/discovery/dns_source.h): an SRV answer can
 // name thousands of hosts, and a server's socket has room for some hundred datagrams.

@@ -168,6 +168,7 @@ absl::Status AgentRole::FindPods() {
 
 std::string AgentRole::MetricsPage() const {
   MetricsReading reading = ReadMetrics(*accelerator_);
+  reading.services = accelerator_->DescribeServices();
   reading.listeners = listeners_;
   reading.engine_started = started_;
   return MetricsText(reading);

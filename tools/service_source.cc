@@ -1,16 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/service_source.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "net/discovery/dns_source.h"
 #include "net/discovery/file_source.h"
+#include "tools/log.h"
 #include "tools/service_config.h"
 
 namespace shunt {
 
+namespace {
+
+using Found = absl::StatusOr<std::vector<net::BackendSpec>>;
+
+// What is found is held to the rule for what is configured. A source tells only what is new, so each of these
+// is a line in the log.
+class Checked {
+ public:
+  Checked(const net::ServiceSpec& service, net::Source::Tell tell) : tell_(std::move(tell)) {
+    self_.name = service.name;
+    self_.addresses = service.addresses;
+    self_.network = service.network;
+  }
+
+  void operator()(Found found) {
+    if (found.ok()) {
+      const auto own = std::ranges::find_if(
+          *found, [this](const net::BackendSpec& backend) { return LeadsToItself(self_, backend.address); });
+      if (own != found->end()) {
+        found = absl::InvalidArgumentError(absl::StrCat(
+            "the backend ", own->address.ToString(),
+            " is an address of the service itself: take it out; what was found before stays in force"));
+      }
+    }
+    if (!found.ok()) {
+      log::Warning("service {}: {}", self_.name, std::string(found.status().message()));
+    } else if (failing_) {
+      log::Info("service {}: its source is right again: {} backends", self_.name, found->size());
+    }
+    failing_ = !found.ok();
+    tell_(std::move(found));
+  }
+
+ private:
+  net::ServiceSpec self_;  // without backends
+  net::Source::Tell tell_;
+  bool failing_ = false;
+};
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<net::Source>> MakeServiceSource(const net::ServiceSpec& service,
                                                                net::Source::Tell tell) {
+  tell = Checked(service, std::move(tell));
   const net::DiscoverSpec& wanted = service.discover;
   if (!wanted.file.empty())
     return std::make_unique<net::FileSource>(wanted.file, ParseBackendFile, std::move(tell));

@@ -9,6 +9,7 @@ The containers have no ordinary network. Backends are nginx on the arena's host,
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,10 @@ import sys
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "runtimes"))
+sys.path.insert(0, os.path.join(HERE, "..", "support"))
 sys.path.insert(0, HERE)
 from runtime_case import ARGS, RuntimeCase, main  # noqa: E402  (found by the line above)
+from scrape import scrape  # noqa: E402
 from stage import HOST, nginx  # noqa: E402
 
 SERVICE = "10.96.0.10:80"
@@ -53,8 +56,8 @@ class Services(RuntimeCase):
         more = "".join(f"    {line}\n" for line in lines)
         self.write(f"services:\n  - name: web\n    address: {SERVICE}\n{more}    backends: [{listed}]\n")
 
-    def serve(self):
-        return self.start_agent("--config", self.config)
+    def serve(self, *options):
+        return self.start_agent("--config", self.config, *options)
 
     def ctl(self, agent, *words, status=0):
         result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, *words], capture_output=True, text=True,
@@ -92,6 +95,16 @@ class Services(RuntimeCase):
         table = self.ctl(agent, "services")
         self.assertIn("web", table)
         self.assertIn(self.backends[0].address, table)
+
+    def test_metrics_say_what_is_picked(self):
+        self.write_service("policy: round-robin")
+        agent = self.serve("--metrics-bind-address", "127.0.0.1:0")
+        self.ports(agent, 6)
+        url = re.search(r"http://\S+", next(line for line in agent.lines if "metrics on" in line))[0]
+        read = scrape(url)
+        for backend in self.backends:
+            labels = (("backend", backend.address), ("service", "web"))
+            self.assertEqual(read["shunt_service_picks_total", labels], 2)
 
     def test_the_operators_word_holds_and_outlives_engines(self):
         self.write_service("policy: round-robin")
@@ -141,12 +154,17 @@ class Services(RuntimeCase):
         self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(1), "the file is not followed")
         tell("[nonsense")
         self.wait_until(lambda: self.report(agent)["source_error"] != "", "the mistake is not told")
+        agent.wait_for(r"service web: .*backends.yaml:1")
         self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
         os.unlink(listed)
         self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
         tell(f"[{self.backends[2].address}]")
         self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(2), "the file is not found again")
         self.assertEqual(self.report(agent)["source_error"], "")
+        agent.wait_for("service web: its source is right again: 1 backends")
+        tell(f"['{SERVICE}']")
+        agent.wait_for("is an address of the service itself")
+        self.assertEqual(set(self.ports(agent, 3)), self.port_of(2))
 
     def test_checks_find_who_is_down_and_who_is_back(self):
         self.write_service("health: {interval: 100ms, timeout: 100ms, fall: 2, rise: 2}", "policy: round-robin")

@@ -18,6 +18,7 @@
 
 #include "absl/strings/str_split.h"
 #include "core/clock.h"
+#include "core/limits.h"
 #include "tests/net/discovery/temporary_folder.h"
 #include "tests/net/discovery/told.h"
 
@@ -364,17 +365,17 @@ TEST_F(FileSourceTest, RefusesWhatIsTooLargeWithoutReadingIt) {
   WriteInPlace(folder_ / "backends", "192.0.2.1:80\n");
   Watch(folder_ / "backends");
   told_.Take();
-  ASSERT_EQ(ftruncate(OpenForWriting(folder_ / "backends").get(), (64 << 20) + 1), 0);
-  EXPECT_THAT(AtOnce(), ElementsAre(HasSubstr("has 67108865 bytes: more than 67108864 are not read")));
+  ASSERT_EQ(ftruncate(OpenForWriting(folder_ / "backends").get(), off_t{limits::kBackendFileBytes} + 1), 0);
+  EXPECT_THAT(AtOnce(), ElementsAre(HasSubstr("has 2097153 bytes: more than 2097152 are not read")));
   EXPECT_THAT(After(60 * kSecond), IsEmpty());
 }
 
-TEST_F(FileSourceTest, ReadsSixtyFourMebibytes) {
+TEST_F(FileSourceTest, ReadsTwoMebibytes) {
   const std::string line = "192.0.2.1:80\n";
   std::string text = "#";
-  text.resize((64 << 20) - line.size() - 1, '#');
+  text.resize(limits::kBackendFileBytes - line.size() - 1, '#');
   WriteInPlace(folder_ / "backends", text + "\n" + line);
-  ASSERT_EQ(fs::file_size(folder_ / "backends"), 64u << 20);
+  ASSERT_EQ(fs::file_size(folder_ / "backends"), 2u << 20);
   Watch(folder_ / "backends");
   EXPECT_THAT(told_.Take(), ElementsAre("192.0.2.1:80"));
 }
