@@ -96,7 +96,7 @@ Result<void> Listener::Install(uint64_t id, int source_fd, int target_fd, bool c
 Result<void> Listener::InstallAndAnswer(uint64_t id, int source_fd, bool cloexec) const {
   // In one step, a wait that is interrupted leaves the call answered with 0 and nothing installed. So where
   // waits are interrupted, it takes two.
-  const bool two_steps = Patience::Limited();
+  const bool two_steps = Patience::MaySignal();
   seccomp_notif_addfd request{
       .id = id,
       .flags = two_steps ? 0 : static_cast<uint32_t>(SECCOMP_ADDFD_FLAG_SEND),

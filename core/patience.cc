@@ -60,6 +60,10 @@ bool Patience::Limited() {
   return of_this_thread != nullptr && of_this_thread->limited_ && of_this_thread->has_timer_;
 }
 
+bool Patience::MaySignal() {
+  return Limited() || (of_this_thread != nullptr && of_this_thread->running_.load(std::memory_order_relaxed));
+}
+
 Patience::Stalls Patience::TakeStalls() {
   return std::exchange(stalls_, {});
 }
@@ -88,8 +92,7 @@ Patience::Wait::Wait(Bound bound)
     : patience_(Limited() ||
                         (bound == Bound::kAlways && of_this_thread != nullptr && of_this_thread->has_timer_)
                     ? of_this_thread
-                    : nullptr),
-      stops_timer_(patience_ != nullptr && !patience_->limited_) {
+                    : nullptr) {
   if (patience_ == nullptr) return;
   patience_->waiting_.store(true, std::memory_order_relaxed);
   patience_->ticks_.store(0, std::memory_order_relaxed);
@@ -100,13 +103,7 @@ Patience::Wait::Wait(Bound bound)
 }
 
 Patience::Wait::~Wait() {
-  if (patience_ == nullptr) return;
-  patience_->waiting_.store(false, std::memory_order_relaxed);
-  if (!stops_timer_) return;
-  const int saved = errno;
-  patience_->SetTimer(0);
-  patience_->running_.store(false, std::memory_order_relaxed);
-  errno = saved;
+  if (patience_ != nullptr) patience_->waiting_.store(false, std::memory_order_relaxed);
 }
 
 bool Patience::Wait::Over() const {

@@ -35,8 +35,11 @@ class Patience {
   void Start();
   // Whether there is anybody else whom a long wait could hurt.
   void Limit(bool limited);
-  // True if the calling thread's waits are bounded. If not, no signal of ours comes either.
+  // True if the calling thread's waits are bounded.
   static bool Limited();
+  // True if a signal of ours may come to the calling thread. Whoever is told false is not interrupted until
+  // its next Wait.
+  static bool MaySignal();
   // What waits have cost that were given up, or were long ones for memory, since somebody asked last.
   struct Stalls {
     uint32_t count = 0;
@@ -47,8 +50,8 @@ class Patience {
   // Lives while the calling thread waits for a target.
   class Wait {
    public:
-    // kAlways: even if there is nobody whom it could hurt, for twice a system call: what waits would wait for
-    // minutes, and who watches over the engine would take it for dead.
+    // kAlways: even if there is nobody whom it could hurt: what waits would wait for minutes, and who watches
+    // over the engine would take it for dead.
     enum class Bound { kIfLimited, kAlways };
     explicit Wait(Bound bound = Bound::kIfLimited);
     ~Wait();
@@ -62,7 +65,6 @@ class Patience {
 
    private:
     Patience* const patience_;
-    const bool stops_timer_;  // where signals are expected nowhere else
   };
 
   // Lives while the calling thread reads or writes a target's memory.
