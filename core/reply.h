@@ -16,7 +16,7 @@ class [[nodiscard]] Reply {
     kFail,      // the call fails with errno value()
     kContinue,  // the kernel runs the call as if it had not been trapped
     kSent,      // answered already, together with a descriptor (Listener::InstallAndAnswer)
-    kGone,      // the caller had left when a worker wanted to answer
+    kGone,      // the caller has left: there is nobody to answer
     kLater,     // a task of the reactor's holds the call now and answers it
     kAgain,     // the target got no CPU in time and nothing has happened: the handler is to be called again
   };

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "core/clock.h"
+#include "core/limits.h"
 #include "core/reactor.h"
 #include "core/task.h"
 #include "handlers/connection.h"
@@ -68,20 +69,30 @@ Destination FirstDestination(const Call& call, const net::Service& service, cons
   return to;
 }
 
+// Good until the call waits; nullptr: it is not configured any more.
+const net::Service* ServiceNow(const Call& call, int64_t id) {
+  const net::ServiceTable* const table = BenchOf(call).services().table;
+  return table == nullptr ? nullptr : table->At(static_cast<uint32_t>(id));
+}
+
+// A backend that was not tried yet; nullptr: there is none, or none may be.
+const net::Backend* PickUntried(const Call& call, const net::Service& service, const Destination& to) {
+  const net::PickTable* const table = service.TableFor(to.to_v4);
+  if (table == nullptr || to.is_last()) return nullptr;
+  return table->Pick({.has_key = to.has_key, .key = to.key, .tried = to.tried_slots()},
+                     BenchOf(call).services().picks);
+}
+
 // The next backend, in the form that a socket of `family` takes. False: there is none that was not tried.
 bool PickNext(const Call& call, const net::Service& service, int family, Destination& to) {
-  const net::PickTable* const table = service.TableFor(to.to_v4);
-  if (table == nullptr || to.is_last()) return false;
-  net::ReactorServices& services = BenchOf(call).services();
-  const net::Backend* const backend =
-      table->Pick({.has_key = to.has_key, .key = to.key, .tried = to.tried_slots()}, services.picks);
+  const net::Backend* const backend = PickUntried(call, service, to);
   if (backend == nullptr) return false;
   to.tried[static_cast<size_t>(to.begun++)] = to.slot = backend->slot;
   to.address =
       backend->address.family() == family
           ? backend->address
           : net::SockAddr(backend->address.ip(), backend->address.port(), static_cast<sa_family_t>(family));
-  net::BackendCounts::Add(services.CountsOf(to.slot).picks);
+  net::BackendCounts::Add(BenchOf(call).services().CountsOf(to.slot).picks);
   return true;
 }
 
@@ -129,7 +140,6 @@ Reply StartHere(Call& call, int number, TargetSocket socket, SocketClaim claim, 
 Reply Approach(Call& call, int number, TargetSocket socket, SocketClaim claim, const net::Service& service,
                Destination to) {
   const NetworkView* const view = ViewOf(call);
-  to.in_its_network = service.network == net::ServiceNetwork::kContainer;
   const bool is_twin = socket.home == Home::kHost && view != nullptr;
   if (GoesToHost(call, service, socket, to.address)) {
     to.in_its_network = true;
@@ -144,7 +154,7 @@ Reply Approach(Call& call, int number, TargetSocket socket, SocketClaim claim, c
       claim = std::move(twin->claim);
     }
   }
-  if (service.network == net::ServiceNetwork::kHost) to.in_its_network = false;
+  to.in_its_network = service.network == net::ServiceNetwork::kContainer;
   if (is_twin)
     return GoHome(call, number, std::move(socket), {.kind = Arrival::Kind::kConnect, .destination = to});
   return StartHere(call, number, std::move(socket), std::move(claim), to);
@@ -188,9 +198,7 @@ Task NextAttemptLater(Call call, uint64_t inode, Destination to, int error) {
 Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error) {
   if (!call.StillValid()) return Reply::Gone();
   const int number = call.record.number;
-  const net::ServiceTable* const table = BenchOf(call).services().table;
-  const net::Service* const service =
-      table == nullptr ? nullptr : table->At(static_cast<uint32_t>(to.service));
+  const net::Service* const service = ServiceNow(call, to.service);
   if (service == nullptr || to.is_last()) return Reply::Fail(error);
   Again again = TakeAgain(call, number, inode);
   if (again.is_busy && call.attempts < kPutOffAtMost)
@@ -226,18 +234,13 @@ int ResultOf(int socket_fd) {
 
 // Whether another backend could be tried after this one.
 bool HasAnother(const Call& call, const Destination& to) {
-  if (to.is_last()) return false;
-  net::ReactorServices& services = BenchOf(call).services();
-  const net::Service* const service =
-      services.table == nullptr ? nullptr : services.table->At(static_cast<uint32_t>(to.service));
-  const net::PickTable* const table = service == nullptr ? nullptr : service->TableFor(to.to_v4);
-  return table != nullptr && table->Pick({.has_key = to.has_key, .key = to.key, .tried = to.tried_slots()},
-                                         services.picks) != nullptr;
+  const net::Service* const service = ServiceNow(call, to.service);
+  return service != nullptr && PickUntried(call, *service, to) != nullptr;
 }
 
 // Short tasks are always to find a slot: attempts that wait leave them some.
 bool MayWait(const Call& call) {
-  return call.seat.slots_held < limits::kTaskSlotsPerListener - limits::kTaskSlotsPerListener / 4;
+  return call.seat.slots_held < limits::kTaskSlotsPerListener * 3 / 4;
 }
 
 // An attempt whose end is awaited, as others see it.
@@ -322,10 +325,7 @@ Task ConnectInPlaceLater(Call call, int number, Destination to) {
 Task AwaitSource(Call call, int number, net::SockAddr peer, uint32_t id) {
   constexpr int64_t kPatience = 5'000'000'000, kLookEach = 5'000'000;
   const int64_t end = MonotonicNow() + kPatience;
-  const auto service = [&]() -> const net::Service* {
-    const net::ServiceTable* const table = BenchOf(call).services().table;
-    return table == nullptr ? nullptr : table->At(id);
-  };
+  const auto service = [&] { return ServiceNow(call, id); };
   while (service() != nullptr && service()->pending && MonotonicNow() < end && call.StillValid())
     co_await Pause(call, kLookEach);
   call.alone = false;

@@ -66,9 +66,8 @@ Reply Exchange(Call& call, int number, TargetSocket& twin, Fd home_fd, const Arr
   const Result<void> installed =
       call.listener.Install(call.notification.id, home->fd.get(), number, home->cloexec);
   if (!installed) {
-    const bool to_service = arrival.kind == Arrival::Kind::kConnect;
-    return installed.error() == Errno{EINTR} ? Reply::Again(to_service ? ENOBUFS : 0)
-                                             : InsteadOfConnecting(to_service);
+    const Reply if_not = InsteadOfConnecting(arrival.kind == Arrival::Kind::kConnect);
+    return installed.error() == Errno{EINTR} ? Reply::Again(if_not.error()) : if_not;
   }
   call.counters.Add(Counter::returned_home);
   if (arrival.kind == Arrival::Kind::kConnect) return ConnectInPlace(call, number, arrival.destination);

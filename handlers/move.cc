@@ -43,7 +43,7 @@ Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const Destin
       twin = {};  // and its claim
       return StayOrdinary(call, number, to);
     case Swapped::kTooSlow:
-      return Reply::Again(to.is_service() ? ENOBUFS : 0);
+      return Reply::Again(InsteadOfConnecting(to.is_service()).error());
     case Swapped::kShared:
       return StayInside(call, number, std::move(twin), to, old_socket.inode);
     case Swapped::kAlone:
