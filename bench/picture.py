@@ -39,8 +39,8 @@ def panel(y, metric):
     if not arms:
         return [], y
     better = {"lower": "less is better", "higher": "more is better"}[metric["better"]]
-    shapes = [text(MARGIN, y + 18, f"{metric['name']}, {metric['unit'].lstrip('/') or metric['unit']}"
-                   .replace(", s", " per second"), weight="bold"), text(WIDTH - MARGIN, y + 18, better, "end")]
+    unit = " per second" if metric["unit"] == "/s" else f", {metric['unit']}"
+    shapes = [text(MARGIN, y + 18, metric["name"] + unit, weight="bold"), text(WIDTH - MARGIN, y + 18, better, "end")]
     y += TITLE
     left = MARGIN + NAMES
     most = max(sum(report.median_and_spread(values)) for _, values in arms)

@@ -29,8 +29,8 @@ ARGS = None
 SERVICE = "10.96.0.10:80"
 SECONDS = 3  # that a client connects for: tens of kills
 
-# Connects again and again, blocking, for so many seconds; prints how many connects failed, how many connections were reset later, and how many
-# answers came.
+# Connects again and again, blocking, for so many seconds; prints how many connects failed, how many connections were reset
+# later, and how many answers came.
 PYTHON_CLIENT = textwrap.dedent("""
     import socket, sys, time
     host, port, end = sys.argv[1], int(sys.argv[2]), time.monotonic() + int(sys.argv[3])

@@ -71,7 +71,6 @@ long RoutingHeader(const Attack& attack) {
   return setsockopt(attack.fd, IPPROTO_IPV6, IPV6_RTHDR, header, sizeof(header));
 }
 
-// Signals of the socket are to go to whoever has this number, here or outside.
 // A process that has this number here, if the kernel lets us ask for one.
 pid_t ForkAs(pid_t pid) {
   clone_args arguments{};
@@ -81,6 +80,7 @@ pid_t ForkAs(pid_t pid) {
   return static_cast<pid_t>(syscall(SYS_clone3, &arguments, sizeof arguments));
 }
 
+// Signals of the socket are to go to whoever has this number, here or outside.
 void Own(Attack& attack, int pid) {
   // Make sure that the number exists here, or it is refused.
   if (kill(pid, 0) != 0 && ForkAs(pid) == 0) {
