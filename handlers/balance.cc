@@ -216,15 +216,24 @@ void Disconnect(int socket_fd) {
   net::ConnectNow(socket_fd, &nowhere, sizeof(nowhere));
 }
 
-// What has become of a connection that is under way: 0, EINPROGRESS or why it failed, which is thereby taken
-// out of the socket, so that it can be connected anew. ECONNABORTED: another thread has ended it.
-int ResultOf(int socket_fd) {
+// What has become of a connection that we have just begun: 0, EINPROGRESS or why it failed, which is thereby
+// taken out of the socket, so that it can be connected anew. The kernel does not begin anew where it has
+// begun before.
+int ResultOf(int socket_fd, const net::SockAddr& address) {
+  const int error = net::ConnectNow(socket_fd, address);
+  if (error == EISCONN) return 0;
+  return error == EALREADY ? EINPROGRESS : error;
+}
+
+// The same of one that was awaited. Meanwhile another thread may have disconnected it: ECONNABORTED, and it
+// is not begun anew.
+int ResultAfterWait(int socket_fd, const net::SockAddr& address) {
   uint8_t state = 0;
   socklen_t size = sizeof(state);
   if (getsockopt(socket_fd, IPPROTO_TCP, TCP_INFO, &state, &size) != 0) return errno;
   if (state == TCP_SYN_SENT || state == TCP_SYN_RECV) return EINPROGRESS;
   if (state == TCP_LISTEN) return ECONNABORTED;
-  if (state != TCP_CLOSE) return 0;
+  if (state != TCP_CLOSE) return ResultOf(socket_fd, address);
   int error = 0;
   size = sizeof(error);
   if (getsockopt(socket_fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return errno;
@@ -280,7 +289,7 @@ Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination 
       if (!call.StillValid()) co_return Reply::Gone();
       if (call.seat.ended) co_return Reply::Continue();
       if (result != -ECANCELED) {
-        error = ResultOf(socket_fd.get());
+        error = ResultAfterWait(socket_fd.get(), to.address);
       } else if (SignalWaits(call.notification.tid)) {
         co_return deadline == 0 ? Reply::Continue() : Reply::Fail(EINTR);
       } else if (deadline != 0 && MonotonicNow() >= deadline) {
@@ -293,7 +302,7 @@ Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination 
     NoteEnd(call, to, error);
   }
   socket_fd.reset();
-  if (error == 0) co_return Reply::Continue();  // the kernel finds it connected, and says so
+  if (error == 0) co_return Reply::Return(0);
   if (!TellsOfBackend(error)) co_return Reply::Fail(error);
   co_return NextAttempt(call, inode, to, error);
 }
@@ -359,17 +368,12 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
   bool seen = error != EINPROGRESS;
   // On one machine, the answer is there as soon as connect(2) returns.
   if (!seen && !nonblocking) {
-    error = ResultOf(twin.fd.get());
-    if (error == 0) {
-      NoteEnd(call, to, 0);
-      fcntl(twin.fd.get(), F_SETFL, twin.flags);
-      return Reply::Continue();  // the kernel finds it connected, and says so
-    }
+    error = ResultOf(twin.fd.get(), to.address);
   } else if (pollfd ready{.fd = twin.fd.get(), .events = POLLOUT}; !seen && poll(&ready, 1, 0) == 1) {
     seen = true;
     const bool failed = (ready.revents & (POLLERR | POLLHUP)) != 0;
     if (failed && HasAnother(call, to)) {
-      error = ResultOf(twin.fd.get());
+      error = ResultOf(twin.fd.get(), to.address);
     } else {
       NoteEnd(call, to, failed ? ECONNREFUSED : 0);
     }
@@ -413,6 +417,7 @@ Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim 
     to.begun = 1;
     to.tried[0] = Destination::kNoSlot;
     to.begun_at = MonotonicNow();
+    to.address = peer;  // not looked at while it connects
     call.record.number = number;
     if (to.is_last() || !MayWait(call)) return Reply::Continue();  // the kernel goes on
     const int64_t send_timeout_ns = ReadSendTimeout(socket.fd.get());
