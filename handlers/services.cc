@@ -126,7 +126,7 @@ void Services::Configure(std::vector<net::ServiceSpec> services, std::string zon
   {
     const std::lock_guard lock(mutex_);
     wishes_ = services;
-    sources_changed_ = table_due_ = true;
+    sources_changed_ = true;
     balancer_.Configure(std::move(services), std::move(zone), MonotonicNow());
   }
   Wake();
@@ -135,7 +135,9 @@ void Services::Configure(std::vector<net::ServiceSpec> services, std::string zon
 void Services::AwaitTable() {
   constexpr auto kPatience = std::chrono::seconds(10);
   std::unique_lock lock(mutex_);
-  table_in_force_.wait_for(lock, kPatience, [this] { return !table_due_; });
+  table_awaited_ = true;
+  Wake();
+  table_in_force_.wait_for(lock, kPatience, [this] { return !table_awaited_; });
 }
 
 absl::Status Services::Tell(std::string_view service, std::string_view backend,
@@ -201,9 +203,9 @@ void Services::Turn(int64_t now) {
   for (const net::DueCheck& check : balancer_.TakeChecks(now)) checks_->Begin(check, now);
   PassWants(now);
   if (delivery_ == nullptr) {
-    if (std::shared_ptr<const net::ServiceTable> table = balancer_.TakeTable(now)) {
+    if (std::shared_ptr<const net::ServiceTable> table = balancer_.TakeTable(now, table_awaited_)) {
       Deliver(std::move(table));
-    } else if (std::exchange(table_due_, false)) {
+    } else if (std::exchange(table_awaited_, false)) {
       table_in_force_.notify_all();
     }
   }

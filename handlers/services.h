@@ -107,7 +107,7 @@ class Services {
   int64_t sockets_asked_ = 0;  // when; CLOCK_MONOTONIC, ns
   net::SpareSockets inside4_, inside6_;
   bool sources_changed_ = false;
-  bool table_due_ = false;  // what was configured is not in force yet
+  bool table_awaited_ = false;  // until what was configured is in force
   std::condition_variable table_in_force_;
 
   // The thread's.

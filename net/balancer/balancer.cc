@@ -253,10 +253,10 @@ void Balancer::Advance(int64_t now) {
   state_->Advance(now);
 }
 
-std::shared_ptr<const ServiceTable> Balancer::TakeTable(int64_t now) {
+std::shared_ptr<const ServiceTable> Balancer::TakeTable(int64_t now, bool at_once) {
   State& state = *state_;
   state.Advance(now);
-  if (state.TableDue() > state.now) return nullptr;
+  if (!state.table_wanted || (!at_once && state.TableDue() > state.now)) return nullptr;
   for (const uint32_t id : std::exchange(state.dirty, {})) {
     ServiceRecord* record = state.by_id[id];
     if (record == nullptr) continue;

@@ -127,8 +127,9 @@ class Balancer {
   int64_t NextDue() const;
   void Advance(int64_t now);
 
-  // A new table if picks are to change and the last one is old enough; else nullptr, and NextDue() says when.
-  std::shared_ptr<const ServiceTable> TakeTable(int64_t now);
+  // A new table if picks are to change and the last one is old enough, or somebody waits for it (`at_once`);
+  // else nullptr, and NextDue() says when.
+  std::shared_ptr<const ServiceTable> TakeTable(int64_t now, bool at_once = false);
   // Checks of a backend are an interval apart. The first one comes a part of it after the backend, by a hash,
   // and they keep that rhythm: after a pause they are not all due at the same time. Never two at once.
   std::vector<DueCheck> TakeChecks(int64_t now);

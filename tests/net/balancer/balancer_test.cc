@@ -46,6 +46,17 @@ TEST_F(BalancerTables, TheNextOneComesTheIntervalLaterWithAllThatHasHappened) {
   EXPECT_EQ(balancer.NextDue(), kNever);
 }
 
+TEST_F(BalancerTables, WhoWaitsForOneGetsItBeforeTheInterval) {
+  Configure({ServiceOf("web", BackendsAt({"10.0.0.1:80", "10.0.0.2:80"}))});
+  TakeTable();
+  EXPECT_EQ(balancer.TakeTable(now, /*at_once=*/true), nullptr) << "nothing has changed";
+  ASSERT_TRUE(Say("web", "10.0.0.1:80", Kind::kDrain).ok());
+  EXPECT_EQ(balancer.TakeTable(now), nullptr);
+  table = balancer.TakeTable(now, /*at_once=*/true);
+  ASSERT_NE(table, nullptr);
+  EXPECT_THAT(In("web"), ElementsAre("10.0.0.2:80"));
+}
+
 TEST_F(BalancerTables, NothingIsEverDueBeforeTheTimeThatWasToldLast) {
   Configure({ServiceOf("web", BackendsAt({"10.0.0.1:80"}))});
   TakeTable();
