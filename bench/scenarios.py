@@ -200,7 +200,7 @@ class ClosedLoop(Scenario):
         if failure:
             raise failure
         results = [sound(json.loads(output)) for output in outputs]
-        if max(result["late"] for result in results) > 0.2:
+        if not self.tiny and max(result["late"] for result in results) > 0.2:
             raise Failed("the containers took too long to start to begin together")
         return sum(result["per_second"] for result in results)
 
