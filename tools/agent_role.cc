@@ -492,11 +492,13 @@ void AgentRole::Ended(const ContainerKey& container) {
             ports_.containers());
 }
 
-// What is being served keeps the settings with which it came.
-void AgentRole::Reload() {
+// What is being served keeps the settings with which it came. The error, which is logged, says why nothing
+// has changed.
+absl::Status AgentRole::ReadAgain() {
   if (options_.config.empty()) {
-    log::Warning("there is no configuration to read (--config FILE)");
-    return;
+    absl::Status none = absl::FailedPreconditionError("there is no configuration to read (--config FILE)");
+    log::Warning("{}", log::Text(none));
+    return none;
   }
   absl::StatusOr<std::string> text = ReadConfigText(options_.config);
   absl::StatusOr<AgentConfig> config =
@@ -505,8 +507,9 @@ void AgentRole::Reload() {
   SocketFile socket = SocketFile::Adopt(Fd(), settings_.socket, settings_.socket_node);
   if (status.ok()) status = socket.Admit(PeersFor(*config).Others());
   if (!status.ok()) {
-    log::Error("the configuration stays as it was: {}", log::Text(status));
-    return;
+    status = {status.code(), absl::StrCat("the configuration stays as it was: ", status.message())};
+    log::Error("{}", log::Text(status));
+    return status;
   }
   if (config->metrics_bind_address != config_.metrics_bind_address)
     log::Warning("metrics-bind-address holds from the agent's next start on");
@@ -519,6 +522,7 @@ void AgentRole::Reload() {
   log::SetLevel(LevelFor(options_, config_));
   log::Info("read the configuration {}; it holds for containers to come, and for services at once",
             options_.config);
+  return absl::OkStatus();
 }
 
 void AgentRole::HoldSettings() const {
@@ -529,8 +533,8 @@ void AgentRole::HoldSettings() const {
 std::string AgentRole::Answer(const std::string& command) {
   if (command == "status") return ToText(StatusOf(*accelerator_));
   if (command == "reload") {
-    Reload();
-    return ToText({{"done", true}});
+    const absl::Status status = ReadAgain();
+    return ToText(status.ok() ? Json({{"done", true}}) : Json({{"error", log::Text(status)}}));
   }
   if (command == "upgrade") {
     ask_upgrade_();

@@ -64,7 +64,7 @@ class AgentRole final : public EngineRole {
   void AdoptConnection(uint64_t name, Fd connection) override { intake_->Adopt(name, std::move(connection)); }
   int event_fd() const override { return events_.get(); }
   void HandleEvents() override;
-  void Reload() override;
+  void Reload() override { ReadAgain().IgnoreError(); }
   void Upgraded(const absl::Status& status) override;
   void Leave() override;
 
@@ -88,6 +88,7 @@ class AgentRole final : public EngineRole {
   void ServeAs(uint64_t key, Undecided container, Decision decision, PodDirectory::Record pod);
   void KeepOrdinary(uint64_t key, Handover handover, const Policy& policy);
   bool IsStrict() const { return options_.strict || config_.strict; }
+  absl::Status ReadAgain();
   void HoldSettings() const;
   void Claim(const ContainerKey& container, ContainerSpec& spec);
   void Ended(const ContainerKey& container);

@@ -128,15 +128,20 @@ class Services(RuntimeCase):
         agent = self.serve()
         self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
         self.write_service("policy: lr", backends=self.backends[1:])
-        self.ctl(agent, "reload")
-        line = agent.wait_for("the configuration stays as it was")
-        self.assertIn("agent.yaml:4", line)
-        self.assertIn("policy", line)
-        self.assertIn("least-request", line)
+        told = self.ctl(agent, "reload", status=1)
+        logged = agent.wait_for("the configuration stays as it was")
+        for line in (told, logged):
+            self.assertIn("agent.yaml:4", line)
+            self.assertIn("policy", line)
+            self.assertIn("least-request", line)
+        self.assertEqual(told.count("\n"), 1)
         self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
         self.write_service(backends=self.backends[1:2])
         self.ctl(agent, "reload")
         self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(1), "the new configuration is not in force")
+
+    def test_without_a_configuration_there_is_nothing_to_reload(self):
+        self.assertIn("there is no configuration to read", self.ctl(self.start_agent(), "reload", status=1))
 
     def test_a_file_is_followed(self):
         listed = os.path.join(self.folder, "backends.yaml")
