@@ -236,10 +236,7 @@ void Services::ChooseSources() {
       }
     };
     absl::StatusOr<std::unique_ptr<net::Source>> source = make_source_(service, tell);
-    if (!source.ok()) {
-      tell(source.status());
-      continue;
-    }
+    if (!source.ok()) continue;
     if ((*source)->event_fd() >= 0) Watch((*source)->event_fd()).IgnoreError();
     sources_[service.name] = {.spec = service.discover, .source = *std::move(source)};
   }

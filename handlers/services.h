@@ -37,7 +37,7 @@ namespace shunt {
 
 class Services {
  public:
-  // Makes the source that a service wants. On the services' thread.
+  // Makes the source that a service wants. On the services' thread. If it fails, it has told why.
   using MakeSource = std::function<absl::StatusOr<std::unique_ptr<net::Source>>(
       const net::ServiceSpec& service, net::Source::Tell tell)>;
 

@@ -60,7 +60,9 @@ absl::StatusOr<std::unique_ptr<net::Source>> MakeServiceSource(const net::Servic
   const net::DiscoverSpec& wanted = service.discover;
   if (!wanted.file.empty())
     return std::make_unique<net::FileSource>(wanted.file, ParseBackendFile, std::move(tell));
-  return net::DnsSource::Create(wanted.dns, std::move(tell));
+  absl::StatusOr<std::unique_ptr<net::DnsSource>> source = net::DnsSource::Create(wanted.dns, tell);
+  if (!source.ok()) tell(source.status());
+  return source;
 }
 
 }  // namespace shunt
