@@ -93,6 +93,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
     services_->Configure(std::move(services), std::move(zone));
     if (at_once) services_->AwaitTable();
   }
+  void Remember(std::vector<net::FoundBackends> found) override { services_->Remember(std::move(found)); }
   absl::Status TellBackend(std::string_view service, std::string_view backend,
                            const net::BackendCommand& command) override {
     return services_->Tell(service, backend, command);
@@ -507,9 +508,11 @@ void RealAccelerator::RetireUnusedLocks() {
 }
 
 // Closes connections to backends that are not to be used any more, in all containers; brings sockets of the
-// network of one.
+// network of one; has what sources have found kept.
 void RealAccelerator::DoForServices() {
   Services::Wants wants = services_->TakeWants();
+  if (!wants.found.empty() && options_.custodian != nullptr)
+    options_.custodian->HoldFound(std::move(wants.found));
   for (const auto& [key, served] : served_) {
     const pid_t pid = served->task();
     if (pid == 0) continue;

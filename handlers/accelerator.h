@@ -45,6 +45,8 @@ class Custodian {
   virtual void DropJournal(uint64_t name) = 0;
   // Has a worker (core/worker.h) begin at the other end of `link`.
   virtual void StartWorker(Fd link) = 0;
+  // What sources have found since the last time (Services::Wants): for Remember() of an engine to come.
+  virtual void HoldFound(std::vector<net::FoundBackends> /*found*/) {}
 };
 
 struct AcceleratorOptions {
@@ -140,6 +142,8 @@ class Accelerator {
   // machine's, or empty. With `at_once` it returns when that is so, or after some seconds. Needs
   // AcceleratorOptions::balances.
   virtual void Balance(std::vector<net::ServiceSpec> services, std::string zone, bool at_once) = 0;
+  // Before the first Balance(): what Custodian::HoldFound() was told for an engine before this one.
+  virtual void Remember(std::vector<net::FoundBackends> found) = 0;
   virtual absl::Status TellBackend(std::string_view service, std::string_view backend,
                                    const net::BackendCommand& command) = 0;
   virtual std::vector<net::ServiceReport> DescribeServices() const = 0;

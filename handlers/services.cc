@@ -37,6 +37,9 @@ int MillisecondsUntil(int64_t due, int64_t now) {
   return static_cast<int>(std::min((due - now) / 1'000'000 + 1, kLongest));
 }
 
+// Lists may be large, and change often: engines to come are told of them so far apart at least.
+constexpr int64_t kFoundApart = 1'000'000'000;
+
 }  // namespace
 
 // A table on its way to all reactors, and back.
@@ -125,11 +128,22 @@ void Services::Wake() {
 void Services::Configure(std::vector<net::ServiceSpec> services, std::string zone) {
   {
     const std::lock_guard lock(mutex_);
+    // Who comes after us hears of those that go, and once more what he did not hear from us.
+    for (const net::ServiceSpec& service : wishes_) {
+      if (!service.discover.none()) found_.insert(service.name);
+    }
+    for (const net::FoundBackends& one : remembered_) found_.insert(one.service);
+    balancer_.Remember(std::exchange(remembered_, {}));
     wishes_ = services;
     sources_changed_ = true;
     balancer_.Configure(std::move(services), std::move(zone), MonotonicNow());
   }
   Wake();
+}
+
+void Services::Remember(std::vector<net::FoundBackends> found) {
+  const std::lock_guard lock(mutex_);
+  remembered_ = std::move(found);
 }
 
 void Services::AwaitTable() {
@@ -157,9 +171,14 @@ std::vector<net::ServiceReport> Services::Describe() const {
 }
 
 Services::Wants Services::TakeWants() {
-  const std::lock_guard lock(mutex_);
-  wants_told_ = false;
-  return std::exchange(wants_, {});
+  Wants wants;
+  {
+    const std::lock_guard lock(mutex_);
+    wants_told_ = false;
+    wants = std::exchange(wants_, {});
+  }
+  if (!wants.found.empty()) Wake();  // there may be more by now
+  return wants;
 }
 
 void Services::GiveSockets(net::NetnsVisit visit) {
@@ -214,6 +233,7 @@ void Services::Turn(int64_t now) {
 int64_t Services::NextDue() const {
   int64_t due = std::min(balancer_.NextDue(), checks_->NextDue());
   for (const auto& [name, watched] : sources_) due = std::min(due, watched.source->NextDue());
+  if (!found_.empty() && wants_.found.empty()) due = std::min(due, found_passed_ + kFoundApart);
   return due;
 }
 
@@ -231,6 +251,7 @@ void Services::ChooseSources() {
       const int64_t now = MonotonicNow();
       if (found.ok()) {
         balancer_.Discover(name, *std::move(found), now);
+        found_.insert(name);
       } else {
         balancer_.SourceFailed(name, std::string(found.status().message()), now);
       }
@@ -271,11 +292,21 @@ void Services::PassWants(int64_t now) {
   for (net::DueClosing& closing : balancer_.TakeClosings(now)) wants_.closings.push_back(std::move(closing));
   if (wants_.sockets && now - sockets_asked_ < kVisitsApart)
     wants_.sockets = false;  // the next check asks again
-  if ((wants_.closings.empty() && !wants_.sockets) || std::exchange(wants_told_, true)) return;
+  PassFound(now);
+  if (wants_.closings.empty() && !wants_.sockets && wants_.found.empty()) return;
+  if (std::exchange(wants_told_, true)) return;
   if (wants_.sockets) sockets_asked_ = now;
   wants_message_ = {.deliver = [](Message& message) { message.about<Services>().wants_due_(); },
                     .context = this};
   engine_->control().Push(&wants_message_);
+}
+
+// Nothing more before the control thread has taken what there is.
+void Services::PassFound(int64_t now) {
+  if (found_.empty() || !wants_.found.empty() || now - found_passed_ < kFoundApart) return;
+  for (const std::string& service : std::exchange(found_, {}))
+    wants_.found.push_back(balancer_.Found(service));
+  found_passed_ = now;
 }
 
 // ---- tables to reactors

@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -55,6 +56,8 @@ class Services {
   void Stop();
 
   // Any thread but the reactors'. Without Start(), nothing comes of it.
+  // Before Configure(): what the sources had found for an engine before this one (Balancer::Remember()).
+  void Remember(std::vector<net::FoundBackends> found);
   void Configure(std::vector<net::ServiceSpec> services, std::string zone);
   // Waits until what was configured last is in force, some seconds at most.
   void AwaitTable();
@@ -64,6 +67,8 @@ class Services {
   struct Wants {
     std::vector<net::DueClosing> closings;  // connections to these are to be closed
     bool sockets = false;  // of a container's own network, for the checks of services that are there
+    // What sources have found since the last time, for engines to come: of each service the last word.
+    std::vector<net::FoundBackends> found;
   };
   Wants TakeWants();
   void GiveSockets(net::NetnsVisit visit);
@@ -87,6 +92,7 @@ class Services {
   static void OnReturned(Message& message);
   Result<Fd> MakeSocket(net::ServiceNetwork network, int family);
   void PassWants(int64_t now);
+  void PassFound(int64_t now);
   void Wake();
 
   const MakeSource make_source_;
@@ -103,8 +109,11 @@ class Services {
   std::vector<net::ServiceSpec> wishes_;  // as configured
   Wants wants_;
   Message wants_message_;
-  bool wants_told_ = false;    // the message is under way
-  int64_t sockets_asked_ = 0;  // when; CLOCK_MONOTONIC, ns
+  bool wants_told_ = false;                     // the message is under way
+  int64_t sockets_asked_ = 0;                   // when; CLOCK_MONOTONIC, ns
+  std::vector<net::FoundBackends> remembered_;  // until services are configured
+  std::unordered_set<std::string> found_;       // services of which wants_.found is to tell
+  int64_t found_passed_ = 0;                    // when it did so last; CLOCK_MONOTONIC, ns
   net::SpareSockets inside4_, inside6_;
   bool sources_changed_ = false;
   bool table_awaited_ = false;  // until what was configured is in force

@@ -197,7 +197,7 @@ Fd CopyOf(int fd) {
 absl::Status Agent::TakeSockets(AgentSettings& settings, const AgentConfig& config, Adopted& adopted) {
   AgentSettings stored;
   for (Adopted::One& one : adopted.holdings) {
-    if (one.name.tag == HoldingTag::kSettings) {
+    if (one.name == HoldingName{HoldingTag::kSettings, 0}) {
       if (absl::StatusOr<AgentSettings> read = AgentSettings::FromFile(one.fds[0].get()); read.ok())
         stored = *read;
       // An agent that has left in good order has removed its sockets: nobody would reach us by what is kept.

@@ -22,6 +22,7 @@
 #include "tools/agent_role.h"
 #include "tools/engine_link.h"
 #include "tools/engine_role.h"
+#include "tools/found_lists.h"
 #include "tools/log.h"
 #include "tools/process_limits.h"
 #include "tools/service_source.h"
@@ -81,10 +82,12 @@ class EngineMain final : private Custodian {
   void HoldJournal(int fd) override;
   void DropJournal(uint64_t name) override { link_.Drop({HoldingTag::kJournal, name}); }
   void StartWorker(Fd link) override { link_.Worker(link.get()); }
+  void HoldFound(std::vector<net::FoundBackends> found) override;
 
   void OnPacket(EngineLink::Arrival arrival);
   void OnGive(HoldingName name, std::vector<Fd> fds);
   void Prepare();
+  void RememberFound();
   void Begin();
   void Adopt(uint64_t key, std::vector<Fd> fds);
   void Stop();
@@ -97,6 +100,7 @@ class EngineMain final : private Custodian {
   std::optional<int> exit_status_;
   EngineRole::Given given_;
   uint64_t journal_name_ = 1;
+  FoundLists found_;
   std::unique_ptr<RequestTimes> times_;
   std::unique_ptr<EngineRole> role_;
   std::unique_ptr<Accelerator> accelerator_;  // goes first: it uses the role's callbacks no more then
@@ -111,6 +115,18 @@ void EngineMain::HoldContainer(uint64_t key, std::span<const int> fds) {
 
 void EngineMain::HoldJournal(int fd) {
   (void)link_.Hold({HoldingTag::kJournal, journal_name_}, {{fd}});
+}
+
+void EngineMain::HoldFound(std::vector<net::FoundBackends> found) {
+  found_.Note(found);
+  const absl::StatusOr<Fd> file = found_.ToFile();
+  absl::Status status = file.status();
+  if (file.ok()) {
+    if (Result<void> held = link_.Hold(kFoundLists, {{file->get()}}); !held)
+      status = ToStatus(held.error(), "pass its descriptor on");
+  }
+  if (!status.ok())
+    log::Error("what sources have found would not outlive this engine: {}", log::Text(status));
 }
 
 int EngineMain::Run() {
@@ -238,6 +254,7 @@ void EngineMain::Prepare() {
   absl::StatusOr<std::unique_ptr<Accelerator>> accelerator = Accelerator::Start(options);
   if (!accelerator.ok()) return Fail(accelerator.status());
   accelerator_ = *std::move(accelerator);
+  RememberFound();
   if (absl::Status status = role_->Prepare(*accelerator_, given_); !status.ok()) return Fail(status);
   state_ = State::kPrepared;
   for (auto& [name, fds] : given_) {
@@ -246,6 +263,15 @@ void EngineMain::Prepare() {
   }
   std::erase_if(given_, [](const auto& entry) { return entry.first.tag != HoldingTag::kJournal; });
   link_.Prepared();
+}
+
+// What the sources had told an engine before us. We do without what is wrong with it.
+void EngineMain::RememberFound() {
+  const auto held = given_.find(kFoundLists);
+  if (held == given_.end()) return;
+  absl::StatusOr<std::vector<net::FoundBackends>> found = FoundLists::FromFile(held->second[0].get());
+  if (!found.ok()) return log::Error("{}", log::Text(found.status()));
+  accelerator_->Remember(*std::move(found));
 }
 
 // From here on we are the one.

@@ -176,11 +176,26 @@ void Balancer::Discover(std::string_view service, std::vector<BackendSpec> backe
   if (record == nullptr || record->spec.discover.none()) return;
   if (record->IsPending()) state_->MarkDirty(*record);
   record->source_error.clear();
+  record->discovered_from = record->spec.discover;
   record->discovered_at = state_->now;
   if (record->discovered == backends && record->without_slot == 0) return;
   state_->Reclaim();
   record->discovered = std::move(backends);
   if (state_->Reconcile(*record)) state_->MarkDirty(*record);
+}
+
+void Balancer::Remember(std::vector<FoundBackends> found) {
+  for (FoundBackends& one : found) state_->remembered.insert_or_assign(one.service, std::move(one));
+}
+
+FoundBackends Balancer::Found(std::string_view service) const {
+  FoundBackends found{.service = std::string(service)};
+  const ServiceRecord* record = state_->Find(service);
+  if (record == nullptr || !record->discovered_at) return found;
+  found.source = record->discovered_from;
+  found.backends = record->discovered;
+  found.found_at = *record->discovered_at;
+  return found;
 }
 
 void Balancer::SourceFailed(std::string_view service, std::string why, int64_t now) {

@@ -9,6 +9,7 @@
 //   Discover    what a source has found        TakeChecks    whom to try to connect to now
 //   Checked     how an active check went       TakeClosings  whose connections are to be closed
 //   Connected   how a program's connect went   Describe      for people
+//   Remember    what sources found before us   Found         what they have found now
 //   Command     drain, weight, disable...
 //
 // A backend takes new connections if the operator lets it (not drained, not disabled, weight above 0), its
@@ -107,6 +108,11 @@ class Balancer {
   // service, or it has no source any more. Another source than before: what the former has found is in force
   // until this one answers.
   void Discover(std::string_view service, std::vector<BackendSpec> backends, int64_t now);
+  // What sources had found for who balanced before us. It is in force, until the source answers, in services
+  // that come with the next Configure() and look for their backends in the same place; the rest is forgotten.
+  void Remember(std::vector<FoundBackends> found);
+  // What is in force of a source, that of `service` or the one before.
+  FoundBackends Found(std::string_view service) const;
   // The source does not answer: what is in force stays.
   void SourceFailed(std::string_view service, std::string why, int64_t now);
 

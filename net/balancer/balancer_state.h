@@ -68,6 +68,8 @@ struct Balancer::State {
   void Configure(std::vector<ServiceSpec> specs, std::string new_zone);
   void Change(ServiceRecord& record, ServiceSpec spec);
   void Remove(ServiceRecord& record);
+  // Before its first Reconcile().
+  void Recall(ServiceRecord& record);
   void RebuildIndex();
   // Makes the members of what is listed and discovered. True: picks are to change.
   bool Reconcile(ServiceRecord& record);
@@ -122,8 +124,9 @@ struct Balancer::State {
 
   std::vector<std::unique_ptr<ServiceRecord>> services;  // as they were configured
   absl::flat_hash_map<std::string, ServiceRecord*> by_name;
-  std::vector<ServiceRecord*> by_id;  // null: nobody's
-  std::vector<Member*> by_slot;       // null: nobody's
+  absl::flat_hash_map<std::string, FoundBackends> remembered;  // by service, until they are configured
+  std::vector<ServiceRecord*> by_id;                           // null: nobody's
+  std::vector<Member*> by_slot;                                // null: nobody's
 
   NumberPool ids, slots;
   std::vector<uint32_t> id_of_slot;   // whose it was last

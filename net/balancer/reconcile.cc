@@ -64,6 +64,7 @@ void Balancer::State::Configure(std::vector<ServiceSpec> specs, std::string new_
       }
       by_id[*id] = record.get();
       index_changed = true;
+      Recall(*record);
       Reconcile(*record);
       MarkDirty(*record);
     }
@@ -75,7 +76,18 @@ void Balancer::State::Configure(std::vector<ServiceSpec> specs, std::string new_
     Remove(*record);
     index_changed = true;
   }
+  remembered.clear();
   if (index_changed) RebuildIndex();
+}
+
+void Balancer::State::Recall(ServiceRecord& record) {
+  const auto found = remembered.find(record.spec.name);
+  if (found == remembered.end() || record.spec.discover.none()) return;
+  if (found->second.source != record.spec.discover) return;
+  record.discovered = std::move(found->second.backends);
+  record.discovered_from = record.spec.discover;
+  record.discovered_at = std::min(found->second.found_at, now);
+  record.source_error = "it has not answered yet; what it told before stays in force";
 }
 
 // Puts another spec in the place of a service's.
@@ -86,6 +98,7 @@ void Balancer::State::Change(ServiceRecord& record, ServiceSpec spec) {
   const ServiceSpec& now_spec = record.spec;
   if (now_spec.discover.none()) {
     record.discovered.clear();
+    record.discovered_from = {};
     record.discovered_at.reset();
   }
   // Until another source answers, what the former one has found is in force.

@@ -60,6 +60,16 @@ struct DiscoverSpec {
   friend bool operator==(const DiscoverSpec&, const DiscoverSpec&) = default;
 };
 
+// What the source of a service has found, for those who balance after us.
+struct FoundBackends {
+  std::string service;
+  DiscoverSpec source;  // none(): there is nothing any more
+  std::vector<BackendSpec> backends;
+  int64_t found_at = 0;  // CLOCK_MONOTONIC, ns
+
+  friend bool operator==(const FoundBackends&, const FoundBackends&) = default;
+};
+
 struct ConnectSpec {
   static constexpr int kMostAttempts = 16;
   int attempts = 3;  // 1 to kMostAttempts, the first one included

@@ -80,6 +80,7 @@ struct ServiceRecord {
   ServiceSpec spec;
   const uint32_t id;
   std::vector<BackendSpec> discovered;           // what the source has found
+  DiscoverSpec discovered_from;                  // which one it was
   std::optional<int64_t> discovered_at;          // nothing: it has not answered yet
   std::string source_error;                      // of the source
   std::vector<std::unique_ptr<Member>> members;  // listed ones first

@@ -7,6 +7,7 @@
 The containers have no ordinary network. Backends are nginx on the arena's host, which answer with their port.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -170,6 +171,76 @@ class Services(RuntimeCase):
         tell(f"['{SERVICE}']")
         agent.wait_for("is an address of the service itself")
         self.assertEqual(set(self.ports(agent, 3)), self.port_of(2))
+
+    def replace_engine(self, agent, how):
+        pid = lambda: json.loads(self.ctl(agent, "status", "--json"))["engine_pid"]  # noqa: E731
+        before = pid()
+        how(before)
+        self.wait_until(lambda: pid() != before, "there is no new engine")
+
+    def kill_engine(self, agent):
+        self.replace_engine(agent, lambda pid: os.kill(pid, signal.SIGKILL))
+
+    def upgrade(self, agent):
+        self.replace_engine(agent, lambda _: self.ctl(agent, "upgrade"))
+
+    def is_held(self, agent, words):
+        """The keeper has this text among what sources have found."""
+        folder = f"/proc/{agent.process.pid}/fd"
+        for number in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                if not os.readlink(f"{folder}/{number}").startswith("/memfd:shunt-settings"):
+                    continue
+                with open(f"{folder}/{number}", encoding="utf-8") as file:
+                    if words in file.read():
+                        return True
+        return False
+
+    def test_what_a_source_has_found_outlives_engines(self):
+        listed = os.path.join(self.folder, "backends.yaml")
+
+        def tell(text):
+            with open(listed + ".new", "w") as file:
+                file.write(text)
+            os.rename(listed + ".new", listed)
+
+        def config(path):
+            return f"services:\n  - {{name: web, address: '{SERVICE}', discover: {{file: {path}}}}}\n"
+
+        tell(f"[{self.backends[0].address}, {self.backends[2].address}]")
+        self.write(config(listed))
+        agent = self.serve()
+        self.wait_until(lambda: self.is_held(agent, self.backends[0].address), "what was found is not held")
+        tell(f"[{self.backends[1].address}, {self.backends[2].address}]")
+        self.wait_until(lambda: self.is_held(agent, self.backends[1].address), "the new list is not held")
+        self.assertFalse(self.is_held(agent, self.backends[0].address))
+        self.ctl(agent, "drain", "web", self.backends[2].address)
+        os.unlink(listed)
+        # The second one has it from the first, to which no source has told anything.
+        for replace in (self.kill_engine, self.kill_engine, self.upgrade, self.kill_engine):
+            age = self.report(agent)["source_age_s"]
+            replace(agent)
+            self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
+            self.assertEqual(self.state_of(agent, self.backends[2]), "draining")
+            self.assertIn("backends.yaml", self.report(agent)["source_error"])
+            self.assertGreater(self.report(agent)["source_age_s"], age)
+        tell(f"[{self.backends[0].address}]")
+        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(0), "the source is not heard any more")
+        self.assertEqual(self.report(agent)["source_error"], "")
+        self.assertEqual(len(self.report(agent)["backends"]), 1)
+        # Who is looked for elsewhere has not been found there.
+        self.wait_until(lambda: self.is_held(agent, self.backends[0].address), "the third list is not held")
+        self.write(config(listed + ".other"))
+        self.ctl(agent, "reload")
+        self.kill_engine(agent)
+        self.assertEqual(self.report(agent)["backends"], [])
+        # What is not looked for any more is not kept, either.
+        self.write(config(listed))
+        self.ctl(agent, "reload")
+        self.wait_until(lambda: self.is_held(agent, self.backends[0].address), "it is not held again")
+        self.write_service()
+        self.ctl(agent, "reload")
+        self.wait_until(lambda: not self.is_held(agent, '"found_at"'), "it is still held")
 
     def test_checks_find_who_is_down_and_who_is_back(self):
         self.write_service("health: {interval: 100ms, timeout: 100ms, fall: 2, rise: 2}", "policy: round-robin")

@@ -7,6 +7,7 @@
 The manager is that of tests/support/stored_agent.py. Also: what an agent leaves behind that cannot start.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 sys.dont_write_bytecode = True
@@ -60,6 +62,35 @@ class AgentRestart(unittest.TestCase):
         lines = [line for line in self.agent.text().splitlines() if "upgrade" in line]
         self.assertEqual(len(lines), 1, lines)
         self.assertRegex(lines[0], r" info: upgraded: engine \d+ has taken over from \d+\Z")
+
+    def test_what_a_source_has_found_is_there_again(self):
+        listed, config = os.path.join(self.folder, "backends.yaml"), os.path.join(self.folder, "agent.yaml")
+        with open(listed, "w", encoding="utf-8") as file:
+            file.write("[192.0.2.1:80]")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(f"services: [{{name: web, address: '10.96.0.10:80', discover: {{file: {listed}}}}}]")
+        folder = tempfile.mkdtemp(dir=self.folder)
+        agent = StoredAgent(self, SHUNT, folder, "--config", config)
+
+        def service():
+            told = subprocess.run([SHUNT, "ctl", "--socket", agent.socket, "services", "web", "--json"],
+                                  stdout=subprocess.PIPE, timeout=PATIENCE, check=True)
+            return json.loads(told.stdout)["services"][0]
+
+        def is_stored():
+            with agent.store.lock:
+                return any(name == "shunt.1.1.0" and b"192.0.2.1:80" in os.pread(fd, 4096, 0)
+                           for name, fd in agent.store.kept)
+
+        end = time.monotonic() + PATIENCE
+        while not is_stored():
+            self.assertLess(time.monotonic(), end, "what was found is not kept")
+            time.sleep(0.01)
+        os.unlink(listed)
+        agent.end(signal.SIGKILL)
+        agent.start()
+        self.assertEqual([one["address"] for one in service()["backends"]], ["192.0.2.1:80"])
+        self.assertNotEqual(service()["source_error"], "")
 
     def test_without_an_engine_it_ends_and_leaves_nothing_behind(self):
         path = os.path.join(self.folder, "other.sock")

@@ -46,6 +46,7 @@ class NoAccelerator final : public Accelerator {
   std::vector<ContainerStatus> Containers() const override { return {}; }
   void CallRoll(std::function<void()>) override {}
   void Balance(std::vector<net::ServiceSpec>, std::string, bool) override {}
+  void Remember(std::vector<net::FoundBackends>) override {}
   absl::Status TellBackend(std::string_view, std::string_view, const net::BackendCommand&) override {
     return absl::OkStatus();
   }

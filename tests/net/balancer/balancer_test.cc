@@ -193,6 +193,59 @@ class BalancerMembership : public BalancerWorld {
   }
 };
 
+TEST_F(BalancerMembership, WhatWasFoundBeforeHoldsUntilTheSourceAnswers) {
+  const DiscoverSpec source = Discovering().discover;
+  now = 100 * kSecond;
+  balancer.Remember({{"web", source, BackendsAt({"10.0.0.2:80", "10.0.0.3:80"}), now - 7 * kSecond},
+                     {"elsewhere", {.file = "/other"}, BackendsAt({"10.0.0.4:80"}), now}});
+  ServiceSpec web = Discovering(BackendsAt({"10.0.0.1:80"}));
+  web.slow_start.window = std::chrono::seconds(30);
+  ServiceSpec elsewhere = Discovering();
+  elsewhere.name = "elsewhere";
+  Configure({web, elsewhere});
+  TakeTable();
+  EXPECT_THAT(In("web"), ElementsAre("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"));
+  EXPECT_FALSE(ServiceIn(*table, "web")->pending);
+  EXPECT_THAT(In("elsewhere"), IsEmpty()) << "it is looked for in another place";
+  EXPECT_TRUE(ServiceIn(*table, "elsewhere")->pending);
+  const ServiceReport report = balancer.Describe(now)[0];
+  EXPECT_EQ(report.source_age_s, 7);
+  EXPECT_THAT(report.source_error, testing::HasSubstr("it has not answered yet"));
+  for (const BackendReport& backend : report.backends) EXPECT_EQ(backend.state, "up") << backend.address;
+  EXPECT_EQ(balancer.Found("web").found_at, now - 7 * kSecond) << "for the next one";
+  EXPECT_EQ(balancer.Found("web").source, source);
+  EXPECT_TRUE(balancer.Found("elsewhere").source.none());
+
+  balancer.Discover("web", BackendsAt({"10.0.0.3:80"}), now);
+  Settle();
+  EXPECT_THAT(In("web"), ElementsAre("10.0.0.1:80", "10.0.0.3:80"));
+  EXPECT_EQ(balancer.Describe(now)[0].source_error, "");
+  EXPECT_EQ(balancer.Found("web").backends, BackendsAt({"10.0.0.3:80"}));
+
+  // Who comes later was not there before.
+  Configure({web});
+  Configure({web, elsewhere});
+  elsewhere.name = "web";
+  Configure({});
+  Configure({elsewhere});
+  Settle();
+  EXPECT_THAT(In("web"), IsEmpty());
+}
+
+TEST_F(BalancerMembership, WhatIsInForceOfASourceIsOfTheOneThatFoundIt) {
+  ServiceSpec spec = Discovering();
+  Configure({spec});
+  EXPECT_TRUE(balancer.Found("web").source.none());
+  balancer.Discover("web", BackendsAt({"10.0.0.2:80"}), now);
+  const DiscoverSpec former = std::exchange(spec.discover, {.dns = "web.svc:80"});
+  Configure({spec});
+  EXPECT_EQ(balancer.Found("web"), (FoundBackends{"web", former, BackendsAt({"10.0.0.2:80"}), now}));
+  spec.discover = {};
+  spec.backends = BackendsAt({"10.0.0.1:80"});
+  Configure({spec});
+  EXPECT_EQ(balancer.Found("web"), FoundBackends{.service = "web"});
+}
+
 TEST_F(BalancerMembership, ListedAndDiscoveredBackendsAddUp) {
   Configure({Discovering(BackendsAt({"10.0.0.1:80"}))});
   balancer.Discover("web", BackendsAt({"10.0.0.2:80", "10.0.0.3:80"}), now);

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/found_lists.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "tools/agent_settings.h"
+
+namespace shunt {
+namespace {
+
+using Json = nlohmann::json;
+
+// Most backends are an address and nothing else.
+Json FoundBackendToJson(const net::BackendSpec& backend) {
+  Json json = {{"address", backend.address.ToString()}};
+  if (backend.weight != 1) json["weight"] = backend.weight;
+  if (backend.backup) json["backup"] = true;
+  if (!backend.zone.empty()) json["zone"] = backend.zone;
+  if (!backend.labels.empty()) json["labels"] = backend.labels;
+  return json;
+}
+
+std::string LineOf(const net::FoundBackends& found) {
+  Json backends = Json::array();
+  for (const net::BackendSpec& backend : found.backends) backends.push_back(FoundBackendToJson(backend));
+  return Json({{"service", found.service},
+               {"file", found.source.file},
+               {"dns", found.source.dns},
+               {"found_at", found.found_at},
+               {"backends", std::move(backends)}})
+      .dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+net::BackendSpec FoundBackendFrom(const Json& json) {
+  net::BackendSpec backend{.weight = json.value("weight", 1u),
+                           .backup = json.value("backup", false),
+                           .zone = json.value("zone", ""),
+                           .labels = json.value("labels", std::map<std::string, std::string>())};
+  if (auto address = net::SockAddr::FromText(json.at("address").get<std::string>()); address.ok())
+    backend.address = *address;
+  return backend;
+}
+
+net::FoundBackends FoundFrom(const Json& json) {
+  net::FoundBackends found{
+      .service = json.at("service").get<std::string>(),
+      .source = {.file = json.at("file").get<std::string>(), .dns = json.at("dns").get<std::string>()},
+      .found_at = json.at("found_at").get<int64_t>()};
+  for (const Json& backend : json.at("backends")) found.backends.push_back(FoundBackendFrom(backend));
+  return found;
+}
+
+}  // namespace
+
+void FoundLists::Note(const std::vector<net::FoundBackends>& found) {
+  for (const net::FoundBackends& one : found) {
+    if (one.source.none()) {
+      lines_.erase(one.service);
+    } else {
+      lines_[one.service] = LineOf(one);
+    }
+  }
+}
+
+absl::StatusOr<Fd> FoundLists::ToFile() const {
+  std::string text;
+  for (const auto& [service, line] : lines_) absl::StrAppend(&text, line, "\n");
+  return HeldText(text);
+}
+
+absl::StatusOr<std::vector<net::FoundBackends>> FoundLists::FromFile(int fd) try {
+  const absl::StatusOr<std::string> text = ReadHeldText(fd);
+  if (!text.ok()) return text.status();
+  std::vector<net::FoundBackends> found;
+  for (const absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty()))
+    found.push_back(FoundFrom(Json::parse(line.begin(), line.end())));
+  return found;
+} catch (const Json::exception& error) {
+  return absl::InvalidArgumentError(absl::StrCat("what sources had found, as it is held: ", error.what()));
+}
+
+}  // namespace shunt
