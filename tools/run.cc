@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -77,8 +78,12 @@ absl::Status Interpret(const TypedOptions& typed, RunOptions& options) {
   if (!options.services.empty()) {
     absl::StatusOr<std::string> text = ReadConfigText(options.services);
     if (!text.ok()) return text.status();
-    if (absl::Status status = ParseAgentConfig(*text, options.services).status(); !status.ok()) return status;
+    const absl::StatusOr<AgentConfig> config = ParseAgentConfig(*text, options.services);
+    if (!config.ok()) return config.status();
     options.services_text = *std::move(text);
+    options.names_services = std::any_of(
+        config->services.begin(), config->services.end(),
+        [](const net::ServiceSpec& service) { return service.peer_name == net::PeerName::kService; });
   }
   options.accelerate = !typed.no_accelerate;
   options.accelerator.affinity = typed.affinity == "float" ? Affinity::kFloat : Affinity::kPin;

@@ -227,6 +227,15 @@ class Failover(unittest.TestCase):
         for backend in backends:
             self.assertGreater(ports.count(str(backend.port)), 4)
 
+    def test_a_program_is_shown_whom_the_operator_wants(self):
+        backend = nginx(self.folder, 18084)
+        client = "import socket; s = socket.create_connection(('10.96.0.10', 80)); print('%s:%d' % s.getpeername())"
+        for line, shown in (("", backend.address), ("    getpeername: service\n", SERVICE)):
+            self.begin([backend], line)
+            result = self.in_container("/usr/bin/python3", "-c", client)
+            self.assertEqual(result.stdout.strip(), shown, result.stderr)
+            backend.kill()
+
 
 def main():
     global ARGS
