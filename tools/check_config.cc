@@ -15,6 +15,7 @@
 #include "tools/agent_config.h"
 #include "tools/harmless.h"
 #include "tools/log.h"
+#include "tools/service_remarks.h"
 
 namespace shunt {
 namespace {
@@ -203,6 +204,7 @@ void ExplainUnused(const YAML::Node& list, const net::ServiceSpec& service, Expl
 
 void ExplainServices(const YAML::Node& list, const std::vector<net::ServiceSpec>& services,
                      Explanation& explanation) {
+  const std::vector<std::vector<ServiceRemark>> remarks = RemarksOn(list, services);
   for (size_t i = 0; i < services.size(); ++i) {
     const net::ServiceSpec& service = services[i];
     const auto backups = std::count_if(service.backends.begin(), service.backends.end(),
@@ -217,6 +219,7 @@ void ExplainServices(const YAML::Node& list, const std::vector<net::ServiceSpec>
                      service.outlier.enabled ? "; ejected when connects fail" : ""));
     explanation.Walk(list[i], "services.", "  ");
     ExplainUnused(list[i]["backends"], service, explanation);
+    for (const ServiceRemark& remark : remarks[i]) explanation.Say(remark.line, "  ", remark.text);
   }
 }
 
