@@ -142,7 +142,7 @@ absl::Status AgentRole::ServeMetrics(Given& given) {
 
 absl::Status AgentRole::FindPods() {
   if (options_.resolver != Resolver::kKubernetes) return absl::OkStatus();
-  absl::StatusOr<std::optional<KubeServer>> server = FindKubeServer(options_.kubeconfig);
+  absl::StatusOr<std::optional<HttpOrigin>> server = FindKubeServer(options_.kubeconfig);
   if (!server.ok()) {
     // It was right when the agent was started, and there are containers to serve.
     no_pods_ = server.status();

@@ -29,7 +29,8 @@
 
 #include "absl/status/statusor.h"
 #include "core/fd.h"
-#include "tools/kube_server.h"
+#include "tools/http_origin.h"
+#include "tools/http_request.h"
 #include "tools/libcurl.h"
 #include "tools/pod_record.h"
 
@@ -40,7 +41,7 @@ class KubeClient {
   using Clock = std::chrono::steady_clock;
 
   struct Options {
-    KubeServer server;
+    HttpOrigin server;
     std::string node;                     // as FindNodeName() says; empty: pods are found by their names only
     std::chrono::milliseconds longest{};  // for one question, with all tries
     std::chrono::milliseconds one_try{};
@@ -82,13 +83,9 @@ class KubeClient {
     Clock::time_point next_try;
     int tries = 0;
     absl::Status last_failure;  // what the latest try came to
-    CURL* request = nullptr;
-    curl_slist* headers = nullptr;
-    curl_slist* addresses = nullptr;
-    std::string authority, certificate, key;  // libcurl is lent them
-    std::string body;
-    bool too_long = false;
-    char error[CURL_ERROR_SIZE] = {};
+    std::unique_ptr<HttpRequest> request;
+
+    bool is_asked() const { return request != nullptr && request->under_way(); }
   };
 
   KubeClient(Options options, const Libcurl& curl) : options_(std::move(options)), curl_(curl) {}
@@ -98,16 +95,12 @@ class KubeClient {
   // Begins what is due, gives up what is late. Returns when there is something to do again.
   Clock::time_point StartDue();
   absl::Status Begin(Question& question);
-  absl::Status Present(Question& question);
-  absl::Status AddAddress(Question& question);
   void Finish(Question& question, CURLcode code);
-  void End(Question& question);
   void Retry(Question& question, absl::Status failure, std::chrono::milliseconds at_least = {});
   void Reply(uint64_t number, absl::StatusOr<PodRecord> record);
-  std::string UrlFor(const PodQuery& query) const;
+  std::string PathFor(const PodQuery& query) const;  // behind the server's url
   size_t LongestFor(const PodQuery& query) const { return query.has_names() ? kPodBytes : kListBytes; }
-  absl::StatusOr<PodRecord> Understand(const Question& question, long code) const;
-  static size_t OnBytes(char* bytes, size_t size, size_t count, void* question);
+  absl::StatusOr<PodRecord> Understand(const Question& question, const HttpAnswer& answer) const;
 
   const Options options_;
   const Libcurl curl_;

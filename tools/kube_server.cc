@@ -1,72 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/kube_server.h"
 
-#include <fcntl.h>
-#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
-#include <array>
-#include <cerrno>
 #include <cstdlib>
 #include <utility>
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
-#include "core/fd.h"
-#include "core/result.h"
 #include "tools/pod_record.h"
 
 namespace shunt {
 namespace {
-
-constexpr size_t kLongestFile = size_t{1} << 20;
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file.valid()) return ToStatus({errno}, absl::StrCat("open ", path));
-  std::string text;
-  std::array<char, 4096> chunk;
-  for (;;) {
-    const ssize_t got = read(file.get(), chunk.data(), chunk.size());
-    if (got < 0) return ToStatus({errno}, absl::StrCat("read ", path));
-    if (got == 0) return text;
-    text.append(chunk.data(), static_cast<size_t>(got));
-    if (text.size() > kLongestFile)
-      return absl::InvalidArgumentError(absl::StrCat(path, ": more than a mebibyte"));
-  }
-}
-
-// Takes the url apart, and refuses what is none.
-absl::Status SetUrl(std::string url, KubeServer& server) {
-  while (absl::EndsWith(url, "/")) url.pop_back();
-  absl::string_view rest = url;
-  if (!absl::ConsumePrefix(&rest, "https://")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", url, "\" should be https://HOST:PORT: a token is told to nobody without TLS"));
-  }
-  const absl::string_view place = rest.substr(0, rest.find('/'));
-  const bool bracketed = absl::StartsWith(place, "[");
-  const size_t host_end = bracketed ? place.find(']') : place.find(':');
-  if (bracketed && host_end == absl::string_view::npos)
-    return absl::InvalidArgumentError(absl::StrCat("\"", url, "\" should be https://HOST:PORT"));
-  server.host = std::string(bracketed ? place.substr(1, host_end - 1) : place.substr(0, host_end));
-  absl::string_view port =
-      host_end == absl::string_view::npos ? "" : place.substr(host_end + (bracketed ? 1 : 0));
-  if (port.empty()) port = ":443";
-  uint16_t number = 0;
-  uint32_t wide = 0;
-  if (absl::ConsumePrefix(&port, ":") && absl::SimpleAtoi(port, &wide) && wide <= UINT16_MAX)
-    number = static_cast<uint16_t>(wide);
-  constexpr char kOdd[] = " \t\r\n?#@\\";
-  if (server.host.empty() || number == 0 || url.find_first_of(kOdd) != std::string::npos)
-    return absl::InvalidArgumentError(absl::StrCat("\"", url, "\" should be https://HOST:PORT"));
-  server.port = std::to_string(number);
-  server.url = std::move(url);
-  return absl::OkStatus();
-}
 
 // ---- kubeconfig
 
@@ -100,9 +45,9 @@ YAML::Node NamedIn(const YAML::Node& root, const char* list, const char* kind, c
 }
 
 // KEY-data, in base64, or KEY, a file.
-KubeText DataOrFile(const YAML::Node& mapping, const char* key, const std::string& folder) {
+TextOrFile DataOrFile(const YAML::Node& mapping, const char* key, const std::string& folder) {
   const std::string in_base64 = absl::StrCat(key, "-data");
-  KubeText result;
+  TextOrFile result;
   if (const std::string data = TextOf(mapping, in_base64.c_str()); !data.empty()) {
     if (!absl::Base64Unescape(data, &result.text) || result.text.empty())
       throw Wrong{absl::StrCat(in_base64, " should be base64")};
@@ -118,18 +63,19 @@ void Refuse(const YAML::Node& mapping, const char* key, const char* why) {
     throw Wrong{absl::StrCat(key, ": ", why)};
 }
 
-void ReadCluster(const YAML::Node& cluster, const std::string& folder, KubeServer& server) {
+void ReadCluster(const YAML::Node& cluster, const std::string& folder, HttpOrigin& server) {
   constexpr char kNotThere[] = "is not supported: name the server by a name that its certificate has";
   Refuse(cluster, "insecure-skip-tls-verify",
          "a server that nobody can be sure of is not asked; give certificate-authority instead");
   Refuse(cluster, "tls-server-name", kNotThere);
   Refuse(cluster, "proxy-url", "proxies are not supported");
-  if (const absl::Status status = SetUrl(TextOf(cluster, "server"), server); !status.ok())
+  if (const absl::Status status = SetUrl(TextOf(cluster, "server"), PlainHttp::kRefused, server);
+      !status.ok())
     throw Wrong{absl::StrCat("server: ", status.message())};
   server.authority = DataOrFile(cluster, "certificate-authority", folder);
 }
 
-void ReadUser(const YAML::Node& user, const std::string& folder, KubeServer& server) {
+void ReadUser(const YAML::Node& user, const std::string& folder, HttpOrigin& server) {
   constexpr char kRemedy[] =
       "programs are not run for this; give a token, tokenFile, or client-certificate and client-key, of a "
       "service account for example";
@@ -150,16 +96,12 @@ void ReadUser(const YAML::Node& user, const std::string& folder, KubeServer& ser
 
 }  // namespace
 
-absl::StatusOr<std::string> KubeText::Read() const {
-  return text.empty() ? ReadFile(file) : absl::StatusOr<std::string>(text);
-}
-
-absl::StatusOr<KubeServer> ServerOfPod(const std::string& host, const std::string& port,
+absl::StatusOr<HttpOrigin> ServerOfPod(const std::string& host, const std::string& port,
                                        const std::string& account) {
-  KubeServer server;
+  HttpOrigin server;
   const bool v6 = host.find(':') != std::string::npos;
-  if (absl::Status status =
-          SetUrl(absl::StrCat("https://", v6 ? "[" : "", host, v6 ? "]:" : ":", port), server);
+  if (absl::Status status = SetUrl(absl::StrCat("https://", v6 ? "[" : "", host, v6 ? "]:" : ":", port),
+                                   PlainHttp::kRefused, server);
       !status.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT: ", status.message()));
@@ -169,14 +111,14 @@ absl::StatusOr<KubeServer> ServerOfPod(const std::string& host, const std::strin
   return server;
 }
 
-absl::StatusOr<KubeServer> ServerOfKubeconfig(const std::string& text, const std::string& name) try {
+absl::StatusOr<HttpOrigin> ServerOfKubeconfig(const std::string& text, const std::string& name) try {
   const size_t slash = name.rfind('/');
   const std::string folder = slash == std::string::npos ? "" : name.substr(0, slash + 1);
   const YAML::Node root = YAML::Load(text);
   const std::string current = TextOf(root, "current-context");
   if (current.empty()) throw Wrong{"current-context is not set"};
   const YAML::Node context = NamedIn(root, "contexts", "context", current);
-  KubeServer server;
+  HttpOrigin server;
   ReadCluster(NamedIn(root, "clusters", "cluster", TextOf(context, "cluster")), folder, server);
   ReadUser(NamedIn(root, "users", "user", TextOf(context, "user")), folder, server);
   return server;
@@ -193,11 +135,11 @@ std::string Variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-absl::StatusOr<KubeServer> ServerOfFile(const std::string& path) {
+absl::StatusOr<HttpOrigin> ServerOfFile(const std::string& path) {
   if (path.find(':') != std::string::npos)
     return absl::InvalidArgumentError(
         absl::StrCat("\"", path, "\" should be one kubeconfig, whose path has no \":\""));
-  const absl::StatusOr<std::string> text = ReadFile(path);
+  const absl::StatusOr<std::string> text = ReadSmallFile(path);
   if (!text.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat(text.status().message(), "; should be a kubeconfig that the agent may read"));
@@ -207,17 +149,17 @@ absl::StatusOr<KubeServer> ServerOfFile(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::optional<KubeServer>> FindKubeServer(const std::string& kubeconfig) {
+absl::StatusOr<std::optional<HttpOrigin>> FindKubeServer(const std::string& kubeconfig) {
   const std::string path = kubeconfig.empty() ? Variable("KUBECONFIG") : kubeconfig;
   if (!path.empty()) {
-    absl::StatusOr<KubeServer> server = ServerOfFile(path);
+    absl::StatusOr<HttpOrigin> server = ServerOfFile(path);
     if (server.ok()) return *std::move(server);
     return absl::InvalidArgumentError(
         absl::StrCat(kubeconfig.empty() ? "KUBECONFIG: " : "--kubeconfig: ", server.status().message()));
   }
   const std::string host = Variable("KUBERNETES_SERVICE_HOST");
   if (host.empty()) return std::nullopt;
-  absl::StatusOr<KubeServer> server = ServerOfPod(host, Variable("KUBERNETES_SERVICE_PORT"));
+  absl::StatusOr<HttpOrigin> server = ServerOfPod(host, Variable("KUBERNETES_SERVICE_PORT"));
   if (!server.ok()) return server.status();
   return *std::move(server);
 }

@@ -19,7 +19,7 @@ absl::StatusOr<Libcurl> Libcurl::Load() {
 #undef SHUNT_LIBCURL_LOAD
   if (!complete) {
     return absl::NotFoundError(
-        absl::StrCat("asking the API server needs libcurl (Debian's package libcurl4): ", dlerror()));
+        absl::StrCat("asking servers by HTTP needs libcurl (Debian's package libcurl4): ", dlerror()));
   }
   if (const CURLcode code = loaded.global_init(CURL_GLOBAL_DEFAULT); code != CURLE_OK)
     return absl::InternalError(absl::StrCat("libcurl does not start: ", loaded.easy_strerror(code)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// libcurl, loaded by who asks the API server: it comes with OpenSSL and twenty libraries more, which every
-// engine would wait for when it takes over from one that has died (tools/microhttpd.h).
+// libcurl, loaded by who asks servers (tools/http_request.h): it comes with OpenSSL and twenty libraries
+// more, which every engine would wait for when it takes over from one that has died (tools/microhttpd.h).
 
 #pragma once
 

@@ -13,7 +13,7 @@
 
 namespace shunt {
 
-absl::StatusOr<std::unique_ptr<PodDirectory>> PodDirectory::Start(KubeServer server, std::string node,
+absl::StatusOr<std::unique_ptr<PodDirectory>> PodDirectory::Start(HttpOrigin server, std::string node,
                                                                   Receiver receive) {
   std::unique_ptr<PodDirectory> directory(new PodDirectory(std::move(receive)));
   absl::StatusOr<std::unique_ptr<KubeClient>> client = KubeClient::Start(

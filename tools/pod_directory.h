@@ -33,7 +33,7 @@ class PodDirectory {
   static constexpr std::chrono::milliseconds kLongest = kAsked + std::chrono::milliseconds(1'000);
 
   // Before the process is confined. `receive` is called from HandleEvents().
-  static absl::StatusOr<std::unique_ptr<PodDirectory>> Start(KubeServer server, std::string node,
+  static absl::StatusOr<std::unique_ptr<PodDirectory>> Start(HttpOrigin server, std::string node,
                                                              Receiver receive);
 
   // nullptr: not known.

@@ -23,7 +23,7 @@ namespace {
 constexpr uint32_t kIdentityIds = 65536;
 
 // The ids that we have ourselves (root of an outer container has few), each as itself.
-std::vector<IdRange> Identity(const char* own_map) {
+std::vector<IdRange> IdentityOf(const char* own_map) {
   std::vector<IdRange> ranges;
   std::ifstream file(own_map);
   uint32_t inside, outside, count;
@@ -120,8 +120,8 @@ std::vector<IdMap> PlanIdMaps(const UserIds& command, bool in_rootfs) {
   const gid_t gid = getegid();
   std::vector<IdMap> plans;
   if (uid == 0) {
-    plans.push_back({.uids = Identity("/proc/self/uid_map"),
-                     .gids = Identity("/proc/self/gid_map"),
+    plans.push_back({.uids = IdentityOf("/proc/self/uid_map"),
+                     .gids = IdentityOf("/proc/self/gid_map"),
                      .description = "every user as on the host"});
   } else if (!FindProgram("newuidmap").empty() && !FindProgram("newgidmap").empty()) {
     const UserIds caller_inside = in_rootfs ? UserIds{} : command;

@@ -36,7 +36,7 @@ absl::Status WithInstead(const std::string& old, const std::string& changed) {
 }
 
 TEST(KubeServerTest, IsThatOfTheCurrentContext) {
-  const absl::StatusOr<KubeServer> server = ServerOfKubeconfig(kKubeconfig, "/etc/k");
+  const absl::StatusOr<HttpOrigin> server = ServerOfKubeconfig(kKubeconfig, "/etc/k");
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ(server->url, "https://10.0.0.1:6443/k8s");
   EXPECT_EQ(server->host, "10.0.0.1");
@@ -51,7 +51,7 @@ TEST(KubeServerTest, FilesLieBesideTheKubeconfig) {
       kKubeconfig,
       {{"certificate-authority-data: Q0E=", "certificate-authority: pki/ca.crt"},
        {"token: t0ken", "tokenFile: /run/token, client-certificate: me.crt, client-key-data: S0VZ"}});
-  const absl::StatusOr<KubeServer> server = ServerOfKubeconfig(text, "/etc/k");
+  const absl::StatusOr<HttpOrigin> server = ServerOfKubeconfig(text, "/etc/k");
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ(server->authority.file, "/etc/pki/ca.crt");
   EXPECT_EQ(server->token.file, "/run/token");
@@ -96,12 +96,12 @@ TEST(KubeServerTest, WhatIsMissingIsNamed) {
 }
 
 TEST(KubeServerTest, APodIsToldByItsEnvironment) {
-  const absl::StatusOr<KubeServer> server = ServerOfPod("10.96.0.1", "443", "/account");
+  const absl::StatusOr<HttpOrigin> server = ServerOfPod("10.96.0.1", "443", "/account");
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ(server->url, "https://10.96.0.1:443");
   EXPECT_EQ(server->authority.file, "/account/ca.crt");
   EXPECT_EQ(server->token.file, "/account/token");
-  const absl::StatusOr<KubeServer> v6 = ServerOfPod("fd00::1", "6443", "/account");
+  const absl::StatusOr<HttpOrigin> v6 = ServerOfPod("fd00::1", "6443", "/account");
   ASSERT_TRUE(v6.ok()) << v6.status();
   EXPECT_EQ(v6->url, "https://[fd00::1]:6443");
   EXPECT_EQ(v6->host, "fd00::1");
