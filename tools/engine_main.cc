@@ -103,6 +103,7 @@ class EngineMain final : private Custodian {
   FoundLists found_;
   std::unique_ptr<RequestTimes> times_;
   std::unique_ptr<EngineRole> role_;
+  ServiceSources sources_;
   std::unique_ptr<Accelerator> accelerator_;  // goes first: it uses the role's callbacks no more then
 };
 
@@ -241,7 +242,8 @@ void EngineMain::Prepare() {
       .custodian = this,
       .lasting_pids = arguments_.role != "agent",  // else it is the container's first process
       .balances = arguments_.role == "agent" || !arguments_.services.empty(),
-      .make_source = MakeServiceSource,
+      .make_source = [this](const net::ServiceSpec& service,
+                            net::Source::Tell tell) { return sources_.Make(service, std::move(tell)); },
   };
   if (given_.contains({HoldingTag::kMetrics, 0})) {
     options.reactors = static_cast<int>(AllowedCpus().size());
@@ -286,6 +288,7 @@ void EngineMain::Begin() {
   }
   state_ = State::kServing;
   accelerator_->Begin();
+  sources_.StartNoThread();
   const absl::StatusOr<std::string> confined = ConfineEngine();
   if (arguments_.role == "agent") {
     log::Info("{}", accelerator_->LocksInForce());

@@ -11,15 +11,14 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "tools/discover_config.h"
 #include "tools/service_values.h"
 #include "tools/yaml_reading.h"
 
 namespace shunt {
 namespace {
 
-constexpr size_t kLongestName = 63;      // of a service: a label of a metric, a word of a command
-constexpr size_t kLongestDnsName = 253;  // without the dot at its end
-constexpr size_t kLongestDnsLabel = 63;
+constexpr size_t kLongestName = 63;     // of a service: a label of a metric, a word of a command
 constexpr size_t kMostAddresses = 64;   // of a service
 constexpr uint32_t kMostInARow = 1000;  // failures or successes that are waited for
 constexpr uint32_t kMostInACluster = 1'000'000;
@@ -72,56 +71,6 @@ absl::Status ReadBackends(const std::string& file, const std::string& path, cons
         }
         return absl::OkStatus();
       });
-}
-
-// ---- where else they come from
-
-bool IsDnsName(absl::string_view name) {
-  absl::string_view rest = name;
-  if (absl::EndsWith(rest, ".")) rest.remove_suffix(1);
-  if (rest.empty() || rest.size() > kLongestDnsName) return false;
-  for (const absl::string_view label : absl::StrSplit(rest, '.')) {
-    if (label.empty() || label.size() > kLongestDnsLabel) return false;
-    const bool right = std::all_of(label.begin(), label.end(), [](char c) {
-      return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
-    });
-    if (!right) return false;
-  }
-  return true;
-}
-
-// "_http._tcp.orders.svc", or "orders.svc:8080".
-absl::Status ReadDns(const YAML::Node& value, std::string& dns) {
-  const absl::string_view text = value.IsScalar() ? absl::string_view(value.Scalar()) : "";
-  bool right = false;
-  if (absl::StartsWith(text, "_")) {
-    right = IsDnsName(text);
-  } else if (const size_t colon = text.rfind(':'); colon != absl::string_view::npos) {
-    const auto port = net::ParsePortNumber(text.substr(colon + 1));
-    right = port.value_or(0) != 0 && IsDnsName(text.substr(0, colon)) &&
-            !net::IpAddress::Parse(text.substr(0, colon)).ok();
-  }
-  if (!right) return Should("_SERVICE._tcp.NAME, whose SRV records are asked for, or NAME:PORT");
-  dns = std::string(text);
-  return absl::OkStatus();
-}
-
-absl::Status ReadDiscover(const std::string& file, const std::string& path, const YAML::Node& value,
-                          net::DiscoverSpec& discover) {
-  const auto read_file = [&](const YAML::Node& node) -> absl::Status {
-    // The agent's working directory is nothing that an operator knows.
-    if (!node.IsScalar() || !absl::StartsWith(node.Scalar(), "/") ||
-        node.Scalar().find('\0') != std::string::npos)
-      return Should("a path from / on");
-    discover.file = node.Scalar();
-    return absl::OkStatus();
-  };
-  const absl::Status status = ReadMapping(
-      file, path + ".", value,
-      {{"file", read_file}, {"dns", [&](const YAML::Node& node) { return ReadDns(node, discover.dns); }}});
-  if (!status.ok()) return status;
-  if (discover.file.empty() == discover.dns.empty()) return Should("either {file: PATH} or {dns: NAME}");
-  return absl::OkStatus();
 }
 
 // ---- checks, and what else has keys of its own
@@ -347,7 +296,7 @@ absl::Status ServiceReader::Check(const std::string& path, const YAML::Node& val
     return absl::InvalidArgumentError(absl::StrCat(service.name, " has no address: ADDRESS:PORT, or a list"));
   if (service.backends.empty() && service.discover.none()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(service.name, " should have backends, or discover: {file: PATH} or {dns: NAME}"));
+        absl::StrCat(service.name, " should have backends, or discover: with file, dns, etcd or kubernetes"));
   }
   if (absl::Status status = CheckUdp(path, value, service); !status.ok()) return status;
   for (size_t i = 0; i < service.backends.size(); ++i) {

@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "net/discovery/dns_source.h"
 #include "net/discovery/file_source.h"
+#include "tools/etcd_watcher.h"
+#include "tools/kube_watcher.h"
 #include "tools/log.h"
 #include "tools/service_config.h"
 
@@ -54,15 +56,43 @@ class Checked {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<net::Source>> MakeServiceSource(const net::ServiceSpec& service,
-                                                               net::Source::Tell tell) {
+absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Make(const net::ServiceSpec& service,
+                                                                  net::Source::Tell tell) {
   tell = Checked(service, std::move(tell));
-  const net::DiscoverSpec& wanted = service.discover;
-  if (!wanted.file.empty())
-    return std::make_unique<net::FileSource>(wanted.file, ParseBackendFile, std::move(tell));
-  absl::StatusOr<std::unique_ptr<net::DnsSource>> source = net::DnsSource::Create(wanted.dns, tell);
+  absl::StatusOr<std::unique_ptr<net::Source>> source = Create(service.discover, tell);
   if (!source.ok()) tell(source.status());
   return source;
+}
+
+absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Create(const net::DiscoverSpec& wanted,
+                                                                    net::Source::Tell tell) {
+  if (!wanted.file.empty())
+    return std::make_unique<net::FileSource>(wanted.file, ParseBackendFile, std::move(tell));
+  if (!wanted.dns.empty()) return net::DnsSource::Create(wanted.dns, std::move(tell));
+  if (!wanted.etcd.endpoints.empty())
+    return Watch(std::make_unique<EtcdWatcher>(wanted.etcd), std::move(tell));
+  return Watch(std::make_unique<KubeWatcher>(wanted.kubernetes), std::move(tell));
+}
+
+absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Watch(std::unique_ptr<Watcher> watcher,
+                                                                   net::Source::Tell tell) {
+  const std::lock_guard lock(mutex_);
+  if (watches_ == nullptr) {
+    if (!may_start_) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          watcher->Title(),
+          " is asked by engines that have begun with such a service; the next one does: shunt ctl upgrade"));
+    }
+    absl::StatusOr<std::unique_ptr<WatchThread>> started = WatchThread::Start();
+    if (!started.ok()) return started.status();
+    watches_ = *std::move(started);
+  }
+  return watches_->Watch(std::move(watcher), std::move(tell));
+}
+
+void ServiceSources::StartNoThread() {
+  const std::lock_guard lock(mutex_);
+  may_start_ = false;
 }
 
 }  // namespace shunt

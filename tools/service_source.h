@@ -4,14 +4,31 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 
 #include "absl/status/statusor.h"
 #include "net/balancer/service.h"
 #include "net/discovery/source.h"
+#include "tools/watch_thread.h"
 
 namespace shunt {
 
-absl::StatusOr<std::unique_ptr<net::Source>> MakeServiceSource(const net::ServiceSpec& service,
-                                                               net::Source::Tell tell);
+class ServiceSources {
+ public:
+  // Any thread; the source is that thread's, and goes before this does. An error has been told, too.
+  absl::StatusOr<std::unique_ptr<net::Source>> Make(const net::ServiceSpec& service, net::Source::Tell tell);
+  // The process is about to be confined: it starts no thread any more.
+  void StartNoThread();
+
+ private:
+  absl::StatusOr<std::unique_ptr<net::Source>> Create(const net::DiscoverSpec& wanted,
+                                                      net::Source::Tell tell);
+  absl::StatusOr<std::unique_ptr<net::Source>> Watch(std::unique_ptr<Watcher> watcher,
+                                                     net::Source::Tell tell);
+
+  std::mutex mutex_;
+  bool may_start_ = true;
+  std::unique_ptr<WatchThread> watches_;  // once there is something to watch
+};
 
 }  // namespace shunt

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "net/balancer/discover_spec.h"
 #include "net/sock_addr.h"
 #include "net/subnet_set.h"
 
@@ -49,15 +50,6 @@ struct BackendSpec {
   std::map<std::string, std::string> labels;
 
   friend bool operator==(const BackendSpec&, const BackendSpec&) = default;
-};
-
-// Where backends come from, besides those that are listed. At most one of these.
-struct DiscoverSpec {
-  std::string file;  // a list of backends (docs/services.md), read again when it changes
-  std::string dns;   // "_http._tcp.orders.svc" for SRV, or "orders.svc:8080" for A and AAAA
-
-  bool none() const { return file.empty() && dns.empty(); }
-  friend bool operator==(const DiscoverSpec&, const DiscoverSpec&) = default;
 };
 
 // What the source of a service has found, for those who balance after us.

@@ -150,7 +150,7 @@ ServiceReport ServiceRecord::Report(const BackendCountBook& counts, int64_t now)
   report.policy = TextOf(spec.policy);
   report.affinity = TextOf(EffectiveAffinity(spec));
   report.panic = panics;
-  report.source = spec.discover.file.empty() ? spec.discover.dns : spec.discover.file;
+  report.source = spec.discover.Where();
   report.source_error = source_error;
   if (without_slot > 0) {
     absl::StrAppend(&report.source_error, report.source_error.empty() ? "" : "; ", without_slot,

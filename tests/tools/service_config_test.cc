@@ -181,6 +181,22 @@ TEST(ServiceConfigTest, BackendsMayAllBeDiscovered) {
   EXPECT_EQ(SpecIn(service + "{dns: _http._tcp.orders.svc}}]").discover.dns, "_http._tcp.orders.svc");
   EXPECT_EQ(SpecIn(service + "{dns: orders.svc:8080}}]").discover.dns, "orders.svc:8080");
   EXPECT_EQ(SpecIn(service + "{file: /a b}}]").discover.file, "/a b");
+  const net::EtcdSpec etcd = {.endpoints = {"https://a:1", "https://b:2"},
+                              .prefix = "/services/orders",
+                              .authority = "/ca",
+                              .certificate = "/cert",
+                              .key = "/key",
+                              .user = "reader",
+                              .password_file = "/word"};
+  EXPECT_EQ(SpecIn(service + "{etcd: {endpoints: ['https://a:1', 'https://b:2/'], prefix: /services/orders, "
+                             "ca: /ca, cert: /cert, key: /key, user: reader, password-file: /word}}}]")
+                .discover,
+            net::DiscoverSpec{.etcd = etcd});
+  const net::KubernetesSpec kubernetes = {
+      .service = "default/orders", .port = "http", .kubeconfig = "/etc/kube"};
+  EXPECT_EQ(SpecIn(service + "{kubernetes: {service: default/orders, port: http, kubeconfig: /etc/kube}}}]")
+                .discover,
+            net::DiscoverSpec{.kubernetes = kubernetes});
 }
 
 TEST(ServiceConfigTest, AServiceOfUdpAloneIsInTheContainersNetwork) {
@@ -286,9 +302,12 @@ TEST(ServiceConfigTest, NamesLineKeyAndRemedyOfAMistakeInAKey) {
       {"subset: v2", "f:5: \"services[0].subset\": should be a mapping of labels to values, {version: v2}"},
       {"subset: {a: [b]}", "f:5: \"services[0].subset\": \"a\" should have a text of at most 320 bytes"},
       {"subset: {a: b, a: c}", "f:5: \"services[0].subset\": \"a\" is there twice"},
-      {"discover: {}", "f:5: \"services[0].discover\": should be either {file: PATH} or {dns: NAME}"},
+      {"discover: {}",
+       "f:5: \"services[0].discover\": should be one of {file: PATH}, {dns: NAME}, {etcd: "
+       "...} and {kubernetes: ...}"},
       {"discover: {file: /a, dns: b:1}",
-       "f:5: \"services[0].discover\": should be either {file: PATH} or {dns: NAME}"},
+       "f:5: \"services[0].discover\": should be one of {file: PATH}, {dns: NAME}, {etcd: "
+       "...} and {kubernetes: ...}"},
       {"discover: {file: orders.yaml}", "f:5: \"services[0].discover.file\": should be a path from / on"},
       {"discover: {dns: orders.svc}",
        "f:5: \"services[0].discover.dns\": should be _SERVICE._tcp.NAME, whose SRV records are asked for, or "
@@ -298,7 +317,19 @@ TEST(ServiceConfigTest, NamesLineKeyAndRemedyOfAMistakeInAKey) {
       {"discover: {dns: '_http._tcp.a:80'}", "NAME:PORT"},
       {"discover: {dns: 'a..b:80'}", "NAME:PORT"},
       {"discover: {dns: 'a b:80'}", "NAME:PORT"},
-      {"discover: {etcd: x}", "f:5: unknown key \"services[0].discover.etcd\": known are dns, file"},
+      {"discover: {consul: x}",
+       "f:5: unknown key \"services[0].discover.consul\": known are dns, etcd, file, kubernetes"},
+      {"discover: {etcd: {prefix: /a}}", "discover.etcd\": has no endpoints: [https://HOST:PORT]"},
+      {"discover: {etcd: {endpoints: ['http://a:1']}}", "discover.etcd\": has no prefix: /services/orders"},
+      {"discover: {etcd: {endpoints: ['a:1'], prefix: /a}}",
+       "endpoints\": \"a:1\" should be https://HOST:PORT or http://HOST:PORT"},
+      {"discover: {etcd: {endpoints: ['https://a:1'], prefix: /a, cert: /c}}",
+       "discover.etcd\": should be cert and key together, or none of them"},
+      {"discover: {etcd: {endpoints: ['http://a:1'], prefix: /a, user: u, password-file: /p}}",
+       "should be https:// at all endpoints"},
+      {"discover: {kubernetes: {port: http}}", "discover.kubernetes\": has no service: NAMESPACE/NAME"},
+      {"discover: {kubernetes: {service: orders}}",
+       "discover.kubernetes.service\": should be NAMESPACE/NAME of a Service"},
       {"connect: {attempts: 0}",
        "f:5: \"services[0].connect.attempts\": should be a whole number from 1 to 16"},
       {"connect: {attempts: 17}", "should be a whole number from 1 to 16"},
@@ -411,7 +442,8 @@ TEST(ServiceConfigTest, NamesWhatAServiceLacksOrSharesWithAnother) {
       {"services:\n- name: a\n  backends: [1.2.3.4:5]",
        "f:2: \"services[0]\": a has no address: ADDRESS:PORT"},
       {"services:\n- name: a\n  address: 10.0.0.1:1",
-       "f:2: \"services[0]\": a should have backends, or discover: {file: PATH} or {dns: NAME}"},
+       "f:2: \"services[0]\": a should have backends, or discover: with file, dns, "
+       "etcd or kubernetes"},
       {"services:\n- name: a\n  address: 10.0.0.1:1\n  backends: []",
        "f:2: \"services[0]\": a should have backends"},
       {"services:\n"

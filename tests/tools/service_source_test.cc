@@ -37,19 +37,39 @@ class NoDescriptors {
 TEST(ServiceSourceTest, ThatCannotBeMadeIsToldAndLogged) {
   log::Start(log::Level::kInfo);
   net::ServiceSpec service{.name = "web", .discover = {.dns = "web.svc:80"}};
+  ServiceSources sources;
   std::vector<std::string> told;
+  const auto note = [&told](const absl::StatusOr<std::vector<net::BackendSpec>>& found) {
+    told.emplace_back(found.status().message());
+  };
   ::testing::internal::CaptureStderr();
   absl::Status status;
   {
     const NoDescriptors none;
-    status = MakeServiceSource(service, [&told](const absl::StatusOr<std::vector<net::BackendSpec>>& found) {
-               told.emplace_back(found.status().message());
-             }).status();
+    status = sources.Make(service, note).status();
   }
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(told, ElementsAre(HasSubstr("ask DNS for web.svc:80")));
   EXPECT_THAT(::testing::internal::GetCapturedStderr(),
               HasSubstr("warning: service web: ask DNS for web.svc:80"));
+}
+
+TEST(ServiceSourceTest, NoThreadIsStartedWhenThatIsOver) {
+  ServiceSources sources;
+  sources.StartNoThread();
+  const net::ServiceSpec service{
+      .name = "web", .discover = {.etcd = {.endpoints = {"http://127.0.0.1:1"}, .prefix = "/web"}}};
+  std::vector<std::string> told;
+  const absl::Status status = sources
+                                  .Make(service,
+                                        [&told](const absl::StatusOr<std::vector<net::BackendSpec>>& found) {
+                                          told.emplace_back(found.status().message());
+                                        })
+                                  .status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(told,
+              ElementsAre(HasSubstr("etcd /web/ is asked by engines that have begun with such a service")));
+  EXPECT_THAT(told, ElementsAre(HasSubstr("shunt ctl upgrade")));
 }
 
 }  // namespace

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// WatchThread: see watch_thread.h. The order here: what a source has, the thread, one request.
+
+#include "tools/watch_thread.h"
+
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/confinement.h"
+#include "core/fd.h"
+#include "core/result.h"
+
+namespace shunt {
+namespace {
+
+using std::chrono::milliseconds;
+
+// A server that ends streams as soon as they begin is not asked without a pause.
+constexpr milliseconds kStreamsApart{1'000};
+
+milliseconds RoundedUp(WatchThread::Clock::duration time) {
+  return std::chrono::ceil<milliseconds>(time);  // who wakes too early would only sleep again
+}
+
+}  // namespace
+
+// What the thread has told and its source has not taken yet.
+struct WatchThread::Letterbox {
+  using Found = absl::StatusOr<std::vector<net::BackendSpec>>;
+
+  explicit Letterbox(Fd its_event) : event(std::move(its_event)) {}
+
+  void Put(Found found) {
+    {
+      const std::lock_guard lock(mutex);
+      if (found.ok()) letters.clear();  // overtaken
+      letters.push_back(std::move(found));
+    }
+    const uint64_t one = 1;
+    (void)!write(event.get(), &one, sizeof(one));
+  }
+  std::vector<Found> Take() {
+    uint64_t count = 0;
+    (void)!read(event.get(), &count, sizeof(count));
+    const std::lock_guard lock(mutex);
+    return std::exchange(letters, {});
+  }
+
+  const Fd event;
+  std::atomic<bool> abandoned = false;  // by the source
+  std::mutex mutex;
+  std::vector<Found> letters;
+};
+
+class WatchThread::RemoteSource : public net::Source {
+ public:
+  RemoteSource(WatchThread& thread, std::string title, std::shared_ptr<Letterbox> letterbox, Tell tell)
+      : thread_(thread), title_(std::move(title)), letterbox_(std::move(letterbox)), tell_(std::move(tell)) {}
+  ~RemoteSource() override {
+    letterbox_->abandoned = true;
+    thread_.curl_.multi_wakeup(thread_.multi_);
+  }
+  std::string Title() const override { return title_; }
+  int event_fd() const override { return letterbox_->event.get(); }
+  int64_t NextDue() const override { return kNever; }
+  void Advance(int64_t /*now*/) override {
+    for (Letterbox::Found& found : letterbox_->Take()) tell_(std::move(found));
+  }
+
+ private:
+  WatchThread& thread_;
+  const std::string title_;
+  const std::shared_ptr<Letterbox> letterbox_;
+  const Tell tell_;
+};
+
+// A watcher and its request.
+struct WatchThread::Entry {
+  Entry(const WatchThread& thread, std::unique_ptr<Watcher> its_watcher, std::shared_ptr<Letterbox> its_box)
+      : watcher(std::move(its_watcher)),
+        letterbox(std::move(its_box)),
+        teller([box = letterbox.get()](Letterbox::Found found) { box->Put(std::move(found)); }),
+        request(thread.curl_, thread.multi_) {}
+
+  const std::unique_ptr<Watcher> watcher;
+  const std::shared_ptr<Letterbox> letterbox;
+  net::Teller teller;
+  HttpRequest request;
+  Clock::time_point due;    // the next request, if none is under way
+  Clock::time_point begun;  // the one under way
+  Clock::time_point ends;   // a stream, when it has lasted long enough
+  bool streams = false;
+  bool heard = false;  // from the stream
+  int failures = 0;    // since a stream was heard
+};
+
+absl::StatusOr<std::unique_ptr<WatchThread>> WatchThread::Start() try {
+  const absl::StatusOr<Libcurl> curl = Libcurl::Load();
+  if (!curl.ok()) return curl.status();
+  std::unique_ptr<WatchThread> watches(new WatchThread(*curl));
+  watches->multi_ = curl->multi_init();
+  if (watches->multi_ == nullptr) return absl::ResourceExhaustedError("libcurl has no memory");
+  watches->thread_ = std::thread([self = watches.get()] { self->Run(); });
+  watches->begun_.wait();
+  return watches;
+} catch (const std::system_error& thrown) {  // the only way in which std::thread can fail; it ends here
+  return ToStatus({thrown.code().value()},
+                  "start the thread that watches servers (is pids.max or RLIMIT_NPROC reached?)");
+}
+
+WatchThread::WatchThread(const Libcurl& curl) : curl_(curl) {}
+
+WatchThread::~WatchThread() {
+  if (thread_.joinable()) {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    curl_.multi_wakeup(multi_);
+    thread_.join();
+  }
+  new_.clear();
+  if (multi_ != nullptr) curl_.multi_cleanup(multi_);
+}
+
+absl::StatusOr<std::unique_ptr<net::Source>> WatchThread::Watch(std::unique_ptr<Watcher> watcher,
+                                                                net::Source::Tell tell) {
+  Fd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event.valid()) return ToStatus({errno}, "make an eventfd for what a server tells");
+  auto letterbox = std::make_shared<Letterbox>(std::move(event));
+  auto source = std::make_unique<RemoteSource>(*this, watcher->Title(), letterbox, std::move(tell));
+  {
+    const std::lock_guard lock(mutex_);
+    new_.emplace_back(*this, std::move(watcher), std::move(letterbox));
+  }
+  curl_.multi_wakeup(multi_);
+  return source;
+}
+
+// ---- the thread
+
+void WatchThread::Run() {
+  prctl(PR_SET_NAME, "shunt-watch");
+  // Signals are for the other threads.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  // Without capabilities less can be read, and nothing else is lost: what fails then says so by itself.
+  KeepCapabilities(EngineThread::kClient).IgnoreError();
+  begun_.count_down();
+  while (TakeNew()) {
+    const Clock::time_point next = Turn();
+    int running = 0;
+    curl_.multi_perform(multi_, &running);
+    if (HearCurl()) continue;
+    constexpr milliseconds kLongestSleep{60'000};
+    const milliseconds sleep = std::clamp(RoundedUp(next - Clock::now()), milliseconds(0), kLongestSleep);
+    curl_.multi_poll(multi_, nullptr, 0, static_cast<int>(sleep.count()), nullptr);
+  }
+  entries_.clear();
+}
+
+bool WatchThread::TakeNew() {
+  const std::lock_guard lock(mutex_);
+  entries_.splice(entries_.end(), new_);
+  return !stop_;
+}
+
+WatchThread::Clock::time_point WatchThread::Turn() {
+  entries_.remove_if([](const Entry& entry) { return entry.letterbox->abandoned.load(); });
+  Clock::time_point next = Clock::now() + std::chrono::hours(1);
+  for (Entry& entry : entries_) {
+    const Clock::time_point now = Clock::now();
+    if (!entry.request.under_way() && entry.due <= now) Begin(entry);
+    if (entry.request.under_way() && entry.streams) CheckStream(entry, now);
+    if (!entry.request.under_way()) {
+      next = std::min(next, entry.due);
+    } else if (entry.streams) {
+      next = std::min(next, entry.heard ? entry.ends : entry.begun + kAnswerWithin);
+    }  // else libcurl watches its time
+  }
+  return next;
+}
+
+void WatchThread::Begin(Entry& entry) {
+  absl::StatusOr<Watcher::Ask> ask = entry.watcher->Next();
+  if (!ask.ok()) return Settle(entry, ask.status(), {});
+  entry.begun = Clock::now();
+  entry.streams = ask->streams;
+  entry.heard = false;
+  HttpRequest::Wanted wanted{.path = std::move(ask->path),
+                             .post = std::move(ask->post),
+                             .authorization = std::move(ask->authorization),
+                             .longest = kAnswerWithin,
+                             .most_bytes = kMostBytes};
+  if (entry.streams) {
+    wanted.longest = {};
+    // Some earlier than others, since they may all have begun when the server did.
+    entry.ends = entry.begun + std::chrono::duration_cast<Clock::duration>(ask->longest * (1 - Chance() / 4));
+    wanted.take_line = [&entry](absl::string_view line) {
+      absl::Status status = entry.watcher->OnLine(line);
+      if (status.ok()) {
+        entry.heard = true;
+        entry.failures = 0;
+      }
+      return status;
+    };
+  }
+  entry.watcher->found_ = [&entry](std::vector<net::BackendSpec> backends) {
+    entry.teller.Found(std::move(backends));
+  };
+  if (absl::Status status = entry.request.Begin(ask->origin, std::move(wanted)); !status.ok())
+    Settle(entry, entry.watcher->OnFailure(std::move(status)), {});
+}
+
+void WatchThread::CheckStream(Entry& entry, Clock::time_point now) {
+  if (!entry.heard && now >= entry.begun + kAnswerWithin) {
+    entry.request.End();
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(kAnswerWithin).count();
+    Hear(entry, {.failure = absl::DeadlineExceededError(absl::StrCat("no answer within ", seconds, " s"))});
+  } else if (entry.heard && now >= entry.ends) {
+    entry.request.End();
+    Hear(entry, {.code = 200});
+  }
+}
+
+bool WatchThread::HearCurl() {
+  int left = 0;
+  bool any = false;
+  while (const CURLMsg* const message = curl_.multi_info_read(multi_, &left)) {
+    if (message->msg != CURLMSG_DONE) continue;
+    const CURLcode code = message->data.result;
+    const CURL* const handle = message->easy_handle;
+    const auto entry =
+        std::ranges::find_if(entries_, [handle](const Entry& one) { return one.request.handle() == handle; });
+    if (entry == entries_.end()) continue;
+    Hear(*entry, entry->request.Finish(code));
+    any = true;
+  }
+  return any;
+}
+
+// ---- one request
+
+void WatchThread::Hear(Entry& entry, const HttpAnswer& answer) {
+  const absl::Status status =
+      answer.failure.ok() ? entry.watcher->OnAnswer(answer) : entry.watcher->OnFailure(answer.failure);
+  Settle(entry, status, answer.retry_after);
+}
+
+void WatchThread::Settle(Entry& entry, const absl::Status& status, std::chrono::seconds at_least) {
+  const Clock::time_point now = Clock::now();
+  if (status.ok()) {
+    entry.due = entry.streams ? std::max(now, entry.begun + kStreamsApart) : now;
+    return;
+  }
+  entry.teller.Failed(
+      absl::Status(status.code(), absl::StrCat(entry.watcher->Title(), ": ", status.message())));
+  const milliseconds longest = std::min(kLongestPause, kFirstPause * (1 << std::min(entry.failures++, 10)));
+  const milliseconds pause = std::chrono::duration_cast<milliseconds>(longest * (1 + Chance()) / 2);
+  entry.due = now + std::max<milliseconds>(pause, at_least);
+}
+
+}  // namespace shunt

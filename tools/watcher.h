@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Watcher: how the backends of a service are found at a server that tells of changes by HTTP, as one request
+// after the other: a list first, then what has happened since, for as long as the server likes.
+//
+// Nothing here waits or acts; WatchThread sends the requests and says what has become of them.
+
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "net/balancer/service.h"
+#include "tools/http_origin.h"
+#include "tools/http_request.h"
+
+namespace shunt {
+
+class Watcher {
+ public:
+  struct Ask {
+    HttpOrigin origin;
+    std::string path;
+    std::optional<std::string> post;  // nothing: GET
+    std::string authorization;
+    // An answer in lines that does not end by itself: OnLine() hears it, OnEnd() that it has ended, without a
+    // body. What is not is answered as a whole, within kAnswerWithin.
+    bool streams = false;
+    // Of a stream. It counts as ended after that, so that a server is asked again of which nothing has been
+    // heard for long.
+    std::chrono::milliseconds longest{0};
+  };
+
+  virtual ~Watcher() = default;
+
+  // For messages: "etcd http://127.0.0.1:2379 /services/orders/".
+  virtual std::string Title() const = 0;
+  // What to ask next. An error: why nothing can be asked; it is told, and there is another try later.
+  virtual absl::StatusOr<Ask> Next() = 0;
+  // A line of a stream. An error ends it, as if the server had.
+  virtual absl::Status OnLine(absl::string_view line) = 0;
+  // A request has been answered, with any code, or a stream has ended. OK: Next() at once. An error is told,
+  // and Next() comes after a pause.
+  virtual absl::Status OnAnswer(const HttpAnswer& answer) = 0;
+  // No answer at all, or its end was not to be seen: the error is told as it is returned from here.
+  virtual absl::Status OnFailure(absl::Status why) { return why; }
+
+ protected:
+  // A list, whole: when there is another one, and when a server answers again after an error, which is how
+  // one hears of that. From OnLine() and OnAnswer().
+  void Found(std::vector<net::BackendSpec> backends) { found_(std::move(backends)); }
+
+ private:
+  friend class WatchThread;
+  std::function<void(std::vector<net::BackendSpec>)> found_;
+};
+
+}  // namespace shunt
