@@ -74,6 +74,10 @@ absl::Status HttpRequest::Begin(const HttpOrigin& origin, Wanted wanted) {
     set(CURLOPT_POSTFIELDS, wanted_.post->c_str());  // lent
   }
   set(CURLOPT_HTTPHEADER, headers_);
+  if (wanted_.begins != nullptr) {
+    set(CURLOPT_HEADERFUNCTION, &HttpRequest::OnHeader);
+    set(CURLOPT_HEADERDATA, this);
+  }
   set(CURLOPT_WRITEFUNCTION, &HttpRequest::OnBytes);
   set(CURLOPT_WRITEDATA, this);
   set(CURLOPT_ERRORBUFFER, static_cast<char*>(error_));
@@ -139,6 +143,16 @@ absl::Status HttpRequest::AddAddress(const HttpOrigin& origin) {
     return absl::OkStatus();
   }
   return absl::UnavailableError(absl::StrCat("look up ", origin.host, ": ", gai_strerror(failure)));
+}
+
+// Called with each line of a header, of which the last one is empty.
+size_t HttpRequest::OnHeader(char* bytes, size_t size, size_t count, void* context) {
+  auto& self = *static_cast<HttpRequest*>(context);
+  const absl::string_view line(bytes, size * count);
+  long code = 0;
+  self.curl_.easy_getinfo(self.easy_, CURLINFO_RESPONSE_CODE, &code);
+  if (code == 200 && (line == "\r\n" || line == "\n")) self.wanted_.begins();
+  return line.size();
 }
 
 size_t HttpRequest::OnBytes(char* bytes, size_t size, size_t count, void* context) {

@@ -38,7 +38,9 @@ class HttpRequest {
     std::string authorization;             // the value of that header, in the place of the origin's token
     std::chrono::milliseconds longest{0};  // with the way there; 0: as long as it likes
     size_t most_bytes = 0;                 // of the body, or of a line
-    // Takes the lines of an answer with code 200, without their ends. An error ends the request.
+    // Hears that an answer with code 200 has begun, and takes its lines, without their ends; the first one
+    // may be long in coming. An error ends the request.
+    std::function<void()> begins;
     std::function<absl::Status(absl::string_view line)> take_line;
   };
 
@@ -62,6 +64,7 @@ class HttpRequest {
   absl::Status Present(const HttpOrigin& origin);
   absl::Status AddAddress(const HttpOrigin& origin);
   absl::Status Take(absl::string_view bytes);
+  static size_t OnHeader(char* bytes, size_t size, size_t count, void* request);
   static size_t OnBytes(char* bytes, size_t size, size_t count, void* request);
 
   const Libcurl& curl_;

@@ -92,6 +92,11 @@ struct WatchThread::Entry {
         teller([box = letterbox.get()](Letterbox::Found found) { box->Put(std::move(found)); }),
         request(thread.curl_, thread.multi_) {}
 
+  absl::Status Titled(const absl::Status& status) const {
+    if (status.ok()) return status;
+    return absl::Status(status.code(), absl::StrCat(watcher->Title(), ": ", status.message()));
+  }
+
   const std::unique_ptr<Watcher> watcher;
   const std::shared_ptr<Letterbox> letterbox;
   net::Teller teller;
@@ -100,8 +105,8 @@ struct WatchThread::Entry {
   Clock::time_point begun;  // the one under way
   Clock::time_point ends;   // a stream, when it has lasted long enough
   bool streams = false;
-  bool heard = false;  // from the stream
-  int failures = 0;    // since a stream was heard
+  bool heard = false;  // the stream has begun
+  int failures = 0;    // since a line was heard, or a stream has lasted
 };
 
 absl::StatusOr<std::unique_ptr<WatchThread>> WatchThread::Start() try {
@@ -207,18 +212,19 @@ void WatchThread::Begin(Entry& entry) {
     wanted.longest = {};
     // Some earlier than others, since they may all have begun when the server did.
     entry.ends = entry.begun + std::chrono::duration_cast<Clock::duration>(ask->longest * (1 - Chance() / 4));
+    wanted.begins = [&entry] {
+      entry.heard = true;
+      entry.watcher->OnStream();
+    };
     wanted.take_line = [&entry](absl::string_view line) {
       absl::Status status = entry.watcher->OnLine(line);
-      if (status.ok()) {
-        entry.heard = true;
-        entry.failures = 0;
-      }
+      if (status.ok()) entry.failures = 0;
       return status;
     };
   }
-  entry.watcher->found_ = [&entry](std::vector<net::BackendSpec> backends) {
-    entry.teller.Found(std::move(backends));
-  };
+  entry.watcher->TellTo([&entry](std::vector<net::BackendSpec> backends, const absl::Status& missing) {
+    entry.teller.Found(std::move(backends), entry.Titled(missing));
+  });
   if (absl::Status status = entry.request.Begin(ask->origin, std::move(wanted)); !status.ok())
     Settle(entry, entry.watcher->OnFailure(std::move(status)), {});
 }
@@ -253,6 +259,7 @@ bool WatchThread::HearCurl() {
 // ---- one request
 
 void WatchThread::Hear(Entry& entry, const HttpAnswer& answer) {
+  if (entry.streams && entry.heard && Clock::now() >= entry.begun + kAnswerWithin) entry.failures = 0;
   const absl::Status status =
       answer.failure.ok() ? entry.watcher->OnAnswer(answer) : entry.watcher->OnFailure(answer.failure);
   Settle(entry, status, answer.retry_after);
@@ -264,8 +271,7 @@ void WatchThread::Settle(Entry& entry, const absl::Status& status, std::chrono::
     entry.due = entry.streams ? std::max(now, entry.begun + kStreamsApart) : now;
     return;
   }
-  entry.teller.Failed(
-      absl::Status(status.code(), absl::StrCat(entry.watcher->Title(), ": ", status.message())));
+  entry.teller.Failed(entry.Titled(status));
   const milliseconds longest = std::min(kLongestPause, kFirstPause * (1 << std::min(entry.failures++, 10)));
   const milliseconds pause = std::chrono::duration_cast<milliseconds>(longest * (1 + Chance()) / 2);
   entry.due = now + std::max<milliseconds>(pause, at_least);

@@ -37,28 +37,38 @@ class Watcher {
     std::chrono::milliseconds longest{0};
   };
 
+  using Hear = std::function<void(std::vector<net::BackendSpec>, absl::Status missing)>;
+
   virtual ~Watcher() = default;
+
+  // Before the first request. Who hears the lists that are found, from within the calls below.
+  void TellTo(Hear found) { found_ = std::move(found); }
 
   // For messages: "etcd http://127.0.0.1:2379 /services/orders/".
   virtual std::string Title() const = 0;
   // What to ask next. An error: why nothing can be asked; it is told, and there is another try later.
   virtual absl::StatusOr<Ask> Next() = 0;
+  // A stream has begun, so the server answers; there may be no line for long.
+  virtual void OnStream() {}
   // A line of a stream. An error ends it, as if the server had.
   virtual absl::Status OnLine(absl::string_view line) = 0;
   // A request has been answered, with any code, or a stream has ended. OK: Next() at once. An error is told,
   // and Next() comes after a pause.
   virtual absl::Status OnAnswer(const HttpAnswer& answer) = 0;
-  // No answer at all, or its end was not to be seen: the error is told as it is returned from here.
+  // No answer at all, or its end was not to be seen, or OnLine() has refused it: what is returned from here
+  // counts as if OnAnswer() had returned it.
   virtual absl::Status OnFailure(absl::Status why) { return why; }
 
  protected:
   // A list, whole: when there is another one, and when a server answers again after an error, which is how
-  // one hears of that. From OnLine() and OnAnswer().
-  void Found(std::vector<net::BackendSpec> backends) { found_(std::move(backends)); }
+  // one hears of that. `missing`: what is wrong with what is not on it. From OnStream(), OnLine() and
+  // OnAnswer().
+  void Found(std::vector<net::BackendSpec> backends, absl::Status missing = absl::OkStatus()) {
+    found_(std::move(backends), std::move(missing));
+  }
 
  private:
-  friend class WatchThread;
-  std::function<void(std::vector<net::BackendSpec>)> found_;
+  Hear found_;
 };
 
 }  // namespace shunt
