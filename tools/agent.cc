@@ -100,6 +100,12 @@ absl::Status CheckKubeconfig(const AgentOptions& options) {
                                                  "--resolver ", options.resolver, " no API server is asked"));
 }
 
+absl::Status CheckKubeServer(const AgentOptions& options) {
+  const absl::Status status = FindKubeServer(options.kubeconfig).status();
+  if (status.ok() || options.kubeconfig.empty()) return status;
+  return absl::Status(status.code(), absl::StrCat("--kubeconfig: ", status.message()));
+}
+
 // For engines: what they need to know that this process was told.
 std::vector<std::string> EngineArguments(const AgentOptions& options) {
   std::vector<std::string> arguments = {"agent", "--affinity", options.affinity};
@@ -353,8 +359,7 @@ int RunAgent(AgentOptions options) {
   if (!options.check_config.empty()) return CheckConfig(options.check_config);
   if (absl::Status status = CheckReadyFd(options.ready_fd); !status.ok()) return Fail(kWrongUsage, status);
   if (options.resolver == "kubernetes") {
-    if (absl::Status status = FindKubeServer(options.kubeconfig).status(); !status.ok())
-      return Fail(kWrongUsage, status);
+    if (absl::Status status = CheckKubeServer(options); !status.ok()) return Fail(kWrongUsage, status);
     if (absl::Status status = FindNodeName().status(); !status.ok()) return Fail(kWrongUsage, status);
   }
   AgentSettings settings;

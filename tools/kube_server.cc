@@ -154,8 +154,8 @@ absl::StatusOr<std::optional<HttpOrigin>> FindKubeServer(const std::string& kube
   if (!path.empty()) {
     absl::StatusOr<HttpOrigin> server = ServerOfFile(path);
     if (server.ok()) return *std::move(server);
-    return absl::InvalidArgumentError(
-        absl::StrCat(kubeconfig.empty() ? "KUBECONFIG: " : "--kubeconfig: ", server.status().message()));
+    if (!kubeconfig.empty()) return server.status();
+    return absl::InvalidArgumentError(absl::StrCat("KUBECONFIG: ", server.status().message()));
   }
   const std::string host = Variable("KUBERNETES_SERVICE_HOST");
   if (host.empty()) return std::nullopt;
