@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+// EndpointSlices: see endpoint_slice.h. The order here: reading JSON, a slice's ports, backends.
+
+#include "tools/endpoint_slice.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "net/ip_address.h"
+#include "net/sock_addr.h"
+#include "tools/harmless.h"
+#include "tools/service_config.h"
+
+namespace shunt {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kServiceLabel[] = "kubernetes.io/service-name";
+constexpr size_t kLongestMention = 300;  // of a text of the server's, in a message
+
+// ---- reading JSON
+
+// What a text is that is not as the API has it; gets no further than ReadSlicePage() and ReadSliceEvent().
+struct NotAsTheApi {
+  std::string what;
+};
+
+// Nothing: it is not there, or null, which is the same to the API.
+const Json* FieldOf(const Json& object, const char* name, Json::value_t type) {
+  const auto found = object.find(name);
+  if (found == object.end() || found->is_null()) return nullptr;
+  if (found->type() != type) throw NotAsTheApi{absl::StrCat(name, " is no ", Json(type).type_name())};
+  return &*found;
+}
+
+const Json& NeededIn(const Json& object, const char* name, Json::value_t type) {
+  const Json* const found = FieldOf(object, name, type);
+  if (found == nullptr) throw NotAsTheApi{absl::StrCat(name, " is missing")};
+  return *found;
+}
+
+std::string WordIn(const Json& object, const char* name) {
+  const Json* const found = FieldOf(object, name, Json::value_t::string);
+  return found == nullptr ? "" : found->get<std::string>();
+}
+
+std::string NeededWordIn(const Json& object, const char* name) {
+  std::string word = WordIn(object, name);
+  if (word.empty()) throw NotAsTheApi{absl::StrCat(name, " is missing")};
+  return word;
+}
+
+bool FlagIn(const Json& object, const char* name, bool otherwise) {
+  const Json* const found = FieldOf(object, name, Json::value_t::boolean);
+  return found == nullptr ? otherwise : found->get<bool>();
+}
+
+template <typename Visit>
+void ForEachObject(const Json& object, const char* list, const Visit& visit) {
+  const Json* const items = FieldOf(object, list, Json::value_t::array);
+  if (items == nullptr) return;
+  for (const Json& item : *items) {
+    if (!item.is_object()) throw NotAsTheApi{absl::StrCat(list, " has something else than objects")};
+    visit(item);
+  }
+}
+
+EndpointSlice::Port PortIn(const Json& json) {
+  EndpointSlice::Port port{.name = WordIn(json, "name"), .protocol = WordIn(json, "protocol"), .number = {}};
+  if (port.protocol.empty()) port.protocol = "TCP";
+  if (const Json* const number = FieldOf(json, "port", Json::value_t::number_unsigned)) {
+    const auto value = number->get<uint64_t>();
+    if (value == 0 || value > std::numeric_limits<uint16_t>::max())
+      throw NotAsTheApi{absl::StrCat("there is no port ", value)};
+    port.number = static_cast<uint16_t>(value);
+  }
+  return port;
+}
+
+// As long as a zone can be that is a node's label, and some more.
+std::string ZoneIn(const Json& object, const char* name) {
+  constexpr size_t kLongest = 253;
+  std::string zone = WordIn(object, name);
+  return zone.size() > kLongest ? "" : zone;
+}
+
+// Nothing: it gets no connections.
+std::optional<EndpointSlice::Endpoint> EndpointIn(const Json& json) {
+  EndpointSlice::Endpoint endpoint;
+  if (const Json* const conditions = FieldOf(json, "conditions", Json::value_t::object)) {
+    endpoint.ready = FlagIn(*conditions, "ready", true);
+    const bool ends_well = FlagIn(*conditions, "serving", false) && FlagIn(*conditions, "terminating", false);
+    if (!endpoint.ready && !ends_well) return std::nullopt;
+  }
+  const Json& addresses = NeededIn(json, "addresses", Json::value_t::array);
+  if (addresses.empty() || !addresses[0].is_string())
+    throw NotAsTheApi{"addresses should begin with an address"};
+  endpoint.address = addresses[0].get<std::string>();
+  endpoint.zone = ZoneIn(json, "zone");
+  if (const Json* const hints = FieldOf(json, "hints", Json::value_t::object)) {
+    ForEachObject(*hints, "forZones", [&endpoint](const Json& zone) {
+      if (endpoint.hint.empty()) endpoint.hint = ZoneIn(zone, "name");
+    });
+  }
+  return endpoint;
+}
+
+EndpointSlice SliceIn(const Json& json) {
+  EndpointSlice slice;
+  const Json& metadata = NeededIn(json, "metadata", Json::value_t::object);
+  slice.name = NeededWordIn(metadata, "name");
+  try {
+    if (const Json* const labels = FieldOf(metadata, "labels", Json::value_t::object))
+      slice.service = WordIn(*labels, kServiceLabel);
+    ForEachObject(json, "ports", [&slice](const Json& port) { slice.ports.push_back(PortIn(port)); });
+    const std::string type = NeededWordIn(json, "addressType");
+    if (type != "IPv4" && type != "IPv6") return slice;
+    ForEachObject(json, "endpoints", [&slice](const Json& one) {
+      if (std::optional<EndpointSlice::Endpoint> endpoint = EndpointIn(one))
+        slice.endpoints.push_back(*std::move(endpoint));
+    });
+    return slice;
+  } catch (const NotAsTheApi& wrong) {
+    throw NotAsTheApi{
+        absl::StrCat("EndpointSlice ", Shortened(slice.name, kLongestMention), ": ", wrong.what)};
+  }
+}
+
+std::string VersionIn(const Json& json) {
+  return NeededWordIn(NeededIn(json, "metadata", Json::value_t::object), "resourceVersion");
+}
+
+Json ObjectIn(absl::string_view text) {
+  Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) throw NotAsTheApi{"it is no JSON object"};
+  return json;
+}
+
+absl::Status Unexpected(absl::string_view what, const std::string& why) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " is not what the API server says of EndpointSlices: ", why));
+}
+
+// ---- backends
+
+bool IsNumber(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), absl::ascii_isdigit);
+}
+
+// As ParseBackendAddress() has it (tools/service_values.h).
+std::optional<net::IpAddress> BackendIp(const std::string& text) {
+  const absl::StatusOr<net::IpAddress> ip = net::IpAddress::Parse(text);
+  if (!ip.ok() || ip->IsUnspecified() || ip->IsMulticast() || ip->IsBroadcast()) return std::nullopt;
+  return *ip;
+}
+
+// Where in a list an address is.
+struct SockAddrHash {
+  size_t operator()(const net::SockAddr& address) const { return address.ip().Hash() ^ address.port(); }
+};
+using Places = std::unordered_map<net::SockAddr, size_t, SockAddrHash>;
+
+}  // namespace
+
+absl::StatusOr<SlicePage> ReadSlicePage(absl::string_view text) try {
+  const Json json = ObjectIn(text);
+  if (WordIn(json, "kind") != "EndpointSliceList") throw NotAsTheApi{"its kind is no EndpointSliceList"};
+  SlicePage page;
+  page.version = VersionIn(json);
+  page.next = WordIn(json["metadata"], "continue");
+  ForEachObject(json, "items", [&page](const Json& item) { page.slices.push_back(SliceIn(item)); });
+  return page;
+} catch (const NotAsTheApi& wrong) {
+  return Unexpected("the list", wrong.what);
+}
+
+absl::StatusOr<SliceEvent> ReadSliceEvent(absl::string_view text) try {
+  const Json json = ObjectIn(text);
+  const std::string type = WordIn(json, "type");
+  const Json& object = NeededIn(json, "object", Json::value_t::object);
+  SliceEvent event;
+  if (type == "ERROR") {
+    event.kind = SliceEvent::Kind::kError;
+    if (const Json* const code = FieldOf(object, "code", Json::value_t::number_unsigned))
+      event.code = code->get<int64_t>();
+    event.message = Shortened(WordIn(object, "message"), kLongestMention);
+    return event;
+  }
+  if (WordIn(object, "kind") != "EndpointSlice") throw NotAsTheApi{"the object's kind is no EndpointSlice"};
+  event.version = VersionIn(object);
+  if (type == "BOOKMARK") return event;
+  if (type == "DELETED") {
+    // What it was has no meaning any more.
+    event.kind = SliceEvent::Kind::kDeleted;
+    event.slice.name = NeededWordIn(object["metadata"], "name");
+    return event;
+  }
+  if (type != "ADDED" && type != "MODIFIED")
+    throw NotAsTheApi{absl::StrCat("its type is \"", Shortened(type, kLongestMention), "\"")};
+  event.kind = SliceEvent::Kind::kChanged;
+  event.slice = SliceIn(object);
+  return event;
+} catch (const NotAsTheApi& wrong) {
+  return Unexpected("a line of the watch", wrong.what);
+}
+
+// ---- a slice's ports
+
+std::string EndpointSlice::Port::ToString() const {
+  const std::string text = absl::StrCat(number ? absl::StrCat(*number) : "all ports", "/", protocol);
+  return name.empty() ? text : absl::StrCat(name, " (", text, ")");
+}
+
+absl::StatusOr<std::optional<uint16_t>> EndpointSlice::PortFor(const std::string& wanted) const {
+  if (wanted.empty() && ports.size() != 1) {
+    const std::string all =
+        absl::StrJoin(ports, ", ", [](std::string* out, const Port& port) { out->append(port.ToString()); });
+    return absl::FailedPreconditionError(
+        absl::StrCat("EndpointSlice ", name, ports.empty() ? " has no port" : " has several ports: ",
+                     Shortened(all, kLongestMention), "; say which one counts, port: NAME"));
+  }
+  const Port* found = nullptr;
+  for (const char* protocol : {"TCP", "UDP"}) {
+    for (const Port& port : ports) {
+      const bool fits =
+          wanted.empty() ||
+          (IsNumber(wanted) ? port.number && absl::StrCat(*port.number) == wanted : port.name == wanted);
+      if (found == nullptr && fits && port.protocol == protocol) found = &port;
+    }
+  }
+  if (found == nullptr) return std::nullopt;
+  if (!found->number) {
+    return absl::FailedPreconditionError(absl::StrCat("EndpointSlice ", name, ": ", found->ToString(),
+                                                      " is no single port: name one that has a number"));
+  }
+  return found->number;
+}
+
+// ---- backends
+
+absl::Status EndpointSlices::Put(EndpointSlice slice) {
+  Remove(slice.name);
+  const size_t count = endpoints_ + slice.endpoints.size();
+  if (count > kMostBackends || slices_.size() == kMostBackends) {
+    return absl::OutOfRangeError(
+        absl::StrCat("there are more than ", kMostBackends, " endpoints, or EndpointSlices"));
+  }
+  endpoints_ = count;
+  std::string name = slice.name;
+  slices_.emplace(std::move(name), std::move(slice));
+  return absl::OkStatus();
+}
+
+void EndpointSlices::Remove(const std::string& name) {
+  const auto found = slices_.find(name);
+  if (found == slices_.end()) return;
+  endpoints_ -= found->second.endpoints.size();
+  slices_.erase(found);
+}
+
+bool EndpointSlices::HintsCount() const {
+  return std::ranges::all_of(slices_, [](const auto& entry) {
+    return std::ranges::all_of(entry.second.endpoints, [](const EndpointSlice::Endpoint& endpoint) {
+      return !endpoint.ready || !endpoint.hint.empty();
+    });
+  });
+}
+
+std::string EndpointSlices::PortsText() const {
+  std::set<std::string> all;
+  for (const auto& [name, slice] : slices_) {
+    if (slice.endpoints.empty()) continue;
+    for (const EndpointSlice::Port& port : slice.ports) all.insert(port.ToString());
+  }
+  return all.empty() ? "none" : Shortened(absl::StrJoin(all, ", "), kLongestMention);
+}
+
+absl::StatusOr<EndpointSlices::Backends> EndpointSlices::BackendsAt(const std::string& port) const {
+  const bool hints = HintsCount();
+  Backends backends;
+  Places places;
+  bool any_port = false, any_endpoint = false;
+  size_t left_out = 0;
+  std::string first_left_out;
+  for (const auto& [name, slice] : slices_) {
+    // Such as stands for a Service that has no pods; it has no ports, either.
+    if (slice.endpoints.empty()) continue;
+    any_endpoint = true;
+    const absl::StatusOr<std::optional<uint16_t>> number = slice.PortFor(port);
+    if (!number.ok()) return number.status();
+    if (!number->has_value()) continue;  // other pods of the Service have it
+    any_port = true;
+    for (const EndpointSlice::Endpoint& endpoint : slice.endpoints) {
+      const std::optional<net::IpAddress> ip = BackendIp(endpoint.address);
+      if (!ip) {
+        if (left_out++ == 0) first_left_out = absl::StrCat(endpoint.address, " of EndpointSlice ", name);
+        continue;
+      }
+      net::BackendSpec backend{.address = net::SockAddr(*ip, **number),
+                               .backup = !endpoint.ready,
+                               .zone = hints && !endpoint.hint.empty() ? endpoint.hint : endpoint.zone,
+                               .labels = {}};
+      const auto [place, is_new] = places.emplace(backend.address, backends.list.size());
+      if (is_new) {
+        backends.list.push_back(std::move(backend));
+      } else if (backends.list[place->second].backup && !backend.backup) {
+        backends.list[place->second] = std::move(backend);
+      }
+    }
+  }
+  if (any_endpoint && !any_port) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        port.empty() ? std::string("no TCP or UDP port") : absl::StrCat("no TCP or UDP port ", port),
+        "; there are: ", PortsText()));
+  }
+  if (left_out > 0) {
+    backends.missing = absl::InvalidArgumentError(
+        absl::StrCat(Shortened(first_left_out, kLongestMention), " is no address of one machine",
+                     left_out == 1 ? "" : absl::StrCat(", nor are ", left_out - 1, " more"), ": left out"));
+  }
+  return backends;
+}
+
+}  // namespace shunt
