@@ -4,9 +4,21 @@
 //   /services/orders/a    192.168.7.11:8080
 //   /services/orders/b    {address: 192.168.7.12:8080, weight: 3, zone: a}
 //
-// What a value may be is what an item of a list of backends may be (docs/services.md), as YAML or JSON.
+// What a value may be is what an item of a list of backends may be (docs/services.md), as YAML or JSON. The
+// order is that of the keys. A value that is none leaves in force what the key had before, and is told.
+//
+// By etcd's JSON gateway: all keys as of a revision, then what has changed since. All keys are read again
+// every kListAgain, by a read that takes a majority: that is how one hears of a member that has lost the
+// others, and of anything else that a stream which says nothing hides. Of several endpoints one is asked, and
+// after a failure the next one, from the revision on that the former had told.
 
 #pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
 
 #include "tools/watcher.h"
 
@@ -14,15 +26,41 @@ namespace shunt {
 
 class EtcdWatcher : public Watcher {
  public:
-  explicit EtcdWatcher(net::EtcdSpec spec) : spec_(std::move(spec)) {}
+  static constexpr std::chrono::milliseconds kListAgain{60'000};
+
+  // With endpoints, which the configuration's reader has checked.
+  explicit EtcdWatcher(net::EtcdSpec spec);
 
   std::string Title() const override;
   absl::StatusOr<Ask> Next() override;
   absl::Status OnLine(absl::string_view line) override;
   absl::Status OnAnswer(const HttpAnswer& answer) override;
+  absl::Status OnFailure(absl::Status why) override;
 
  private:
+  enum class Step { kLogIn, kList, kWatch };
+
+  absl::StatusOr<Ask> AskToLogIn() const;
+  absl::Status OnLogIn(const nlohmann::json& answer);
+  absl::Status OnList(const nlohmann::json& answer);
+  absl::Status OnEvents(const nlohmann::json& result);
+  absl::Status OnError(const HttpAnswer& answer, const nlohmann::json& body);
+  // An answer that is none, or a failure: another endpoint is next.
+  absl::Status Leave(const absl::Status& why);
+  void Put(const std::string& key, const std::string& value);
+  void Tell();
+
   const net::EtcdSpec spec_;
+  const std::string prefix_;  // with "/" at its end
+  std::vector<HttpOrigin> origins_;
+  size_t origin_ = 0;  // which one is asked
+  Step step_ = Step::kList;
+  std::string token_;  // of whom etcd takes us for; empty: none yet, or nobody asks
+  bool token_works_ = false;
+  int64_t revision_ = 0;                              // all until then is known
+  bool is_old_ = false;                               // etcd has forgotten what has happened since
+  std::map<std::string, net::BackendSpec> backends_;  // by key
+  std::map<std::string, absl::Status> wrong_;         // values that are no backends, by key
 };
 
 }  // namespace shunt

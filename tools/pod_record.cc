@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tools/json_reading.h"
 
 namespace shunt {
 namespace {
@@ -14,20 +15,9 @@ namespace {
 using Json = nlohmann::json;
 using Texts = std::map<std::string, std::string>;
 
-// The member if it is there and has the type; else nullptr.
-const Json* MemberOf(const Json& json, const char* name, Json::value_t type) {
-  const auto found = json.find(name);
-  return found != json.end() && found->type() == type ? &*found : nullptr;
-}
-
-std::string TextOf(const Json& json, const char* name) {
-  const Json* const text = MemberOf(json, name, Json::value_t::string);
-  return text == nullptr ? "" : text->get<std::string>();
-}
-
 Texts TextsOf(const Json& json, const char* name) {
   Texts texts;
-  if (const Json* const map = MemberOf(json, name, Json::value_t::object)) {
+  if (const Json* const map = JsonMember(json, name, Json::value_t::object)) {
     for (const auto& [key, value] : map->items()) {
       if (value.is_string()) texts[key] = value.get<std::string>();
     }
@@ -38,7 +28,7 @@ Texts TextsOf(const Json& json, const char* name) {
 template <typename Visit>
 void ForEachIn(const Json& json, std::initializer_list<const char*> lists, const Visit& visit) {
   for (const char* list : lists) {
-    const Json* const items = MemberOf(json, list, Json::value_t::array);
+    const Json* const items = JsonMember(json, list, Json::value_t::array);
     if (items == nullptr) continue;
     for (const Json& item : *items) {
       if (item.is_object()) visit(item);
@@ -54,17 +44,17 @@ std::string WithoutScheme(const std::string& id) {
 
 std::vector<PodRecord::OfContainer> ContainersOf(const Json& pod) {
   std::vector<PodRecord::OfContainer> containers;
-  if (const Json* const spec = MemberOf(pod, "spec", Json::value_t::object)) {
+  if (const Json* const spec = JsonMember(pod, "spec", Json::value_t::object)) {
     ForEachIn(*spec, {"containers", "initContainers", "ephemeralContainers"}, [&](const Json& one) {
-      containers.push_back({.name = TextOf(one, "name"), .image = TextOf(one, "image")});
+      containers.push_back({.name = JsonText(one, "name"), .image = JsonText(one, "image")});
     });
   }
-  if (const Json* const status = MemberOf(pod, "status", Json::value_t::object)) {
+  if (const Json* const status = JsonMember(pod, "status", Json::value_t::object)) {
     ForEachIn(*status, {"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"},
               [&](const Json& one) {
-                const std::string name = TextOf(one, "name");
+                const std::string name = JsonText(one, "name");
                 for (PodRecord::OfContainer& container : containers) {
-                  if (container.name == name) container.id = WithoutScheme(TextOf(one, "containerID"));
+                  if (container.name == name) container.id = WithoutScheme(JsonText(one, "containerID"));
                 }
               });
   }
@@ -81,11 +71,11 @@ bool Answers(const PodRecord& record, const PodQuery& query) {
 // Everything but the containers, which only the right one is looked through for.
 PodRecord MetadataOf(const Json& pod) {
   PodRecord record;
-  const Json* const metadata = MemberOf(pod, "metadata", Json::value_t::object);
+  const Json* const metadata = JsonMember(pod, "metadata", Json::value_t::object);
   if (metadata == nullptr) return record;
-  record.pod_namespace = TextOf(*metadata, "namespace");
-  record.pod = TextOf(*metadata, "name");
-  record.uid = TextOf(*metadata, "uid");
+  record.pod_namespace = JsonText(*metadata, "namespace");
+  record.pod = JsonText(*metadata, "name");
+  record.uid = JsonText(*metadata, "uid");
   record.annotations = TextsOf(*metadata, "annotations");
   record.labels = TextsOf(*metadata, "labels");
   if (const auto mirror = record.annotations.find("kubernetes.io/config.mirror");
@@ -112,7 +102,7 @@ bool IsPodName(absl::string_view name) {
 absl::StatusOr<PodRecord> ReadPod(absl::string_view json, const PodQuery& query) {
   const Json answer = Json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
   if (!answer.is_object()) return absl::InvalidArgumentError("the answer is no JSON object");
-  const std::string kind = TextOf(answer, "kind");
+  const std::string kind = JsonText(answer, "kind");
   if (kind == "Pod") {
     PodRecord record = MetadataOf(answer);
     if (record.uid.empty()) return absl::InvalidArgumentError("the answer is a pod without uid");
@@ -121,7 +111,7 @@ absl::StatusOr<PodRecord> ReadPod(absl::string_view json, const PodQuery& query)
     record.containers = ContainersOf(answer);
     return record;
   }
-  const Json* const items = MemberOf(answer, "items", Json::value_t::array);
+  const Json* const items = JsonMember(answer, "items", Json::value_t::array);
   if (kind != "PodList" || items == nullptr)
     return absl::InvalidArgumentError("the answer is neither a pod nor a list of pods");
   for (const Json& item : *items) {
@@ -136,7 +126,7 @@ absl::StatusOr<PodRecord> ReadPod(absl::string_view json, const PodQuery& query)
 
 std::string RefusalIn(absl::string_view json) {
   const Json answer = Json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
-  return answer.is_object() && TextOf(answer, "kind") == "Status" ? TextOf(answer, "message") : "";
+  return answer.is_object() && JsonText(answer, "kind") == "Status" ? JsonText(answer, "message") : "";
 }
 
 void AddRecord(const PodRecord& record, absl::string_view id, ContainerOrigin& origin) {

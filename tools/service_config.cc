@@ -363,6 +363,16 @@ absl::StatusOr<std::vector<net::BackendSpec>> ParseBackendFile(const std::string
   return At(name, error.mark, error.msg);
 }
 
+absl::StatusOr<net::BackendSpec> ParseBackend(const std::string& text, const std::string& name) try {
+  net::BackendSpec backend;
+  const YAML::Node root = YAML::Load(text);
+  const absl::Status status = ReadBackend(name, "backend", root, backend);
+  if (status.ok()) return backend;
+  return status.code() == kPlaced ? status : At(name, root.Mark(), status.message());
+} catch (const YAML::Exception& error) {
+  return At(name, error.mark, error.msg);
+}
+
 bool LeadsToItself(const net::ServiceSpec& service, const net::SockAddr& backend) {
   return std::any_of(service.addresses.begin(), service.addresses.end(),
                      [&](const net::ServiceAddress& address) {

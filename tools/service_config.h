@@ -43,6 +43,9 @@ absl::Status ReadServices(const std::string& file_name, const YAML::Node& value,
 absl::StatusOr<std::vector<net::BackendSpec>> ParseBackendFile(const std::string& text,
                                                                const std::string& name);
 
+// Reads one item of such a list: "192.168.7.11:8080", or a mapping with an address. No exception gets out.
+absl::StatusOr<net::BackendSpec> ParseBackend(const std::string& text, const std::string& name);
+
 // True if connections to `backend` would be connections to the service itself: those of `network: container`,
 // which programs could have made themselves, to any address of the service; others to one that it names alone
 // (a network may have its backends inside). What a source finds has to be asked about.
