@@ -23,12 +23,46 @@ Json FoundBackendToJson(const net::BackendSpec& backend) {
   return json;
 }
 
+// Names of files, and none of what is in them.
+Json FoundSourceToJson(const net::DiscoverSpec& source) {
+  Json json = {{"file", source.file}, {"dns", source.dns}};
+  if (const net::EtcdSpec& etcd = source.etcd; !etcd.endpoints.empty()) {
+    json["etcd"] = {{"endpoints", etcd.endpoints},        {"prefix", etcd.prefix}, {"ca", etcd.authority},
+                    {"cert", etcd.certificate},           {"key", etcd.key},       {"user", etcd.user},
+                    {"password-file", etcd.password_file}};
+  }
+  if (const net::KubernetesSpec& kubernetes = source.kubernetes; !kubernetes.service.empty()) {
+    json["kubernetes"] = {
+        {"service", kubernetes.service}, {"port", kubernetes.port}, {"kubeconfig", kubernetes.kubeconfig}};
+  }
+  return json;
+}
+
+net::DiscoverSpec FoundSourceFrom(const Json& json) {
+  net::DiscoverSpec source{.file = json.at("file").get<std::string>(),
+                           .dns = json.at("dns").get<std::string>()};
+  if (const auto etcd = json.find("etcd"); etcd != json.end()) {
+    source.etcd = {.endpoints = etcd->at("endpoints").get<std::vector<std::string>>(),
+                   .prefix = etcd->at("prefix").get<std::string>(),
+                   .authority = etcd->at("ca").get<std::string>(),
+                   .certificate = etcd->at("cert").get<std::string>(),
+                   .key = etcd->at("key").get<std::string>(),
+                   .user = etcd->at("user").get<std::string>(),
+                   .password_file = etcd->at("password-file").get<std::string>()};
+  }
+  if (const auto kubernetes = json.find("kubernetes"); kubernetes != json.end()) {
+    source.kubernetes = {.service = kubernetes->at("service").get<std::string>(),
+                         .port = kubernetes->at("port").get<std::string>(),
+                         .kubeconfig = kubernetes->at("kubeconfig").get<std::string>()};
+  }
+  return source;
+}
+
 std::string LineOf(const net::FoundBackends& found) {
   Json backends = Json::array();
   for (const net::BackendSpec& backend : found.backends) backends.push_back(FoundBackendToJson(backend));
   return Json({{"service", found.service},
-               {"file", found.source.file},
-               {"dns", found.source.dns},
+               {"source", FoundSourceToJson(found.source)},
                {"found_at", found.found_at},
                {"backends", std::move(backends)}})
       .dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -45,10 +79,9 @@ net::BackendSpec FoundBackendFrom(const Json& json) {
 }
 
 net::FoundBackends FoundFrom(const Json& json) {
-  net::FoundBackends found{
-      .service = json.at("service").get<std::string>(),
-      .source = {.file = json.at("file").get<std::string>(), .dns = json.at("dns").get<std::string>()},
-      .found_at = json.at("found_at").get<int64_t>()};
+  net::FoundBackends found{.service = json.at("service").get<std::string>(),
+                           .source = FoundSourceFrom(json.at("source")),
+                           .found_at = json.at("found_at").get<int64_t>()};
   for (const Json& backend : json.at("backends")) found.backends.push_back(FoundBackendFrom(backend));
   return found;
 }

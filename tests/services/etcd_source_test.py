@@ -50,6 +50,11 @@ class EtcdSource(RuntimeCase):
                                 capture_output=True, text=True, timeout=30, check=True)
         return json.loads(result.stdout)["services"][0]
 
+    def engine_of(self, agent):
+        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, "status", "--json"], capture_output=True,
+                                text=True, timeout=30, check=True)
+        return json.loads(result.stdout)["engine_pid"]
+
     def backends(self, agent):
         return [one["address"] for one in self.report(agent)["backends"]]
 
@@ -131,6 +136,10 @@ class EtcdSource(RuntimeCase):
         self.wait_for_error(agent, etcd.url)
         self.assertEqual(self.backends(agent), ["10.0.0.1:80"])
         self.assertGreaterEqual(self.report(agent)["source_age_s"], 0)
+        engine = self.engine_of(agent)
+        os.kill(engine, signal.SIGKILL)
+        self.wait_until(lambda: self.engine_of(agent) != engine, "there is no new engine")
+        self.assertEqual(self.backends(agent), ["10.0.0.1:80"])
         etcd.start()
         self.wait_for_health(agent)
         etcd.put(PREFIX + "b", "10.0.0.2:80")
@@ -142,9 +151,7 @@ class EtcdSource(RuntimeCase):
         etcd.put(PREFIX + "b", "10.0.0.2:80")
         agent = self.serve(etcd.url)
         self.wait_for_backends(agent, "10.0.0.1:80", "10.0.0.2:80")
-        status = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, "status", "--json"], capture_output=True,
-                                text=True, timeout=30, check=True)
-        engine = json.loads(status.stdout)["engine_pid"]
+        engine = self.engine_of(agent)
         os.kill(engine, signal.SIGSTOP)
         try:
             etcd.delete(PREFIX + "b")

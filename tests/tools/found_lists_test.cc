@@ -49,6 +49,23 @@ TEST(FoundListsTest, AreReadAsTheyWereWritten) {
   EXPECT_THAT(ReadBack(lists), ElementsAre(none, web));
 }
 
+TEST(FoundListsTest, KnowTheirSourcesWhole) {
+  net::FoundBackends etcd = FoundAt("a", "10.0.0.1:80");
+  etcd.source = {.etcd = {.endpoints = {"https://a:1", "https://b:2"},
+                          .prefix = "/a",
+                          .authority = "/ca",
+                          .certificate = "/cert",
+                          .key = "/key",
+                          .user = "reader",
+                          .password_file = "/word"}};
+  net::FoundBackends kubernetes = FoundAt("b", "10.0.0.2:80");
+  kubernetes.source = {
+      .kubernetes = {.service = "default/orders", .port = "http", .kubeconfig = "/etc/kubeconfig"}};
+  FoundLists lists;
+  lists.Note({etcd, kubernetes});
+  EXPECT_THAT(ReadBack(lists), ElementsAre(etcd, kubernetes));
+}
+
 TEST(FoundListsTest, KnowOfEachServiceTheLastWord) {
   FoundLists lists;
   lists.Note({FoundAt("a", "10.0.0.1:80"), FoundAt("b", "10.0.0.2:80"), FoundAt("c", "10.0.0.3:80")});
