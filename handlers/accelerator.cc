@@ -513,6 +513,7 @@ void RealAccelerator::DoForServices() {
   Services::Wants wants = services_->TakeWants();
   if (!wants.found.empty() && options_.custodian != nullptr)
     options_.custodian->HoldFound(std::move(wants.found));
+  if (!wants.warning.empty() && options_.warn) options_.warn(wants.warning);
   for (const auto& [key, served] : served_) {
     const pid_t pid = served->task();
     if (pid == 0) continue;

@@ -103,6 +103,7 @@ void NoteEnd(const Call& call, const Destination& to, int error) {
   net::BackendCounts& counts = services.CountsOf(to.slot);
   if (error == 0) {
     net::BackendCounts::Add(counts.connected);
+    counts.Opened();
     net::BackendCounts::Add(counts.connect_ns, static_cast<uint64_t>(MonotonicNow() - to.begun_at));
     if (services.counts.IsWatched(to.slot)) services.outcomes.Tell({.slot = to.slot, .well = true});
   } else if (TellsOfBackend(error)) {

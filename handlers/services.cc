@@ -85,7 +85,8 @@ Services::Services(size_t reactors, MakeSource make_source, Fd epoll, Fd wake)
       epoll_(std::move(epoll)),
       wake_(std::move(wake)),
       counts_(reactors),
-      balancer_(counts_, /*zone=*/"") {
+      balancer_(counts_, /*zone=*/""),
+      live_counts_(counts_) {
   const uint64_t seed = Seed();
   for (size_t i = 0; i < reactors; ++i)
     seats_.push_back(std::make_unique<net::ReactorServices>(i, counts_, seed + i, wake_.get()));
@@ -221,8 +222,11 @@ void Services::Turn(int64_t now) {
   balancer_.Advance(now);
   for (const net::DueCheck& check : balancer_.TakeChecks(now)) checks_->Begin(check, now);
   PassWants(now);
+  live_counts_.Advance(now);
   if (delivery_ == nullptr) {
     if (std::shared_ptr<const net::ServiceTable> table = balancer_.TakeTable(now, table_awaited_)) {
+      live_counts_.Watch(balancer_.CountedBackends());
+      live_counts_.Advance(now);
       Deliver(std::move(table));
     } else if (std::exchange(table_awaited_, false)) {
       table_in_force_.notify_all();
@@ -231,7 +235,7 @@ void Services::Turn(int64_t now) {
 }
 
 int64_t Services::NextDue() const {
-  int64_t due = std::min(balancer_.NextDue(), checks_->NextDue());
+  int64_t due = std::min({balancer_.NextDue(), checks_->NextDue(), live_counts_.NextDue()});
   for (const auto& [name, watched] : sources_) due = std::min(due, watched.source->NextDue());
   if (!found_.empty() && wants_.found.empty()) due = std::min(due, found_passed_ + kFoundApart);
   return due;
@@ -293,7 +297,8 @@ void Services::PassWants(int64_t now) {
   if (wants_.sockets && now - sockets_asked_ < kVisitsApart)
     wants_.sockets = false;  // the next check asks again
   PassFound(now);
-  if (wants_.closings.empty() && !wants_.sockets && wants_.found.empty()) return;
+  if (std::optional<std::string> failure = live_counts_.TakeFailure()) wants_.warning = *std::move(failure);
+  if (wants_.closings.empty() && !wants_.sockets && wants_.found.empty() && wants_.warning.empty()) return;
   if (std::exchange(wants_told_, true)) return;
   if (wants_.sockets) sockets_asked_ = now;
   wants_message_ = {.deliver = [](Message& message) { message.about<Services>().wants_due_(); },

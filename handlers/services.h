@@ -29,6 +29,7 @@
 #include "core/mailbox.h"
 #include "net/balancer/balancer.h"
 #include "net/balancer/connect_checks.h"
+#include "net/balancer/live_counts.h"
 #include "net/balancer/reactor_services.h"
 #include "net/discovery/source.h"
 #include "net/netns.h"
@@ -69,6 +70,7 @@ class Services {
     bool sockets = false;  // of a container's own network, for the checks of services that are there
     // What sources have found since the last time, for engines to come: of each service the last word.
     std::vector<net::FoundBackends> found;
+    std::string warning;  // for people; may be empty
   };
   Wants TakeWants();
   void GiveSockets(net::NetnsVisit visit);
@@ -106,6 +108,7 @@ class Services {
 
   mutable std::mutex mutex_;  // what follows
   net::Balancer balancer_;
+  net::LiveCounts live_counts_;
   std::vector<net::ServiceSpec> wishes_;  // as configured
   Wants wants_;
   Message wants_message_;

@@ -103,7 +103,8 @@ Row BackendRow(const Json& backend) {
           absl::StrCat(NumberIn(backend, "failed")),
           MeanText(backend.value("mean_connect_us", 0.0)),
           absl::StrCat(NumberIn(backend, "ejections")),
-          absl::StrCat(NumberIn(backend, "in_flight")),
+          backend.contains("open") ? absl::StrCat(NumberIn(backend, "open"), " open")
+                                   : absl::StrCat(NumberIn(backend, "in_flight")),
           TextIn(backend, "zone")};
 }
 

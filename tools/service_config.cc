@@ -299,6 +299,11 @@ absl::Status ServiceReader::Check(const std::string& path, const YAML::Node& val
         absl::StrCat(service.name, " should have backends, or discover: with file, dns, etcd or kubernetes"));
   }
   if (absl::Status status = CheckUdp(path, value, service); !status.ok()) return status;
+  if (net::PicksByLiveCounts(service.policy) && service.network == net::ServiceNetwork::kContainer) {
+    return AtKey(path, value, "policy",
+                 "counts connections in the host's network: should be least-request, or another one, with "
+                 "network: container and for UDP");
+  }
   for (size_t i = 0; i < service.backends.size(); ++i) {
     if (!LeadsToItself(service, service.backends[i].address)) continue;
     return At(file_, value["backends"][i].Mark(),

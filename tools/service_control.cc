@@ -19,13 +19,18 @@ using Kind = net::BackendCommand::Kind;
 constexpr size_t kMostNames = 20;
 
 Json BackendToJson(const net::BackendReport& backend) {
-  return {{"address", backend.address},      {"zone", backend.zone},
-          {"weight", backend.weight},        {"effective_weight", backend.effective_weight},
-          {"backup", backend.backup},        {"state", backend.state},
-          {"picks", backend.picks},          {"connected", backend.connected},
-          {"failed", backend.failed},        {"ejections", backend.ejections},
-          {"in_flight", backend.in_flight},  {"mean_connect_us", backend.mean_connect_us},
-          {"last_error", backend.last_error}};
+  Json one = {{"address", backend.address},      {"zone", backend.zone},
+              {"weight", backend.weight},        {"effective_weight", backend.effective_weight},
+              {"backup", backend.backup},        {"state", backend.state},
+              {"picks", backend.picks},          {"connected", backend.connected},
+              {"failed", backend.failed},        {"ejections", backend.ejections},
+              {"in_flight", backend.in_flight},  {"mean_connect_us", backend.mean_connect_us},
+              {"last_error", backend.last_error}};
+  if (backend.open) {
+    one["open"] = *backend.open;
+    one["rtt_us"] = backend.rtt_us;
+  }
+  return one;
 }
 
 Json ServiceToJson(const net::ServiceReport& service) {

@@ -167,15 +167,15 @@ std::vector<std::vector<Remarks::Step>> Remarks::Steps() const {
 
 // `path`: services from the first one on, each with the step that it is left by.
 void Remarks::SayCircle(const std::vector<std::pair<size_t, size_t>>& path, size_t to, size_t backend) {
-  constexpr size_t kMostNames = 8;
+  constexpr size_t kMostCircleNames = 8;
   const size_t from = path.back().first;
   std::string names = services_[to].name;
   size_t count = 0;
   auto one = std::find_if(path.begin(), path.end(), [to](const auto& entry) { return entry.first == to; });
   for (++one; one != path.end(); ++one) {
-    if (++count <= kMostNames) absl::StrAppend(&names, ", ", services_[one->first].name);
+    if (++count <= kMostCircleNames) absl::StrAppend(&names, ", ", services_[one->first].name);
   }
-  if (count > kMostNames) absl::StrAppend(&names, " and ", count - kMostNames, " more");
+  if (count > kMostCircleNames) absl::StrAppend(&names, " and ", count - kMostCircleNames, " more");
   remarks_[from].push_back({list_[from]["backends"][backend].Mark().line + 1,
                             absl::StrCat("backend ", services_[from].backends[backend].address.ToString(),
                                          ": IN A CIRCLE: services ", names,

@@ -17,9 +17,14 @@ constexpr size_t kLongestWord = 320;
 constexpr size_t kMostLabels = 64;
 
 constexpr std::pair<const char*, net::PickPolicy> kPolicyWords[] = {
-    {"round-robin", net::PickPolicy::kRoundRobin},     {"random", net::PickPolicy::kRandom},
-    {"least-request", net::PickPolicy::kLeastRequest}, {"maglev", net::PickPolicy::kMaglev},
-    {"ring-hash", net::PickPolicy::kRingHash},         {"first", net::PickPolicy::kFirst}};
+    {"round-robin", net::PickPolicy::kRoundRobin},
+    {"random", net::PickPolicy::kRandom},
+    {"least-request", net::PickPolicy::kLeastRequest},
+    {"maglev", net::PickPolicy::kMaglev},
+    {"ring-hash", net::PickPolicy::kRingHash},
+    {"first", net::PickPolicy::kFirst},
+    {"least-connections", net::PickPolicy::kLeastConnections},
+    {"least-rtt", net::PickPolicy::kLeastRtt}};
 
 constexpr std::pair<const char*, net::AffinityKey> kAffinityWords[] = {
     {"container", net::AffinityKey::kContainer},

@@ -3,8 +3,11 @@
 //
 // Each backend has a slot number as long as it is listed; each reactor has its own block of counts for every
 // slot, which it alone writes and anybody may read. Slots are made by one thread, before a table that names
-// them is given to a reactor; nothing ever moves. Attempts under way, of which every pick of least-request
-// reads two from each reactor, lie apart from the other counts: sixteen backends in a cache line.
+// them is given to a reactor; nothing ever moves. Attempts under way and connections made, of which picks
+// read two from each reactor, lie apart from the other counts: sixteen backends in a cache line.
+//
+// Connections that are open: reactors know which have begun, and the kernel which are there
+// (net/balancer/live_counts.h). So what it said last counts, and what has begun since.
 
 #pragma once
 
@@ -36,10 +39,13 @@ class BackendCounts {
   void End() {
     in_flight_->store(in_flight_->load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
   }
+  // A connection is there.
+  void Opened() { opened_->store(opened_->load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
 
  private:
   friend class BackendCountBook;
   std::atomic<uint32_t>* in_flight_ = nullptr;
+  std::atomic<uint32_t>* opened_ = nullptr;
 };
 
 class BackendCountBook {
@@ -55,6 +61,7 @@ class BackendCountBook {
     SHUNT_CHECK(slots <= kMostSlots);
     for (size_t i = 0; i * kChunk < slots; ++i) {
       if (watched_[i] == nullptr) watched_[i] = std::make_unique<Flags>();
+      if (live_[i] == nullptr) live_[i] = std::make_unique<Live>();
       if (chunks_[i] == nullptr) chunks_[i] = std::make_unique<Block[]>(reactors_);
     }
   }
@@ -78,13 +85,48 @@ class BackendCountBook {
     return sum;
   }
 
+  // Connections that are open, as far as is known.
+  uint32_t Open(uint32_t slot) const {
+    const uint32_t open = OfLive(slot).offset.load(std::memory_order_relaxed) + Begun(slot);
+    return static_cast<int32_t>(open) < 0 ? 0 : open;
+  }
+  // The thread that makes slots: so many there are now, attempts under way included.
+  void SetOpen(uint32_t slot, uint32_t open) {
+    OfLive(slot).offset.store(open - Begun(slot), std::memory_order_relaxed);
+  }
+
+  // How far away it is, microseconds; 0: not known. Set by the thread that makes slots.
+  uint32_t Rtt(uint32_t slot) const { return OfLive(slot).rtt_us.load(std::memory_order_relaxed); }
+  void SetRtt(uint32_t slot, uint32_t us) { OfLive(slot).rtt_us.store(us, std::memory_order_relaxed); }
+
  private:
+  // What reactors have begun since the beginning, by which Open() moves on; counts around.
+  uint32_t Begun(uint32_t slot) const {
+    uint32_t sum = 0;
+    const Block* const blocks = chunks_[slot / kChunk].get();
+    for (size_t i = 0; i < reactors_; ++i) {
+      sum += blocks[i].in_flight[slot % kChunk].load(std::memory_order_relaxed) +
+             blocks[i].opened[slot % kChunk].load(std::memory_order_relaxed);
+    }
+    return sum;
+  }
+
+  struct LiveOfSlot {
+    std::atomic<uint32_t> offset{0};  // of Open(), to Begun()
+    std::atomic<uint32_t> rtt_us{0};
+  };
+  using Live = std::array<LiveOfSlot, kChunk>;
+  LiveOfSlot& OfLive(uint32_t slot) const { return (*live_[slot / kChunk])[slot % kChunk]; }
+
   // Of one reactor. The odd cache line keeps the same slot of several reactors out of the same cache set.
   struct alignas(64) Block {
     Block() {
-      for (size_t i = 0; i < kChunk; ++i) counts[i].in_flight_ = &in_flight[i];
+      for (size_t i = 0; i < kChunk; ++i) {
+        counts[i].in_flight_ = &in_flight[i];
+        counts[i].opened_ = &opened[i];
+      }
     }
-    std::array<std::atomic<uint32_t>, kChunk> in_flight{};
+    std::array<std::atomic<uint32_t>, kChunk> in_flight{}, opened{};
     std::array<BackendCounts, kChunk> counts;
     std::array<char, 64> odd_line;
   };
@@ -94,6 +136,7 @@ class BackendCountBook {
 
   size_t reactors_;
   std::array<std::unique_ptr<Flags>, kChunks> watched_;
+  std::array<std::unique_ptr<Live>, kChunks> live_;
   std::array<std::unique_ptr<Block[]>, kChunks> chunks_;
 };
 

@@ -312,6 +312,17 @@ void Balancer::TableRetired(const ServiceTable& table) {
   state_->tables.Retired(&table);
 }
 
+std::vector<Balancer::Counted> Balancer::CountedBackends() const {
+  std::vector<Counted> counted;
+  for (const std::unique_ptr<ServiceRecord>& record : state_->services) {
+    if (!PicksByLiveCounts(record->spec.policy)) continue;
+    const bool by_rtt = record->spec.policy == PickPolicy::kLeastRtt;
+    for (const std::unique_ptr<Member>& member : record->members)
+      counted.push_back({.address = member->address, .slot = member->slot, .by_rtt = by_rtt});
+  }
+  return counted;
+}
+
 std::vector<ServiceReport> Balancer::Describe(int64_t now) const {
   std::vector<ServiceReport> reports;
   for (const std::unique_ptr<ServiceRecord>& record : state_->services)

@@ -26,6 +26,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -74,6 +75,9 @@ struct BackendReport {
   std::string state;
   uint64_t picks = 0, connected = 0, failed = 0, ejections = 0;
   uint32_t in_flight = 0;
+  // Where the policy needs it: connections that are open, and the time to reach it (0: not known).
+  std::optional<uint32_t> open;
+  uint32_t rtt_us = 0;
   double mean_connect_us = 0;  // 0: none was connected
   std::string last_error;      // of active checks; may be empty
 };
@@ -147,6 +151,14 @@ class Balancer {
   void TableRetired(const ServiceTable& table);
 
   std::vector<ServiceReport> Describe(int64_t now) const;
+
+  // The backends of services that pick by live counts, until the next Configure(), Discover() or Command().
+  struct Counted {
+    SockAddr address;
+    uint32_t slot = 0;
+    bool by_rtt = false;
+  };
+  std::vector<Counted> CountedBackends() const;
 
  private:
   struct State;

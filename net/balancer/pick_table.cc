@@ -38,6 +38,10 @@ std::unique_ptr<const PickTable> PickTable::Make(PickPolicy policy, bool by_key,
       return by_key ? MakeMaglev(std::move(groups)) : MakeRandom(std::move(groups));
     case PickPolicy::kLeastRequest:
       return by_key ? MakeMaglev(std::move(groups)) : MakeLeastRequest(std::move(groups));
+    case PickPolicy::kLeastConnections:
+      return by_key ? MakeMaglev(std::move(groups)) : MakeLeastConnections(std::move(groups));
+    case PickPolicy::kLeastRtt:
+      return by_key ? MakeMaglev(std::move(groups)) : MakeLeastRtt(std::move(groups));
   }
   std::abort();  // there is no other
 }

@@ -9,6 +9,9 @@
 //   random         by weight (an alias table)
 //   least-request  the less loaded of two different random ones by weight (P2C), the first one if they are
 //                  equal: the load is attempts under way by weight
+//   least-connections   as least-request: the load is connections that are open, by weight
+//   least-rtt      as least-request: the load is the time to reach the backend, times one more than its open
+//                  connections by weight; so the near ones get more, until they are busy
 //   maglev         by hash, Maglev's table of a prime size of at least 100 places for each backend
 //   ring-hash      by hash, on a ring of at least 100 points for each backend
 //   first          the first one that is there
@@ -67,7 +70,7 @@ class PickSeat {
   uint64_t Random() { return Mix64(state_ += kMixStep); }  // SplitMix64
   size_t reactor() const { return reactor_; }
   BackendCounts& CountsOf(const Backend& backend) const { return counts_->At(reactor_, backend.slot); }
-  uint32_t LoadOf(uint32_t slot) const { return counts_->InFlight(slot); }
+  const BackendCountBook& counts() const { return *counts_; }
 
  private:
   size_t reactor_;

@@ -19,6 +19,8 @@ namespace shunt::net {
 std::unique_ptr<const PickTable> MakeRoundRobin(std::vector<PickGroup> groups, RoundRobinPlaces& places);
 std::unique_ptr<const PickTable> MakeRandom(std::vector<PickGroup> groups);
 std::unique_ptr<const PickTable> MakeLeastRequest(std::vector<PickGroup> groups);
+std::unique_ptr<const PickTable> MakeLeastConnections(std::vector<PickGroup> groups);
+std::unique_ptr<const PickTable> MakeLeastRtt(std::vector<PickGroup> groups);
 std::unique_ptr<const PickTable> MakeMaglev(std::vector<PickGroup> groups);
 std::unique_ptr<const PickTable> MakeRingHash(std::vector<PickGroup> groups);
 std::unique_ptr<const PickTable> MakeFirst(std::vector<PickGroup> groups);

@@ -212,6 +212,8 @@ std::unique_ptr<Member> Balancer::State::NewMember(ServiceRecord& record, const 
   member->address =
       spec.address.ip().IsV4() ? SockAddr(spec.address.ip(), spec.address.port()) : spec.address;
   member->before = TotalsOf(counts, *slot);
+  counts.SetOpen(*slot, 0);
+  counts.SetRtt(*slot, 0);
   Relist(*member, spec);
   closings.Clear({record.spec.name, member->address});
   if (IsChecked(*member)) ScheduleCheck(*member, After(now, CheckOffset(record.spec, member->address)));

@@ -34,7 +34,20 @@ struct ServiceAddress {
 };
 
 // How a backend is picked. What each does stands at net/balancer/pick_table.h.
-enum class PickPolicy : uint8_t { kRoundRobin, kRandom, kLeastRequest, kMaglev, kRingHash, kFirst };
+enum class PickPolicy : uint8_t {
+  kRoundRobin,
+  kRandom,
+  kLeastRequest,
+  kMaglev,
+  kRingHash,
+  kFirst,
+  kLeastConnections,
+  kLeastRtt
+};
+// Needs what the kernel knows of connections (net/balancer/live_counts.h).
+constexpr bool PicksByLiveCounts(PickPolicy policy) {
+  return policy == PickPolicy::kLeastConnections || policy == PickPolicy::kLeastRtt;
+}
 
 // Whose connections go to the same backend, as long as that is there: what is hashed. kDefault: kContainer
 // for kMaglev and kRingHash, which would be kRandom without a key; kNone for the others.

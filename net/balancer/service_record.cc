@@ -60,6 +60,10 @@ BackendReport ReportOf(const Member& member, const BackendCountBook& counts, int
   report.failed = totals.failed - member.before.failed;
   report.ejections = member.health.ejections();
   report.in_flight = counts.InFlight(member.slot);
+  if (PicksByLiveCounts(member.service->spec.policy)) {
+    report.open = counts.Open(member.slot);
+    report.rtt_us = counts.Rtt(member.slot);
+  }
   if (report.connected > 0) {
     const double ns = static_cast<double>(totals.connect_ns - member.before.connect_ns);
     report.mean_connect_us = ns / 1e3 / static_cast<double>(report.connected);
@@ -193,6 +197,10 @@ const char* TextOf(PickPolicy policy) {
       return "ring-hash";
     case PickPolicy::kFirst:
       return "first";
+    case PickPolicy::kLeastConnections:
+      return "least-connections";
+    case PickPolicy::kLeastRtt:
+      return "least-rtt";
   }
   return "";
 }

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -288,6 +289,26 @@ class Services(RuntimeCase):
             return self.report(agent)["backends"][0]["failed"] == before
 
         self.wait_until(is_left_alone, "it is still tried")
+
+    def test_whoever_has_fewer_connections_gets_the_next(self):
+        """Those of other programs and of engines before this one count as well."""
+        self.write_service("policy: least-connections", backends=self.backends[:2])
+        busy = []
+        for _ in range(30):
+            busy.append(socket.create_connection((HOST, self.backends[0].port), timeout=30))
+            self.addCleanup(busy[-1].close)
+        agent = self.serve()
+        self.assertEqual(set(self.ports(agent, 8)), self.port_of(1))
+        self.assertEqual(self.report(agent)["backends"][0]["open"], 30)
+        engine = json.loads(self.ctl(agent, "status", "--json"))["engine_pid"]
+        os.kill(engine, signal.SIGKILL)
+        self.wait_until(lambda: json.loads(self.ctl(agent, "status", "--json"))["engine_pid"] != engine,
+                        "there is no new engine")
+        self.assertEqual(set(self.ports(agent, 8)), self.port_of(1))
+        for one in busy:
+            one.close()
+        self.wait_until(lambda: self.report(agent)["backends"][0]["open"] == 0, "closed connections are counted")
+        self.assertEqual(set(self.ports(agent, 8)), self.port_of(0, 1))
 
     def test_connections_to_who_has_gone_are_closed(self):
         self.write_service("drain: {on-removal: 0s}", backends=self.backends[:1])

@@ -292,7 +292,9 @@ TEST(ServiceConfigTest, NamesLineKeyAndRemedyOfAMistakeInAKey) {
        "drain, getpeername, health, name, network, outlier, policy, slow-start, subset, zone-aware"},
       {"policy: lr",
        "f:5: \"services[0].policy\": \"lr\" should be one of round-robin, random, least-request, maglev, "
-       "ring-hash, first"},
+       "ring-hash, first, least-connections, least-rtt"},
+      {"policy: least-connections\nnetwork: container",
+       "f:5: \"services[0].policy\": counts connections in the host's network: should be least-request"},
       {"policy: [maglev]", "f:5: \"services[0].policy\": should be one of round-robin, "},
       {"policy: first\npolicy: first", "f:6: \"services[0].policy\" is there twice"},
       {"affinity: container", "f:5: \"services[0].affinity\": should be a mapping of keys to values"},

@@ -245,7 +245,8 @@ TEST_F(BalancerReports, SayWhatAServiceIs) {
 TEST_F(BalancerReports, HaveEachPolicyAndKeyByItsWord) {
   const std::pair<PickPolicy, const char*> policies[] = {
       {PickPolicy::kRoundRobin, "round-robin"},     {PickPolicy::kRandom, "random"},
-      {PickPolicy::kLeastRequest, "least-request"}, {PickPolicy::kMaglev, "maglev"},
+      {PickPolicy::kLeastRequest, "least-request"}, {PickPolicy::kLeastConnections, "least-connections"},
+      {PickPolicy::kLeastRtt, "least-rtt"},         {PickPolicy::kMaglev, "maglev"},
       {PickPolicy::kRingHash, "ring-hash"},         {PickPolicy::kFirst, "first"}};
   for (const auto& [policy, word] : policies) {
     ServiceSpec spec = ServiceOf("web", {});

@@ -93,7 +93,8 @@ class BalancerSim {
   ServiceSpec RandomService(size_t number) {
     ServiceSpec spec = ServiceOf(SimServiceName(number), RandomBackends(number), static_cast<int>(number));
     spec.policy = chance_.OneOf({PickPolicy::kRoundRobin, PickPolicy::kRandom, PickPolicy::kLeastRequest,
-                                 PickPolicy::kFirst, PickPolicy::kRoundRobin});
+                                 PickPolicy::kLeastConnections, PickPolicy::kLeastRtt, PickPolicy::kFirst,
+                                 PickPolicy::kRoundRobin});
     if (chance_.OneIn(3)) spec.subset["ready"] = "yes";
     if (!chance_.OneIn(3)) spec.discover.file = chance_.OneOf<const char*>({"/a", "/b"});
     spec.health.enabled = !chance_.OneIn(3);

@@ -46,6 +46,8 @@ TEST_P(Fairness, GivesSharesByWeight) {
 INSTANTIATE_TEST_SUITE_P(Policies, Fairness,
                          ::testing::Values(FairCase{"Random", PickPolicy::kRandom, false},
                                            FairCase{"LeastRequest", PickPolicy::kLeastRequest, false},
+                                           FairCase{"LeastConnections", PickPolicy::kLeastConnections, false},
+                                           FairCase{"LeastRtt", PickPolicy::kLeastRtt, false},
                                            FairCase{"Maglev", PickPolicy::kMaglev, false},
                                            FairCase{"MaglevByKey", PickPolicy::kMaglev, true},
                                            FairCase{"RandomByKey", PickPolicy::kRandom, true}),
@@ -197,6 +199,38 @@ TEST(LeastRequest, DrawsTwoDifferentOnesWhateverTheWeights) {
   const std::vector<uint64_t> counted = parts.Count(*table, 10'000);
   ASSERT_EQ(counted.size(), 5u);
   EXPECT_EQ(counted[2], 0u);
+}
+
+TEST(LeastConnections, TakesTheOneWithFewerByWeight) {
+  PickParts parts(2, 2);
+  const auto table = parts.Make(PickPolicy::kLeastConnections, BackendsOf({1, 2}));
+  parts.counts.SetOpen(0, 10);
+  parts.counts.SetOpen(1, 19);
+  EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{0, 1000})) << "19 of 2 are less than 10 of 1";
+  parts.counts.At(0, 1).Opened();
+  parts.counts.At(1, 1).Begin();
+  EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{1000})) << "21 of 2 are more";
+}
+
+TEST(LeastRtt, TakesTheNearOneUntilItIsBusy) {
+  PickParts parts(2);
+  const auto table = parts.Make(PickPolicy::kLeastRtt, EqualBackends(2));
+  parts.counts.SetRtt(0, 1000);
+  parts.counts.SetRtt(1, 5000);
+  EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{1000}));
+  parts.counts.SetOpen(0, 5);  // 1 ms times six of them, beside 5 ms for one
+  EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{0, 1000}));
+  parts.counts.SetRtt(1, 0);  // not known: it is tried
+  parts.counts.SetOpen(0, 0);
+  EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{0, 1000}));
+}
+
+TEST(LeastRtt, ComparesTheGreatestThereAre) {
+  PickParts parts(2);
+  const auto table = parts.Make(PickPolicy::kLeastRtt, BackendsOf({kMostWeight, kMostWeight}));
+  for (const uint32_t slot : {0u, 1u}) parts.counts.SetRtt(slot, UINT32_MAX);
+  parts.counts.SetOpen(0, INT32_MAX);
+  EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{0, 1000}));
 }
 
 TEST(First, TakesTheFirstOne) {

@@ -21,12 +21,13 @@ namespace shunt::net {
 // Backends of one service, as many as there may be; fewer where a table of them takes half a minute.
 inline constexpr int kManyBackends = kSanitized ? 2000 : 10'000;
 
-inline constexpr PickPolicy kAllPolicies[] = {PickPolicy::kRoundRobin,   PickPolicy::kRandom,
-                                              PickPolicy::kLeastRequest, PickPolicy::kMaglev,
-                                              PickPolicy::kRingHash,     PickPolicy::kFirst};
+inline constexpr PickPolicy kAllPolicies[] = {
+    PickPolicy::kRoundRobin, PickPolicy::kRandom, PickPolicy::kLeastRequest,     PickPolicy::kMaglev,
+    PickPolicy::kRingHash,   PickPolicy::kFirst,  PickPolicy::kLeastConnections, PickPolicy::kLeastRtt};
 
 inline const char* NameOf(PickPolicy policy) {
-  constexpr const char* kNames[] = {"round-robin", "random", "least-request", "maglev", "ring-hash", "first"};
+  constexpr const char* kNames[] = {"round-robin", "random", "least-request",     "maglev",
+                                    "ring-hash",   "first",  "least-connections", "least-rtt"};
   return kNames[static_cast<size_t>(policy)];
 }
 
