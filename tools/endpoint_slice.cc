@@ -227,16 +227,14 @@ absl::StatusOr<std::optional<uint16_t>> EndpointSlice::PortFor(const std::string
         absl::StrCat("EndpointSlice ", name, ports.empty() ? " has no port" : " has several ports: ",
                      Shortened(all, kLongestMention), "; say which one counts, port: NAME"));
   }
-  const Port* found = nullptr;
-  for (const char* protocol : {"TCP", "UDP"}) {
-    for (const Port& port : ports) {
-      const bool fits =
-          wanted.empty() ||
-          (IsNumber(wanted) ? port.number && absl::StrCat(*port.number) == wanted : port.name == wanted);
-      if (found == nullptr && fits && port.protocol == protocol) found = &port;
-    }
-  }
-  if (found == nullptr) return std::nullopt;
+  // Transports are not compared with the service's addresses: a name has one, and with a number it makes no
+  // difference.
+  const auto found = std::ranges::find_if(ports, [&wanted](const Port& port) {
+    if (port.protocol != "TCP" && port.protocol != "UDP") return false;
+    if (IsNumber(wanted)) return port.number && absl::StrCat(*port.number) == wanted;
+    return wanted.empty() || port.name == wanted;
+  });
+  if (found == ports.end()) return std::nullopt;
   if (!found->number) {
     return absl::FailedPreconditionError(absl::StrCat("EndpointSlice ", name, ": ", found->ToString(),
                                                       " is no single port: name one that has a number"));

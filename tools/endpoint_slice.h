@@ -42,8 +42,8 @@ struct EndpointSlice {
   std::vector<Port> ports;
   std::vector<Endpoint> endpoints;  // that may get connections; none if the addresses are names
 
-  // Which port counts: its number or name, or "" for the only one; TCP comes before UDP. Nothing: it has no
-  // such one. The error says what should be configured.
+  // Which port counts: its number or name, or "" for the only one. Nothing: it has no such one of TCP or UDP.
+  // The error says what should be configured.
   absl::StatusOr<std::optional<uint16_t>> PortFor(const std::string& wanted) const;
 };
 

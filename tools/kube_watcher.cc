@@ -152,7 +152,7 @@ void KubeWatcher::OnStream() {
 absl::Status KubeWatcher::OnLine(absl::string_view line) {
   absl::StatusOr<SliceEvent> event = ReadSliceEvent(line);
   if (!event.ok()) ListAnew();  // what it was about is not known
-  const absl::Status status = event.ok() ? OnEvent(*std::move(event)) : event.status();
+  absl::Status status = event.ok() ? OnEvent(*std::move(event)) : event.status();
   refused_ = !status.ok();
   heard_ = heard_ || !refused_;
   return status;

@@ -95,6 +95,13 @@ TEST(EndpointSliceTest, BothFamiliesAddUpAndNamesAreSkipped) {
               ElementsAre("10.0.0.1:8080", "[fd00::1]:8080"));
 }
 
+TEST(EndpointSliceTest, NobodyHearsOfNames) {
+  const absl::StatusOr<EndpointSlices::Backends> found =
+      BackendsIn({SliceText("n", R"({"addresses":["a.example"]})", kHttp, "FQDN")});
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_TRUE(found->missing.ok()) << found->missing;
+}
+
 TEST(EndpointSliceTest, AnAddressCountsOnceAndReadyWins) {
   constexpr char kEnding[] =
       R"({"addresses":["10.0.0.1"],"conditions":{"ready":false,"serving":true,"terminating":true}})";

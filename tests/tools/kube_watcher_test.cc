@@ -246,6 +246,14 @@ TEST_F(KubeWatcherTest, WhatTheServerHasForgottenIsListedAnewWithoutAWord) {
   EXPECT_EQ(VersionAsked(), "a list");
 }
 
+TEST_F(KubeWatcherTest, NobodyHearsOfItEitherIfNothingHasHappened) {
+  GetOn();
+  EXPECT_TRUE(watcher_->OnAnswer({.code = 200, .body = "", .failure = {}}).ok());
+  EXPECT_EQ(VersionAsked(), "100");
+  EXPECT_TRUE(watcher_->OnAnswer(Refusal(410, "too old")).ok());
+  EXPECT_EQ(VersionAsked(), "a list");
+}
+
 TEST_F(KubeWatcherTest, OtherErrorsOfAWatchAreToldAndListedAfter) {
   GetOn();
   EXPECT_TRUE(Line(Bookmark("150")));
