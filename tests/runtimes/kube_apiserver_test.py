@@ -3,7 +3,8 @@
 """The agent and a real kube-apiserver: kube_apiserver_test.py SHUNT
 
 It takes the manifests of deploy/kubernetes whole, and the agent, with a token of their account, may do what they say and
-nothing else. The server is $SHUNT_KUBE_APISERVER, or the one on PATH, and etcd comes with the package etcd-server.
+nothing else. A server that is too old for discovery.k8s.io/v1 gets its EndpointSlices as resources that are defined here. The
+server is $SHUNT_KUBE_APISERVER, or the one on PATH, and etcd comes with the package etcd-server.
 
 A server is built from Debian's source package kubernetes in GOPATH mode, with modern-go/reflect2 of the package
 golang-github-modern-go-reflect2-dev in place of the vendored one, which crashes when built with Go 1.19. Before
@@ -46,7 +47,20 @@ PATHS = {"Namespace": "/api/v1/namespaces", "ServiceAccount": "/api/v1/namespace
          "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
          "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
          "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+         "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
+         "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
          "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets", "Pod": "/api/v1/namespaces/{}/pods"}
+
+
+SLICES = PATHS["EndpointSlice"].format("prod")
+SLICES_DEFINED = {
+    "kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
+    "metadata": {"name": "endpointslices.discovery.k8s.io",
+                 "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
+    "spec": {"group": "discovery.k8s.io", "scope": "Namespaced",
+             "names": {"plural": "endpointslices", "kind": "EndpointSlice", "listKind": "EndpointSliceList"},
+             "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {
+                 "type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}}
 
 
 def read_manifests():
@@ -97,7 +111,7 @@ class KubeApiserver(unittest.TestCase):
         cls.run_program("etcd", "--data-dir", cls.folder + "/etcd", "--listen-client-urls", f"http://127.0.0.1:{etcd}",
                         "--advertise-client-urls", f"http://127.0.0.1:{etcd}",
                         "--listen-peer-urls", f"http://127.0.0.1:{peers}")
-        cls.run_program(
+        command = [
             SERVER, "--etcd-servers", f"http://127.0.0.1:{etcd}", "--secure-port", str(cls.port),
             "--bind-address", "127.0.0.1", "--external-hostname", "localhost",
             "--tls-cert-file", cls.folder + "/server.crt", "--tls-private-key-file", cls.folder + "/server.key",
@@ -105,13 +119,14 @@ class KubeApiserver(unittest.TestCase):
             "--service-account-key-file", cls.folder + "/accounts.key",
             "--service-account-signing-key-file", cls.folder + "/accounts.key",
             "--service-account-issuer", "https://localhost", "--service-cluster-ip-range", "10.96.0.0/16",
-            "--disable-admission-plugins", "ServiceAccount")
-        end = time.monotonic() + PATIENCE
-        while cls.ask("GET", "/readyz")[0] != 200:
-            if time.monotonic() > end:
-                cls.log.seek(0)
-                raise AssertionError("the server does not start:\n" + cls.log.read()[-5000:])
-            time.sleep(0.1)  # nobody tells when it is ready
+            "--disable-admission-plugins", "ServiceAccount"]
+        server = cls.start_server(*command)
+        too_old = cls.ask("GET", "/apis/discovery.k8s.io/v1")[0] == 404
+        if too_old:
+            # What it has of them is an older version, beside which no other can be defined.
+            server.kill()
+            server.wait()
+            cls.start_server(*command, "--runtime-config=discovery.k8s.io/v1beta1=false")
         cls.manifests = read_manifests()
         cls.taken = [cls.create(one) for one in cls.manifests]
         cls.create({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "prod"}})
@@ -122,13 +137,30 @@ class KubeApiserver(unittest.TestCase):
         cls.uid = made["metadata"]["uid"]
         cls.pod = "/api/v1/namespaces/prod/pods/web-1"
         cls.token = cls.make_token("shunt-agent")
+        kube.write_kubeconfig(cls.folder + "/agent.kubeconfig", f"https://127.0.0.1:{cls.port}", cls.folder + "/ca.crt",
+                              {"token": cls.token})
         cls.wait_for_right(cls.token, cls.pod)
+        if too_old:
+            cls.create(SLICES_DEFINED)
+        cls.wait_for_right(cls.token, SLICES)
+
+    @classmethod
+    def start_server(cls, *command):
+        process = cls.run_program(*command)
+        end = time.monotonic() + PATIENCE
+        while cls.ask("GET", "/readyz")[0] != 200:
+            if time.monotonic() > end:
+                cls.log.seek(0)
+                raise AssertionError("the server does not start:\n" + cls.log.read()[-5000:])
+            time.sleep(0.1)  # nobody tells when it is ready
+        return process
 
     @classmethod
     def run_program(cls, *command):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=cls.log, stderr=cls.log, cwd=cls.folder)
         cls.addClassCleanup(process.wait)
         cls.addClassCleanup(process.kill)
+        return process
 
     @classmethod
     def ask(cls, method, path, body=None, token=ADMIN):
@@ -181,13 +213,13 @@ class KubeApiserver(unittest.TestCase):
             for rule in status["resourceRules"])}, {*itertools.chain.from_iterable(
                 itertools.product(rule["verbs"], rule["nonResourceURLs"]) for rule in status["nonResourceRules"])}
 
-    def start_agent(self, token, **environment):
+    def start_agent(self, token, config=kube.CONFIG, **environment):
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         kube.write_kubeconfig(folder + "/kubeconfig", f"https://127.0.0.1:{self.port}", self.folder + "/ca.crt",
                               {"token": token})
         with open(folder + "/agent.yaml", "w", encoding="utf-8") as file:
-            file.write(kube.CONFIG)
+            file.write(config)
         self.tag = os.urandom(4).hex()
         self.agent = Agent(folder, self.tag, "--verbose", "--resolver", "kubernetes", "--kubeconfig", folder + "/kubeconfig",
                            "--config", folder + "/agent.yaml", environment=environment)
@@ -213,13 +245,15 @@ class KubeApiserver(unittest.TestCase):
                "metadata": {"name": "shunt-agent-1", "namespace": "shunt", **template["metadata"]}}
         self.assertEqual(lost(pod, self.create(pod, "?dryRun=All")), [])
 
-    def test_the_manifests_give_the_right_to_get_pods_and_no_other(self):
+    def test_the_manifests_give_the_rights_that_they_name_and_no_others(self):
         self.create({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "nobody", "namespace": "shunt"}})
         nobody = self.make_token("nobody")
         for namespace in ("prod", "shunt", "kube-system"):
             resources, paths = self.rules_of(self.token, namespace)
             of_all, paths_of_all = self.rules_of(nobody, namespace)
-            self.assertEqual(resources - of_all, {("get", "", "pods", None)})
+            self.assertEqual(resources - of_all, {("get", "", "pods", None),
+                                                  ("list", "discovery.k8s.io", "endpointslices", None),
+                                                  ("watch", "discovery.k8s.io", "endpointslices", None)})
             self.assertEqual(paths, paths_of_all)
         self.assertEqual(self.ask("GET", self.pod, token=nobody)[0], 403)
 
@@ -229,6 +263,7 @@ class KubeApiserver(unittest.TestCase):
                              ("GET", "/api/v1/namespaces/prod/pods?watch=1"), ("GET", self.pod + "/log"),
                              ("POST", self.pod + "/exec?command=id"), ("DELETE", self.pod),
                              ("GET", "/api/v1/namespaces/shunt/configmaps/agent"),
+                             ("GET", SLICES + "/web-1"), ("DELETE", SLICES + "/web-1"),
                              ("GET", "/api/v1/namespaces/shunt/secrets"), ("GET", "/api/v1/nodes")):
             with self.subTest(f"{method} {path}"):
                 code, text = self.ask(method, path, token=self.token)
@@ -268,6 +303,45 @@ class KubeApiserver(unittest.TestCase):
         self.start_agent(lister, NODE_NAME="node-1")
         self.assert_becomes({"io.kubernetes.cri.sandbox-uid": self.uid}, "EBADMSG")
         self.agent.wait_for(rf"it is .* nginx of pod prod/web-1 \(uid {self.uid}\)")
+
+    def write_slice(self, address, version=None, **conditions):
+        """The one of the Service prod/web; where there is one already, over that version."""
+        one = {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
+               "metadata": {"name": "web-1", "namespace": "prod", "labels": {"kubernetes.io/service-name": "web"}},
+               "endpoints": [{"addresses": [address], "conditions": conditions, "zone": "a"}],
+               "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}
+        if version is None:
+            return self.create(one)["metadata"]["resourceVersion"]
+        one["metadata"]["resourceVersion"] = version
+        code, text = self.ask("PUT", SLICES + "/web-1", one)
+        self.assertEqual(code, 200, text)
+        return json.loads(text)["metadata"]["resourceVersion"]
+
+    def wait_for_backends(self, *backends):
+        """[(address, zone, whether it is a backup)], and no error."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            told = subprocess.run([ARGS.agent, "ctl", "--socket", self.agent.socket, "services", "web", "--json"],
+                                  capture_output=True, text=True, check=True).stdout
+            service = json.loads(told)["services"][0]
+            found = [(one["address"], one["zone"], one["backup"]) for one in service["backends"]]
+            if found == list(backends) and service["source_error"] == "":
+                return
+            self.assertLess(time.monotonic(), end, told + "".join(self.agent.lines))
+
+    def test_a_services_backends_are_its_endpoints(self):
+        version = self.write_slice("192.0.2.1", ready=True)
+        self.start_agent(self.token, "services:\n- {name: web, address: '10.96.0.10:80', "
+                                     "discover: {kubernetes: {service: prod/web, port: http}}}\n",
+                         KUBECONFIG=self.folder + "/agent.kubeconfig")
+        self.wait_for_backends(("192.0.2.1:8080", "a", False))
+        version = self.write_slice("192.0.2.2", version, ready=True)
+        self.wait_for_backends(("192.0.2.2:8080", "a", False))
+        self.write_slice("192.0.2.2", version, ready=False, serving=True, terminating=True)
+        self.wait_for_backends(("192.0.2.2:8080", "a", True))
+        self.assertEqual(self.ask("DELETE", SLICES + "/web-1")[0], 200)
+        self.wait_for_backends()
+        self.assertEqual([line for line in self.agent.lines if "service web:" in line], [])
 
     def test_a_token_that_the_server_does_not_know(self):
         self.start_agent("nobody's-token")
