@@ -75,6 +75,13 @@ const std::map<std::string, const char*>& Meanings() {
       {"services.subset", "only backends that have all of these labels"},
       {"services.discover.file", "more backends; read again whenever it changes"},
       {"services.discover.dns", "more backends; asked for again whenever the answer is too old"},
+      {"services.discover.kubernetes.service",
+       "more backends: the endpoints of that Service, by its EndpointSlices, of which changes are heard at "
+       "once"},
+      {"services.discover.kubernetes.port",
+       "which of the Service's ports, by name or number; left out: it has only one"},
+      {"services.discover.kubernetes.kubeconfig",
+       "where the API server is; left out: $KUBECONFIG of the agent, or the pod's service account"},
       {"services.connect.attempts", "backends that a blocking connect tries, the first one included"},
       {"services.connect.attempt-timeout", "how long each attempt but the last may take"},
       {"services.health.interval",
