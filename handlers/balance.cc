@@ -79,7 +79,10 @@ const net::Service* ServiceNow(const Call& call, int64_t id) {
 const net::Backend* PickUntried(const Call& call, const net::Service& service, const Destination& to) {
   const net::PickTable* const table = service.TableFor(to.to_v4);
   if (table == nullptr || to.is_last()) return nullptr;
-  return table->Pick({.has_key = to.has_key, .key = to.key, .tried = to.tried_slots()},
+  return table->Pick({.has_key = to.has_key,
+                      .key = to.key,
+                      .tried = to.tried_slots(),
+                      .elsewhere = to.begun > 0 && to.begun + 1 == to.attempts},
                      BenchOf(call).services().picks);
 }
 

@@ -89,7 +89,7 @@ class GroupedPicks final : public PickTable {
       below += group.share;
       size_ += group.backends.size();
       Policy policy = make(std::span<const Backend>(group.backends), groups_.size());
-      groups_.push_back({below, std::move(group.backends), std::move(policy)});
+      groups_.push_back({below, group.backup, std::move(group.backends), std::move(policy)});
     }
     total_ = below;
   }
@@ -97,10 +97,15 @@ class GroupedPicks final : public PickTable {
   const Backend* Pick(const PickWish& wish, PickSeat& seat) const override {
     if (groups_.empty()) return nullptr;
     const size_t drawn = groups_.front().below >= total_ ? 0 : DrawGroup(wish, seat);
+    if (wish.elsewhere) [[unlikely]] {
+      const Backend* backend = PickFromOthers(
+          drawn, wish, seat, [&](const Group& other) { return other.backup == groups_[drawn].backup; });
+      if (backend != nullptr) return backend;
+    }
     const Group& group = groups_[drawn];
     if (const Backend* backend = group.policy.Pick(group.backends, wish, seat)) [[likely]]
       return backend;
-    return PickFromOthers(drawn, wish, seat);
+    return PickFromOthers(drawn, wish, seat, [](const Group&) { return true; });
   }
 
   size_t size() const override { return size_; }
@@ -108,14 +113,17 @@ class GroupedPicks final : public PickTable {
  private:
   struct Group {
     uint32_t below;  // the shares of this group and of those before it
+    bool backup;
     std::vector<Backend> backends;
     Policy policy;
   };
 
-  [[gnu::noinline]] const Backend* PickFromOthers(size_t drawn, const PickWish& wish, PickSeat& seat) const {
+  template <typename Fits>
+  [[gnu::noinline]] const Backend* PickFromOthers(size_t drawn, const PickWish& wish, PickSeat& seat,
+                                                  Fits fits) const {
     for (size_t i = 0; i < groups_.size(); ++i) {
-      if (i == drawn) continue;
       const Group& group = groups_[i];
+      if (i == drawn || !fits(group)) continue;
       if (const Backend* backend = group.policy.Pick(group.backends, wish, seat)) return backend;
     }
     return nullptr;

@@ -47,9 +47,9 @@ struct Level {
   }
 };
 
-void AddGroups(Level& level, uint32_t share, bool panics, std::vector<PickGroup>& groups) {
+void AddGroups(Level& level, bool backup, uint32_t share, bool panics, std::vector<PickGroup>& groups) {
   const auto add = [&](uint32_t its_share, std::vector<Backend>& backends) {
-    if (!backends.empty()) groups.push_back({its_share, std::move(backends)});
+    if (!backends.empty()) groups.push_back({its_share, std::move(backends), backup});
   };
   // In panic nobody looks at zones, as with Envoy: what is left of the own one is not to get it all.
   if (panics) return add(share, level.all);
@@ -84,8 +84,8 @@ Grouping GroupBackends(std::span<const GroupCandidate> candidates, double panic,
       backup_share = kWhole - primary_share;
     }
   }
-  AddGroups(primary, primary_share, grouping.primary_panics, grouping.groups);
-  AddGroups(backup, backup_share, grouping.backup_panics, grouping.groups);
+  AddGroups(primary, /*backup=*/false, primary_share, grouping.primary_panics, grouping.groups);
+  AddGroups(backup, /*backup=*/true, backup_share, grouping.backup_panics, grouping.groups);
   return grouping;
 }
 

@@ -58,6 +58,7 @@ uint64_t HashOfName(std::string_view name);
 struct PickGroup {
   uint32_t share = 65536;
   std::vector<Backend> backends;
+  bool backup = false;
 };
 
 // What a reactor keeps for its picks. Its thread only.
@@ -100,6 +101,9 @@ struct PickWish {
   bool has_key = false;
   uint64_t key = 0;                      // a hash of whose connections are to stay together
   std::span<const uint32_t> tried = {};  // slots of backends that shall not be picked again
+  // After others have failed, the last try: in another zone if there is one, since what has failed may be a
+  // zone.
+  bool elsewhere = false;
 };
 
 class PickTable {

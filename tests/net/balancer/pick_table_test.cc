@@ -150,6 +150,22 @@ TEST_P(EveryPolicy, HandsOverToTheReserveWhenAllWereTried) {
   }
 }
 
+TEST_P(EveryPolicy, TriesAnotherZoneLast) {
+  PickParts parts(6);
+  std::vector<PickGroup> groups(3);
+  groups[0].backends = {BackendOf(0), BackendOf(1), BackendOf(2)};
+  groups[1] = {.share = 0, .backends = {BackendOf(3), BackendOf(4)}};
+  groups[2] = {.share = 0, .backends = {BackendOf(5)}, .backup = true};
+  const auto table = parts.Make(policy(), std::move(groups), by_key());
+  const auto last_after = [&](std::vector<uint32_t> tried) {
+    return table->Pick({.has_key = by_key(), .key = 7, .tried = tried, .elsewhere = true}, parts.seat)->slot;
+  };
+  EXPECT_THAT(last_after({0, 1}), testing::AnyOf(3u, 4u));
+  EXPECT_EQ(last_after({0, 3}), 4u);
+  EXPECT_THAT(last_after({3, 4, 0}), testing::AnyOf(1u, 2u)) << "a backup comes when there is nobody else";
+  EXPECT_EQ(last_after({0, 1, 2, 3, 4}), 5u);
+}
+
 TEST_P(EveryPolicy, PicksWithoutTouchingTheHeap) {
   std::vector<Backend> backends = BackendsOf(SomeWeights(300, 50, 1));
   PickParts parts(300);
