@@ -23,39 +23,13 @@ import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from stage import Killer, nginx, redis, write_services  # noqa: E402
+from stage import PYTHON_CLIENT, Killer, nginx, redis, write_services  # noqa: E402
 
 ARGS = None
 SERVICE = "10.96.0.10:80"
 SECONDS = 3  # that a client connects for: tens of kills
 
-# Connects again and again, blocking, for so many seconds; prints how many connects failed, how many connections were reset
-# later, and how many answers came.
-PYTHON_CLIENT = textwrap.dedent("""
-    import socket, sys, time
-    host, port, end = sys.argv[1], int(sys.argv[2]), time.monotonic() + int(sys.argv[3])
-    failed = reset = answers = 0
-    while time.monotonic() < end:
-        s = socket.socket()
-        try:
-            s.connect((host, port))
-        except OSError as error:
-            failed += 1
-            print("connect:", error, file=sys.stderr)
-            continue
-        try:
-            s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
-            data = b""
-            while chunk := s.recv(4096):
-                data += chunk
-            answers += b"200 OK" in data
-            reset += b"200 OK" not in data
-        except OSError:
-            reset += 1
-        s.close()
-    print(failed, reset, answers)
-""")
-
+# As PYTHON_CLIENT does.
 JAVA_CLIENT = textwrap.dedent("""
     import java.net.*;
     import java.io.*;

@@ -7,11 +7,39 @@ import signal
 import socket
 import subprocess
 import tempfile
+import textwrap
 import threading
 import time
 
 HOST = os.environ.get("ARENA_HOST", "203.0.113.1")
 DEADLINE = 30  # seconds
+
+# Connects again and again, blocking, for so many seconds; prints how many connects failed, how many connections were reset
+# later, and how many answers came.
+PYTHON_CLIENT = textwrap.dedent("""
+    import socket, sys, time
+    host, port, end = sys.argv[1], int(sys.argv[2]), time.monotonic() + int(sys.argv[3])
+    failed = reset = answers = 0
+    while time.monotonic() < end:
+        s = socket.socket()
+        try:
+            s.connect((host, port))
+        except OSError as error:
+            failed += 1
+            print("connect:", error, file=sys.stderr)
+            continue
+        try:
+            s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            data = b""
+            while chunk := s.recv(4096):
+                data += chunk
+            answers += b"200 OK" in data
+            reset += b"200 OK" not in data
+        except OSError:
+            reset += 1
+        s.close()
+    print(failed, reset, answers)
+""")
 
 
 class Backend:
@@ -40,6 +68,12 @@ class Backend:
             probe.settimeout(DEADLINE)
             return probe.connect_ex((HOST, self.port)) == 0
 
+    def quit(self):
+        """As a server ends that is asked to: it takes no more connections, and answers those that it has."""
+        os.kill(self.process.pid, signal.SIGQUIT)
+        self.process.wait(DEADLINE)
+        self.process = None
+
     def kill(self):
         """With everything it has started; nothing listens afterwards."""
         if self.process is None:
@@ -54,14 +88,14 @@ class Backend:
         self.process = None
 
 
-def nginx(folder, port):
-    """An nginx that answers with its port, in a folder of its own."""
+def nginx(folder, port, log="off"):
+    """An nginx that answers with its port, in a folder of its own. `log`: a file that gets a line for each answer."""
     place = tempfile.mkdtemp(prefix=f"nginx-{port}-", dir=folder)
     path = os.path.join(place, "conf")
     with open(path, "w") as file:
         file.write(f"""daemon off; worker_processes 1; pid {place}/pid; error_log /dev/null;
             events {{ worker_connections 4096; }}
-            http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p;
+            http {{ access_log {log}; client_body_temp_path {place}/b; proxy_temp_path {place}/p;
                     fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;
                     server {{ listen {HOST}:{port} backlog=4096; location / {{ return 200 "{port}\\n"; }} }} }}""")
     return Backend(["nginx", "-e", "/dev/null", "-c", path], port)
