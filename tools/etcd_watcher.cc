@@ -6,11 +6,8 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "tools/json_reading.h"
 #include "tools/service_config.h"
 
@@ -19,96 +16,49 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Of gRPC, as the gateway passes them on.
-constexpr int64_t kUnauthenticated = 16;
-
-std::string WithSlash(std::string prefix) {
-  if (!absl::EndsWith(prefix, "/")) prefix += '/';
-  return prefix;
-}
-
-// The first key behind all that begin with this, which ends with "/".
-std::string EndOf(std::string prefix) {
-  prefix.back() = '/' + 1;
-  return prefix;
-}
-
-std::string InBase64(const std::string& text) {
-  return absl::Base64Escape(text);
-}
-
-std::string FromBase64(const Json& json, const char* name) {
-  std::string text;
-  return absl::Base64Unescape(JsonText(json, name), &text) ? text : "";
-}
-
-// The gateway writes 64 bits as texts, and leaves out zeros.
-int64_t NumberOf(const Json& json, const char* name) {
-  int64_t number = 0;
-  return absl::SimpleAtoi(JsonText(json, name), &number) ? number : 0;
-}
-
 const Json* ListOf(const Json& json, const char* name) {
   return JsonMember(json, name, Json::value_t::array);
 }
 
-// In bounds: it is for people, and comes from elsewhere.
-std::string Shortened(std::string text) {
-  constexpr size_t kLongest = 200;
-  if (text.size() > kLongest) text.resize(kLongest);
-  return absl::CHexEscape(text);
-}
-
 }  // namespace
 
-EtcdWatcher::EtcdWatcher(net::EtcdSpec spec) : spec_(std::move(spec)), prefix_(WithSlash(spec_.prefix)) {
-  for (const std::string& endpoint : spec_.endpoints) {
-    HttpOrigin& origin = origins_.emplace_back();
-    SetUrl(endpoint, PlainHttp::kAllowed, origin).IgnoreError();  // which has been checked
-    origin.authority.file = spec_.authority;
-    origin.certificate.file = spec_.certificate;
-    origin.key.file = spec_.key;
-  }
-}
+EtcdWatcher::EtcdWatcher(net::EtcdSpec spec)
+    : EtcdWatcher(
+          std::move(spec),
+          [](absl::string_view, const std::string& value, const std::string& full_key) {
+            return ParseBackend(value, full_key);
+          },
+          kMostBackends) {}
+
+EtcdWatcher::EtcdWatcher(net::EtcdSpec spec, ReadKey read, size_t most)
+    : session_(std::move(spec)), read_(std::move(read)), most_(most) {}
 
 std::string EtcdWatcher::Title() const {
-  return absl::StrCat("etcd ", prefix_);
+  return absl::StrCat("etcd ", session_.prefix());
 }
 
 // ---- what is asked
 
 absl::StatusOr<Watcher::Ask> EtcdWatcher::Next() {
   is_old_ = false;
-  if (!spec_.user.empty() && token_.empty()) step_ = Step::kLogIn;
-  Ask ask{.origin = origins_[origin_], .authorization = token_};
-  Json range = {{"key", InBase64(prefix_)}, {"range_end", InBase64(EndOf(prefix_))}};
+  if (session_.MustLogIn()) step_ = Step::kLogIn;
+  const std::string& prefix = session_.prefix();
+  Json range = {{"key", EtcdText(prefix)}, {"range_end", EtcdText(EtcdEndOf(prefix))}};
   switch (step_) {
     case Step::kLogIn:
-      return AskToLogIn();
+      return session_.AskToLogIn();
     case Step::kList:
-      ask.path = "/v3/kv/range";
-      ask.post = range.dump();
-      return ask;
-    case Step::kWatch:
+      return session_.AskFor("/v3/kv/range", range);
+    case Step::kWatch: {
       range["start_revision"] = std::to_string(revision_ + 1);
       range["progress_notify"] = true;
-      ask.path = "/v3/watch";
-      ask.post = Json{{"create_request", range}}.dump();
+      Ask ask = session_.AskFor("/v3/watch", {{"create_request", range}});
       ask.streams = true;
       ask.longest = kListAgain;
       return ask;
+    }
   }
   return absl::InternalError("no such step");
-}
-
-absl::StatusOr<Watcher::Ask> EtcdWatcher::AskToLogIn() const {
-  absl::StatusOr<std::string> password = ReadSmallFile(spec_.password_file);
-  if (!password.ok()) return password.status();
-  absl::StripTrailingAsciiWhitespace(&*password);
-  const Json who = {{"name", spec_.user}, {"password", *password}};
-  return Ask{.origin = origins_[origin_],
-             .path = "/v3/auth/authenticate",
-             .post = who.dump(-1, ' ', false, Json::error_handler_t::replace)};
 }
 
 // ---- what is answered
@@ -119,8 +69,8 @@ absl::Status EtcdWatcher::OnAnswer(const HttpAnswer& answer) {
     return absl::OkStatus();
   }
   const Json body = Json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
-  if (answer.code != 200) return OnError(answer, body);
-  if (!body.is_object()) return Leave(absl::InvalidArgumentError("it answers something else than etcd (v3)"));
+  if (answer.code != 200) return session_.OnError(answer, body, "read");
+  if (!body.is_object()) return session_.Leave(NotFromEtcd());
   return step_ == Step::kLogIn ? OnLogIn(body) : OnList(body);
 }
 
@@ -129,60 +79,35 @@ absl::Status EtcdWatcher::OnFailure(absl::Status why) {
     step_ = Step::kList;
     return absl::OkStatus();
   }
-  return Leave(why);
-}
-
-absl::Status EtcdWatcher::OnError(const HttpAnswer& answer, const Json& body) {
-  const std::string text = Shortened(JsonText(body, "error"));
-  const auto code = body.is_object() ? body.find("code") : body.end();
-  const bool unknown = code != body.end() && code->is_number_integer() && *code == kUnauthenticated;
-  token_.clear();
-  // Tokens age, and are forgotten with the member that gave them: another one, and at once.
-  if (std::exchange(token_works_, false) && (unknown || answer.code == 401)) return absl::OkStatus();
-  return Leave(absl::UnavailableError(absl::StrCat(
-      "it answers ", answer.code, text.empty() ? "" : ": ", text,
-      absl::StrContains(text, "user name is empty") ? "; give user and password-file" : "",
-      absl::StrContains(text, "permission denied")
-          ? absl::StrCat("; grant the user to read ", prefix_, " (etcdctl role grant-permission)")
-          : "")));
-}
-
-absl::Status EtcdWatcher::Leave(const absl::Status& why) {
-  const std::string& url = origins_[origin_].url;
-  origin_ = (origin_ + 1) % origins_.size();
-  return absl::Status(why.code(), absl::StrCat(url, ": ", why.message()));
+  return session_.Leave(why);
 }
 
 absl::Status EtcdWatcher::OnLogIn(const Json& answer) {
-  token_ = JsonText(answer, "token");
-  if (token_.empty() || !std::ranges::all_of(token_, absl::ascii_isgraph)) {
-    token_.clear();
-    return Leave(absl::InvalidArgumentError("it gives no token for the user and the password"));
-  }
+  if (absl::Status status = session_.OnLogIn(answer); !status.ok()) return status;
   step_ = revision_ == 0 ? Step::kList : Step::kWatch;
   return absl::OkStatus();
 }
 
 absl::Status EtcdWatcher::OnList(const Json& answer) {
   const Json* const header = JsonMember(answer, "header", Json::value_t::object);
-  const int64_t revision = header == nullptr ? 0 : NumberOf(*header, "revision");
-  if (revision <= 0) return Leave(absl::InvalidArgumentError("it answers something else than etcd (v3)"));
+  const int64_t revision = header == nullptr ? 0 : EtcdNumberIn(*header, "revision");
+  if (revision <= 0) return session_.Leave(NotFromEtcd());
   const auto before = std::exchange(backends_, {});
   wrong_.clear();
   const Json* const pairs = ListOf(answer, "kvs");
-  if (pairs != nullptr && pairs->size() > kMostBackends) {
+  if (pairs != nullptr && pairs->size() > most_) {
     backends_ = before;
-    return Leave(absl::OutOfRangeError(
-        absl::StrCat("there are ", pairs->size(), " keys; at most ", kMostBackends, " are taken")));
+    return session_.Leave(absl::OutOfRangeError(
+        absl::StrCat("there are ", pairs->size(), " keys; at most ", most_, " are taken")));
   }
   for (const Json& pair : pairs == nullptr ? Json::array() : *pairs) {
-    const std::string key = FromBase64(pair, "key");
+    const std::string key = EtcdTextIn(pair, "key");
     if (const auto old = before.find(key); old != before.end()) backends_[key] = old->second;
-    Put(key, FromBase64(pair, "value"));
+    Put(key, EtcdTextIn(pair, "value"));
   }
   revision_ = revision;
   step_ = Step::kWatch;
-  token_works_ = true;
+  session_.Works();
   Tell();
   return absl::OkStatus();
 }
@@ -193,20 +118,20 @@ absl::Status EtcdWatcher::OnLine(absl::string_view line) {
     return OnEvents(*result);
   const Json* const error = JsonMember(message, "error", Json::value_t::object);
   if (error == nullptr) return absl::InvalidArgumentError("it says something else than etcd (v3)");
-  token_.clear();  // which may be the reason
-  return absl::UnavailableError(absl::StrCat("it says: ", Shortened(JsonText(*error, "message"))));
+  session_.ForgetToken();  // which may be the reason
+  return absl::UnavailableError(absl::StrCat("it says: ", EtcdShown(JsonText(*error, "message"))));
 }
 
 absl::Status EtcdWatcher::OnEvents(const Json& result) {
   if (result.value("canceled", Json()) == true) {
-    is_old_ = NumberOf(result, "compact_revision") > 0;
-    token_.clear();
-    const std::string why = Shortened(JsonText(result, "cancel_reason"));
+    is_old_ = EtcdNumberIn(result, "compact_revision") > 0;
+    session_.ForgetToken();
+    const std::string why = EtcdShown(JsonText(result, "cancel_reason"));
     return absl::UnavailableError(absl::StrCat("it has ended the watch", why.empty() ? "" : ": ", why));
   }
   const Json* const events = ListOf(result, "events");
   const Json* const header = JsonMember(result, "header", Json::value_t::object);
-  const int64_t revision = header == nullptr ? 0 : NumberOf(*header, "revision");
+  const int64_t revision = header == nullptr ? 0 : EtcdNumberIn(*header, "revision");
   if (events == nullptr) {
     // A sign of life, which says that all until then has been told; or the answer to the request, which comes
     // before what has happened meanwhile. From then on etcd answers again, if it had not.
@@ -220,25 +145,29 @@ absl::Status EtcdWatcher::OnEvents(const Json& result) {
   for (const Json& event : *events) {
     const Json* const pair = JsonMember(event, "kv", Json::value_t::object);
     if (pair == nullptr) return absl::InvalidArgumentError("it tells of an event without a key");
-    const std::string key = FromBase64(*pair, "key");
+    const std::string key = EtcdTextIn(*pair, "key");
     if (JsonText(event, "type") == "DELETE") {
       backends_.erase(key);
       wrong_.erase(key);
     } else {
-      Put(key, FromBase64(*pair, "value"));
+      Put(key, EtcdTextIn(*pair, "value"));
     }
-    revision_ = std::max(revision_, NumberOf(*pair, "mod_revision"));
+    revision_ = std::max(revision_, EtcdNumberIn(*pair, "mod_revision"));
   }
   Tell();
   return absl::OkStatus();
 }
 
 void EtcdWatcher::Put(const std::string& key, const std::string& value) {
-  absl::StatusOr<net::BackendSpec> backend = ParseBackend(value, Shortened(key));
+  absl::string_view name = key;
+  absl::ConsumePrefix(&name, session_.prefix());
+  absl::StatusOr<net::BackendSpec> backend = read_(name, value, EtcdShown(key));
+  if (backend.ok() && backends_.size() >= most_ && !backends_.contains(key))
+    backend = absl::OutOfRangeError(absl::StrCat("there are more than ", most_, " keys: ", EtcdShown(key)));
   if (backend.ok()) {
     backends_[key] = *std::move(backend);
     wrong_.erase(key);
-  } else if (backends_.size() + wrong_.size() <= kMostBackends) {
+  } else if (backends_.size() + wrong_.size() <= most_) {
     wrong_[key] = backend.status();
   }
 }

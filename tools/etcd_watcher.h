@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// EtcdWatcher: backends that etcd (v3) keeps, each as a key below a prefix.
+// EtcdWatcher: backends that etcd (v3) keeps, each as a key below a prefix. What a key and its value mean, a
+// reader says: as a rule, that of a service's backends.
 //
 //   /services/orders/a    192.168.7.11:8080
 //   /services/orders/b    {address: 192.168.7.12:8080, weight: 3, zone: a}
@@ -9,17 +10,19 @@
 //
 // By etcd's JSON gateway: all keys as of a revision, then what has changed since. All keys are read again
 // every kListAgain, by a read that takes a majority: that is how one hears of a member that has lost the
-// others, and of anything else that a stream which says nothing hides. Of several endpoints one is asked, and
-// after a failure the next one, from the revision on that the former had told.
+// others, and of anything else that a stream which says nothing hides. Another endpoint
+// (tools/etcd_session.h) goes on from the revision on that the former had told.
 
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
+#include "tools/etcd_session.h"
 #include "tools/watcher.h"
 
 namespace shunt {
@@ -28,8 +31,13 @@ class EtcdWatcher : public Watcher {
  public:
   static constexpr std::chrono::milliseconds kListAgain{60'000};
 
-  // With endpoints, which the configuration's reader has checked.
+  // Of `key`, which is what stands behind the prefix. The error names `full_key`, which is fit to be shown.
+  using ReadKey = std::function<absl::StatusOr<net::BackendSpec>(
+      absl::string_view key, const std::string& value, const std::string& full_key)>;
+
+  // With endpoints, which the configuration's reader has checked. `most`: how many keys are taken.
   explicit EtcdWatcher(net::EtcdSpec spec);
+  EtcdWatcher(net::EtcdSpec spec, ReadKey read, size_t most);
 
   std::string Title() const override;
   absl::StatusOr<Ask> Next() override;
@@ -40,23 +48,16 @@ class EtcdWatcher : public Watcher {
  private:
   enum class Step { kLogIn, kList, kWatch };
 
-  absl::StatusOr<Ask> AskToLogIn() const;
   absl::Status OnLogIn(const nlohmann::json& answer);
   absl::Status OnList(const nlohmann::json& answer);
   absl::Status OnEvents(const nlohmann::json& result);
-  absl::Status OnError(const HttpAnswer& answer, const nlohmann::json& body);
-  // An answer that is none, or a failure: another endpoint is next.
-  absl::Status Leave(const absl::Status& why);
   void Put(const std::string& key, const std::string& value);
   void Tell();
 
-  const net::EtcdSpec spec_;
-  const std::string prefix_;  // with "/" at its end
-  std::vector<HttpOrigin> origins_;
-  size_t origin_ = 0;  // which one is asked
+  EtcdSession session_;
+  const ReadKey read_;
+  const size_t most_;
   Step step_ = Step::kList;
-  std::string token_;  // of whom etcd takes us for; empty: none yet, or nobody asks
-  bool token_works_ = false;
   int64_t revision_ = 0;                              // all until then is known
   bool is_old_ = false;                               // etcd has forgotten what has happened since
   std::map<std::string, net::BackendSpec> backends_;  // by key
