@@ -508,12 +508,12 @@ void RealAccelerator::RetireUnusedLocks() {
 }
 
 // Closes connections to backends that are not to be used any more, in all containers; brings sockets of the
-// network of one; has what sources have found kept.
+// network of one; has what sources have found kept, and passes on what an operator should know.
 void RealAccelerator::DoForServices() {
   Services::Wants wants = services_->TakeWants();
   if (!wants.found.empty() && options_.custodian != nullptr)
     options_.custodian->HoldFound(std::move(wants.found));
-  if (!wants.warning.empty() && options_.warn) options_.warn(wants.warning);
+  for (const std::string& remark : wants.remarks) Warn(remark);
   for (const auto& [key, served] : served_) {
     const pid_t pid = served->task();
     if (pid == 0) continue;

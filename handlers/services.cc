@@ -297,8 +297,10 @@ void Services::PassWants(int64_t now) {
   if (wants_.sockets && now - sockets_asked_ < kVisitsApart)
     wants_.sockets = false;  // the next check asks again
   PassFound(now);
-  if (std::optional<std::string> failure = live_counts_.TakeFailure()) wants_.warning = *std::move(failure);
-  if (wants_.closings.empty() && !wants_.sockets && wants_.found.empty() && wants_.warning.empty()) return;
+  if (std::optional<std::string> failure = live_counts_.TakeFailure())
+    wants_.remarks.push_back(*std::move(failure));
+  for (std::string& remark : balancer_.TakeRemarks()) wants_.remarks.push_back(std::move(remark));
+  if (wants_.closings.empty() && !wants_.sockets && wants_.found.empty() && wants_.remarks.empty()) return;
   if (std::exchange(wants_told_, true)) return;
   if (wants_.sockets) sockets_asked_ = now;
   wants_message_ = {.deliver = [](Message& message) { message.about<Services>().wants_due_(); },

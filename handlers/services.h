@@ -70,7 +70,7 @@ class Services {
     bool sockets = false;  // of a container's own network, for the checks of services that are there
     // What sources have found since the last time, for engines to come: of each service the last word.
     std::vector<net::FoundBackends> found;
-    std::string warning;  // for people; may be empty
+    std::vector<std::string> remarks;  // lines for the operator
   };
   Wants TakeWants();
   void GiveSockets(net::NetnsVisit visit);

@@ -155,9 +155,22 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
       {"log", [&](const YAML::Node& value) { return ReadMapping(name, "log.", value, logging); }},
       {"zone", [&](const YAML::Node& value) { return ReadWord(value, config.zone); }},
       {"services", [&](const YAML::Node& value) { return ReadServices(name, value, config.services); }},
+      {"multinode", [&](const YAML::Node& value) { return ReadMultinode(name, value, config.multinode); }},
   };
   if (absl::Status status = ReadYaml(text, name, top); !status.ok()) return status;
+  if (config.multinode.enabled() && std::ranges::any_of(config.services, [](const net::ServiceSpec& one) {
+        return one.name == kMultinodeName;
+      })) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, ": \"", kMultinodeName, "\" should be no service's name beside the key multinode"));
+  }
   return config;
+}
+
+std::vector<net::ServiceSpec> AgentConfig::AllServices() const {
+  std::vector<net::ServiceSpec> all = services;
+  if (multinode.enabled()) all.push_back(MultinodeService(multinode));
+  return all;
 }
 
 absl::StatusOr<std::string> ReadConfigText(const std::string& path) {

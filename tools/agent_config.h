@@ -16,6 +16,7 @@
 //   containers: [...]            # rules about some of them (tools/container_rule.h)
 //   zone: a                      # where this machine is
 //   services: [...]              # what is balanced (tools/service_config.h)
+//   multinode: {...}             # where ports of other machines' containers are (tools/multinode.h)
 //
 // A container states its wishes in its listenerMetadata,
 // "shunt.publish=8080:80,8443:443;shunt.ignore=10.0.0.0/8" (items separated by ";" or a line's end; the keys
@@ -42,6 +43,7 @@
 #include "net/subnet_set.h"
 #include "tools/container_rule.h"
 #include "tools/log.h"
+#include "tools/multinode.h"
 
 namespace shunt {
 
@@ -67,6 +69,10 @@ struct AgentConfig {
   std::vector<ContainerRule> rules;
   std::string zone;  // of this machine; empty: not told
   std::vector<net::ServiceSpec> services;
+  MultinodeConfig multinode;
+
+  // All that is to be balanced.
+  std::vector<net::ServiceSpec> AllServices() const;
 };
 
 // Reads the text of a configuration file; `name` is the file's, for messages. The error names file, line and

@@ -33,7 +33,7 @@ void AgentServices::Reload(const AgentConfig& config) {
 }
 
 void AgentServices::Configure(const AgentConfig& config, bool at_once) {
-  accelerator_->Balance(config.services, config.zone, at_once);
+  accelerator_->Balance(config.AllServices(), config.zone, at_once);
 }
 
 std::string AgentServices::Answer(const std::string& line, bool& changed) {

@@ -111,6 +111,10 @@ const std::map<std::string, const char*>& Meanings() {
        "backends that there must be for those of this zone to come first; 0: never"},
       {"services.network", "where backends are: in the host's network, or in the container's own"},
       {"services.getpeername", "whom a program is shown as its peer"},
+      {"multinode.etcd.endpoints", "who is asked where ports of other machines' containers are"},
+      {"multinode.etcd.prefix", "what keys begin with, before /ADDRESS:PORT of a container"},
+      {"multinode.networks",
+       "addresses that keys may be about; who can write to etcd decides where connects to these go"},
   };
   return *kMeanings;
 }

@@ -81,30 +81,6 @@ absl::Status ReadEndpoints(const YAML::Node& node, std::vector<std::string>& end
   return absl::OkStatus();
 }
 
-absl::Status ReadEtcd(const std::string& file, const std::string& path, const YAML::Node& value,
-                      net::EtcdSpec& etcd) {
-  const absl::Status status =
-      ReadMapping(file, path + ".", value,
-                  {{"endpoints", [&](const YAML::Node& node) { return ReadEndpoints(node, etcd.endpoints); }},
-                   {"prefix", WordInto(etcd.prefix)},
-                   {"ca", PathInto(etcd.authority)},
-                   {"cert", PathInto(etcd.certificate)},
-                   {"key", PathInto(etcd.key)},
-                   {"user", WordInto(etcd.user)},
-                   {"password-file", PathInto(etcd.password_file)}});
-  if (!status.ok()) return status;
-  if (etcd.endpoints.empty()) return absl::InvalidArgumentError("has no endpoints: [https://HOST:PORT]");
-  if (etcd.prefix.empty()) return absl::InvalidArgumentError("has no prefix: /services/orders");
-  if (etcd.certificate.empty() != etcd.key.empty()) return Should("cert and key together, or none of them");
-  if (etcd.user.empty() != etcd.password_file.empty())
-    return Should("user and password-file together, or none of them");
-  const bool plain = std::ranges::any_of(
-      etcd.endpoints, [](const std::string& url) { return absl::StartsWith(url, "http:"); });
-  if (plain && !(etcd.user.empty() && etcd.authority.empty() && etcd.certificate.empty()))
-    return Should("https:// at all endpoints: neither passwords nor certificates are of use without TLS");
-  return absl::OkStatus();
-}
-
 // "default/orders"
 absl::Status ReadKubernetesService(const YAML::Node& node, std::string& service) {
   const std::vector<std::string> parts =
@@ -132,6 +108,30 @@ absl::Status ReadKubernetes(const std::string& file, const std::string& path, co
 }
 
 }  // namespace
+
+absl::Status ReadEtcd(const std::string& file, const std::string& path, const YAML::Node& value,
+                      net::EtcdSpec& etcd) {
+  const absl::Status status =
+      ReadMapping(file, path + ".", value,
+                  {{"endpoints", [&](const YAML::Node& node) { return ReadEndpoints(node, etcd.endpoints); }},
+                   {"prefix", WordInto(etcd.prefix)},
+                   {"ca", PathInto(etcd.authority)},
+                   {"cert", PathInto(etcd.certificate)},
+                   {"key", PathInto(etcd.key)},
+                   {"user", WordInto(etcd.user)},
+                   {"password-file", PathInto(etcd.password_file)}});
+  if (!status.ok()) return status;
+  if (etcd.endpoints.empty()) return absl::InvalidArgumentError("has no endpoints: [https://HOST:PORT]");
+  if (etcd.prefix.empty()) return absl::InvalidArgumentError("has no prefix: /services/orders");
+  if (etcd.certificate.empty() != etcd.key.empty()) return Should("cert and key together, or none of them");
+  if (etcd.user.empty() != etcd.password_file.empty())
+    return Should("user and password-file together, or none of them");
+  const bool plain = std::ranges::any_of(
+      etcd.endpoints, [](const std::string& url) { return absl::StartsWith(url, "http:"); });
+  if (plain && !(etcd.user.empty() && etcd.authority.empty() && etcd.certificate.empty()))
+    return Should("https:// at all endpoints: neither passwords nor certificates are of use without TLS");
+  return absl::OkStatus();
+}
 
 absl::Status ReadDiscover(const std::string& file, const std::string& path, const YAML::Node& value,
                           net::DiscoverSpec& discover) {

@@ -12,6 +12,10 @@
 
 namespace shunt {
 
+// Its mapping `etcd:`, which may leave out a prefix that is in `etcd` already.
+absl::Status ReadEtcd(const std::string& file, const std::string& path, const YAML::Node& value,
+                      net::EtcdSpec& etcd);
+
 // `file` and `path` are for messages, as in ReadMapping() (tools/yaml_reading.h).
 absl::Status ReadDiscover(const std::string& file, const std::string& path, const YAML::Node& value,
                           net::DiscoverSpec& discover);

@@ -54,7 +54,7 @@ class RunRole final : public EngineRole {
     if (!text.ok()) return text.status();
     absl::StatusOr<AgentConfig> config = ParseAgentConfig(*text, services_);
     if (!config.ok()) return config.status();
-    accelerator.Balance(std::move(config->services), std::move(config->zone), /*at_once=*/true);
+    accelerator.Balance(config->AllServices(), std::move(config->zone), /*at_once=*/true);
     return absl::OkStatus();
   }
   absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) override {

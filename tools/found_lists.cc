@@ -20,6 +20,7 @@ Json FoundBackendToJson(const net::BackendSpec& backend) {
   if (backend.backup) json["backup"] = true;
   if (!backend.zone.empty()) json["zone"] = backend.zone;
   if (!backend.labels.empty()) json["labels"] = backend.labels;
+  if (backend.service.valid()) json["service"] = backend.service.ToString();
   return json;
 }
 
@@ -35,6 +36,7 @@ Json FoundSourceToJson(const net::DiscoverSpec& source) {
     json["kubernetes"] = {
         {"service", kubernetes.service}, {"port", kubernetes.port}, {"kubeconfig", kubernetes.kubeconfig}};
   }
+  for (const net::Subnet& network : source.services_in) json["services_in"].push_back(network.ToString());
   return json;
 }
 
@@ -54,6 +56,10 @@ net::DiscoverSpec FoundSourceFrom(const Json& json) {
     source.kubernetes = {.service = kubernetes->at("service").get<std::string>(),
                          .port = kubernetes->at("port").get<std::string>(),
                          .kubeconfig = kubernetes->at("kubeconfig").get<std::string>()};
+  }
+  for (const Json& text : json.value("services_in", Json::array())) {
+    if (const auto network = net::ParseSubnet(text.get<std::string>()); network.ok())
+      source.services_in.push_back(*network);
   }
   return source;
 }
@@ -75,6 +81,8 @@ net::BackendSpec FoundBackendFrom(const Json& json) {
                            .labels = json.value("labels", std::map<std::string, std::string>())};
   if (auto address = net::SockAddr::FromText(json.at("address").get<std::string>()); address.ok())
     backend.address = *address;
+  if (auto service = net::SockAddr::FromText(json.value("service", "")); service.ok())
+    backend.service = *service;
   return backend;
 }
 

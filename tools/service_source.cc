@@ -11,6 +11,7 @@
 #include "tools/etcd_watcher.h"
 #include "tools/kube_watcher.h"
 #include "tools/log.h"
+#include "tools/multinode.h"
 #include "tools/service_config.h"
 
 namespace shunt {
@@ -69,6 +70,9 @@ absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Create(const net::D
   if (!wanted.file.empty())
     return std::make_unique<net::FileSource>(wanted.file, ParseBackendFile, std::move(tell));
   if (!wanted.dns.empty()) return net::DnsSource::Create(wanted.dns, std::move(tell));
+  if (wanted.finds_services())
+    return Watch(std::make_unique<EtcdWatcher>(wanted.etcd, ReadMultinodeKey, kMostMultinodeKeys),
+                 std::move(tell));
   if (!wanted.etcd.endpoints.empty())
     return Watch(std::make_unique<EtcdWatcher>(wanted.etcd), std::move(tell));
   return Watch(std::make_unique<KubeWatcher>(wanted.kubernetes), std::move(tell));

@@ -11,10 +11,8 @@
 #include "net/balancer/balancer_state.h"
 
 namespace shunt::net {
-namespace {
 
-// "a, b, c and 17 more"
-std::string Some(const std::vector<std::string>& names) {
+std::string SomeOf(const std::vector<std::string>& names) {
   constexpr size_t kMost = 8;
   if (names.empty()) return "none";
   std::string text;
@@ -23,8 +21,6 @@ std::string Some(const std::vector<std::string>& names) {
   if (names.size() > kMost) absl::StrAppend(&text, " and ", names.size() - kMost, " more");
   return text;
 }
-
-}  // namespace
 
 void Balancer::State::Settle(Member& member, const Standing& before, int64_t at) {
   const Standing after(member);
@@ -181,6 +177,7 @@ void Balancer::Discover(std::string_view service, std::vector<BackendSpec> backe
   if (record->discovered == backends && record->without_slot == 0) return;
   state_->Reclaim();
   record->discovered = std::move(backends);
+  if (record->spec.discover.finds_services()) return state_->FollowFound();
   if (state_->Reconcile(*record)) state_->MarkDirty(*record);
 }
 
@@ -241,7 +238,7 @@ absl::Status Balancer::Command(std::string_view service_name, std::string_view b
   if (record == nullptr) {
     for (const auto& other : state_->services) known.push_back(other->spec.name);
     return absl::NotFoundError(
-        absl::StrCat("there is no service \"", service, "\"; services: ", Some(known)));
+        absl::StrCat("there is no service \"", service, "\"; services: ", SomeOf(known)));
   }
   const absl::StatusOr<SockAddr> address = SockAddr::FromText(backend);
   for (const std::unique_ptr<Member>& member : record->members) {
@@ -257,7 +254,7 @@ absl::Status Balancer::Command(std::string_view service_name, std::string_view b
     return absl::OkStatus();
   }
   return absl::NotFoundError(
-      absl::StrCat("service \"", service, "\" has no backend \"", backend, "\"; backends: ", Some(known)));
+      absl::StrCat("service \"", service, "\" has no backend \"", backend, "\"; backends: ", SomeOf(known)));
 }
 
 int64_t Balancer::NextDue() const {
@@ -328,6 +325,10 @@ std::vector<ServiceReport> Balancer::Describe(int64_t now) const {
   for (const std::unique_ptr<ServiceRecord>& record : state_->services)
     reports.push_back(record->Report(state_->counts, now));
   return reports;
+}
+
+std::vector<std::string> Balancer::TakeRemarks() {
+  return std::exchange(state_->remarks, {});
 }
 
 }  // namespace shunt::net

@@ -111,6 +111,10 @@ class Balancer {
   // listed. Of an address that is there several times the first one counts. Ignored if there is no such
   // service, or it has no source any more. Another source than before: what the former has found is in force
   // until this one answers.
+  //
+  // Where it finds services (DiscoverSpec::finds_services()), each is one of TCP that is named after its
+  // address and has one backend. None gets an address of a service that is configured. Takes time in
+  // proportion to all services.
   void Discover(std::string_view service, std::vector<BackendSpec> backends, int64_t now);
   // What sources had found for who balanced before us. It is in force, until the source answers, in services
   // that come with the next Configure() and look for their backends in the same place; the rest is forgotten.
@@ -151,6 +155,9 @@ class Balancer {
   void TableRetired(const ServiceTable& table);
 
   std::vector<ServiceReport> Describe(int64_t now) const;
+  // Lines for the operator: services that were found and may not be there. Each is told of once, as long as
+  // it is found.
+  std::vector<std::string> TakeRemarks();
 
   // The backends of services that pick by live counts, until the next Configure(), Discover() or Command().
   struct Counted {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Balancer::State: all that the Balancer knows, and the steps that its functions are made of.
 //
-// reconcile.cc has those that make backends and services come, change and go; balancer.cc those that happen
-// to a backend. Each of them that changes one ends in Settle(), which knows whether picks are to change and
-// whether a slow start begins. What is to happen by itself stands in an agenda. Time has been advanced before
-// any of them begins. All take time in proportion to the service that they are about, but for Configure().
+// reconcile.cc has those that make backends and services come, change and go, found_services.cc services that
+// nobody has configured; balancer.cc has those that happen to a backend. Each of them that changes one ends
+// in Settle(), which knows whether picks are to change and whether a slow start begins. What is to happen by
+// itself stands in an agenda. Time has been advanced before any of them begins. All take time in proportion
+// to the service that they are about, but for Configure() and FollowFound().
 
 #pragma once
 
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "net/balancer/agenda.h"
 #include "net/balancer/balancer.h"
@@ -61,11 +63,25 @@ struct ClosingKey {
   }
 };
 
+// "a, b, c and 17 more"
+std::string SomeOf(const std::vector<std::string>& names);
+
 struct Balancer::State {
   State(BackendCountBook& the_counts, std::string the_zone) : counts(the_counts), zone(std::move(the_zone)) {}
 
   // --- What the operator and the sources want.
   void Configure(std::vector<ServiceSpec> specs, std::string new_zone);
+  // Services that there were: who is wanted again takes his place, the rest goes.
+  struct Former {
+    explicit Former(std::vector<std::unique_ptr<ServiceRecord>> the_records);
+    std::vector<std::unique_ptr<ServiceRecord>> records;  // null: taken
+    absl::flat_hash_map<std::string, size_t> place;       // by name
+  };
+  ServiceRecord& Admit(ServiceSpec spec, Former& former);
+  void RemoveRest(Former& former);
+  // Makes the services that sources have found, behind those that are configured (found_services.cc).
+  void AdmitFound(Former& former);
+  void FollowFound();
   void Change(ServiceRecord& record, ServiceSpec spec);
   void Remove(ServiceRecord& record);
   // Before its first Reconcile().
@@ -138,6 +154,8 @@ struct Balancer::State {
   Agenda<uint32_t> slow_starts;  // by service: when the next table is to be made for them
   Agenda<ClosingKey> closings;
   uint64_t last_check = 0;
+  absl::flat_hash_set<std::string> turned_down;  // services that were found and may not be there
+  std::vector<std::string> remarks;
 
   // The next table: what it shares with the last one, and what is to be made anew.
   bool table_wanted = false;
@@ -145,6 +163,7 @@ struct Balancer::State {
   std::vector<std::shared_ptr<const Service>> built;  // by id
   std::vector<uint32_t> dirty;
   std::shared_ptr<const ServiceIndex> index;
+  bool index_stale = true;
   TablesInUse tables;
 };
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "net/subnet_set.h"
+
 namespace shunt::net {
 
 // Keys of etcd (v3) below `prefix`, each of which is a backend (tools/etcd_watcher.h).
@@ -34,7 +36,11 @@ struct DiscoverSpec {
   std::string dns;   // "_http._tcp.orders.svc" for SRV, or "orders.svc:8080" for A and AAAA
   EtcdSpec etcd;     // without endpoints: not this
   KubernetesSpec kubernetes;
+  // Not empty: what is found are no backends of this service, but services, whose addresses lie in one of
+  // these networks (BackendSpec::service).
+  std::vector<Subnet> services_in;
 
+  bool finds_services() const { return !services_in.empty(); }
   bool none() const {
     return file.empty() && dns.empty() && etcd.endpoints.empty() && kubernetes.service.empty();
   }

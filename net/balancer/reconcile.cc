@@ -34,50 +34,61 @@ int64_t CheckOffset(const ServiceSpec& spec, const SockAddr& address) {
 
 }  // namespace
 
+Balancer::State::Former::Former(std::vector<std::unique_ptr<ServiceRecord>> the_records)
+    : records(std::move(the_records)) {
+  for (size_t i = 0; i < records.size(); ++i) place.emplace(records[i]->spec.name, i);
+}
+
 void Balancer::State::Configure(std::vector<ServiceSpec> specs, std::string new_zone) {
   Reclaim();
   const bool zone_changed = zone != new_zone;
   zone = std::move(new_zone);
-  bool index_changed = index == nullptr;
-
-  std::vector<std::unique_ptr<ServiceRecord>> before = std::exchange(services, {});
-  absl::flat_hash_map<std::string, size_t> place;
-  for (size_t i = 0; i < before.size(); ++i) place.emplace(before[i]->spec.name, i);
+  Former former(std::exchange(services, {}));
   by_name.clear();
   for (ServiceSpec& spec : specs) {
     if (by_name.contains(spec.name)) continue;  // the specs are consistent
-    const auto found = place.find(spec.name);
-    std::unique_ptr<ServiceRecord> record;
-    if (found != place.end()) {
-      record = std::move(before[found->second]);
-      index_changed = index_changed || record->spec.addresses != spec.addresses;
-      Change(*record, std::move(spec));
-      if (zone_changed) MarkDirty(*record);
-    } else {
-      const std::optional<uint32_t> id = ids.Take(std::numeric_limits<uint32_t>::max());
-      SHUNT_CHECK(id);  // memory is too small for so many
-      record = std::make_unique<ServiceRecord>(std::move(spec), *id);
-      if (*id >= by_id.size()) {
-        by_id.resize(*id + 1);
-        built.resize(*id + 1);
-        slots_of_id.resize(*id + 1);
-      }
-      by_id[*id] = record.get();
-      index_changed = true;
-      Recall(*record);
-      Reconcile(*record);
-      MarkDirty(*record);
-    }
-    by_name.emplace(record->spec.name, record.get());
-    services.push_back(std::move(record));
+    ServiceRecord& record = Admit(std::move(spec), former);
+    if (zone_changed) MarkDirty(record);
   }
-  for (const std::unique_ptr<ServiceRecord>& record : before) {
+  AdmitFound(former);
+  RemoveRest(former);
+  remembered.clear();
+  if (index_stale) RebuildIndex();
+}
+
+ServiceRecord& Balancer::State::Admit(ServiceSpec spec, Former& former) {
+  const auto found = former.place.find(spec.name);
+  std::unique_ptr<ServiceRecord> record;
+  if (found != former.place.end()) {
+    record = std::move(former.records[found->second]);
+    index_stale = index_stale || record->spec.addresses != spec.addresses;
+    Change(*record, std::move(spec));
+    record->is_found = false;
+  } else {
+    const std::optional<uint32_t> id = ids.Take(std::numeric_limits<uint32_t>::max());
+    SHUNT_CHECK(id);  // memory is too small for so many
+    record = std::make_unique<ServiceRecord>(std::move(spec), *id);
+    if (*id >= by_id.size()) {
+      by_id.resize(*id + 1);
+      built.resize(*id + 1);
+      slots_of_id.resize(*id + 1);
+    }
+    by_id[*id] = record.get();
+    index_stale = true;
+    Recall(*record);
+    Reconcile(*record);
+    MarkDirty(*record);
+  }
+  by_name.emplace(record->spec.name, record.get());
+  return *services.emplace_back(std::move(record));
+}
+
+void Balancer::State::RemoveRest(Former& former) {
+  for (const std::unique_ptr<ServiceRecord>& record : former.records) {
     if (record == nullptr) continue;
     Remove(*record);
-    index_changed = true;
+    index_stale = true;
   }
-  remembered.clear();
-  if (index_changed) RebuildIndex();
 }
 
 void Balancer::State::Recall(ServiceRecord& record) {
@@ -149,6 +160,7 @@ void Balancer::State::RebuildIndex() {
       (void)fresh->Add(address, record->id);  // the specs are consistent
   }
   index = std::move(fresh);
+  index_stale = false;
   table_wanted = true;
 }
 
@@ -183,7 +195,9 @@ bool Balancer::State::Reconcile(ServiceRecord& record) {
     }
   };
   for (const BackendSpec& spec : record.spec.backends) admit(spec);
-  for (const BackendSpec& spec : record.discovered) admit(spec);
+  if (!record.spec.discover.finds_services()) {
+    for (const BackendSpec& spec : record.discovered) admit(spec);
+  }
   for (const std::unique_ptr<Member>& member : before) {
     if (member == nullptr) continue;
     Drop(*member);

@@ -61,6 +61,9 @@ struct BackendSpec {
   bool backup = false;  // used when there is too little of the others
   std::string zone;     // empty: not told
   std::map<std::string, std::string> labels;
+  // From a source that finds services (DiscoverSpec::finds_services()): the address of the service of which
+  // this is the only backend. Else not valid.
+  SockAddr service;
 
   friend bool operator==(const BackendSpec&, const BackendSpec&) = default;
 };

@@ -79,6 +79,7 @@ struct ServiceRecord {
 
   ServiceSpec spec;
   const uint32_t id;
+  bool is_found = false;                         // a source has found it, nobody has configured it
   std::vector<BackendSpec> discovered;           // what the source has found
   DiscoverSpec discovered_from;                  // which one it was
   std::optional<int64_t> discovered_at;          // nothing: it has not answered yet

@@ -68,7 +68,7 @@ TEST(AgentConfigTest, NamesFileLineAndKeyOfAMistake) {
   const BadFile cases[] = {
       {"ignroe: []",
        "f:1: unknown key \"ignroe\": known are allow-uids, containers, ignore, log, metrics-bind-address, "
-       "middleware, publish, services, strict, zone"},
+       "middleware, multinode, publish, services, strict, zone"},
       {"\n\npublish:\n  hostip: x",
        "f:4: unknown key \"publish.hostip\": known are enabled, host-ip, host-ports"},
       {"ignore: []\nignore: []", "f:2: \"ignore\" is there twice"},

@@ -49,6 +49,16 @@ TEST(FoundListsTest, AreReadAsTheyWereWritten) {
   EXPECT_THAT(ReadBack(lists), ElementsAre(none, web));
 }
 
+TEST(FoundListsTest, KnowServicesThatWereFound) {
+  net::FoundBackends multinode = FoundAt("multinode", "192.168.7.11:8080");
+  multinode.source = {.etcd = {.endpoints = {"https://a:1"}, .prefix = "/a"},
+                      .services_in = {*net::ParseSubnet("10.88.0.0/16"), *net::ParseSubnet("fd88::/64")}};
+  multinode.backends[0].service = *net::SockAddr::FromText("10.88.0.5:80");
+  FoundLists lists;
+  lists.Note({multinode});
+  EXPECT_THAT(ReadBack(lists), ElementsAre(multinode));
+}
+
 TEST(FoundListsTest, KnowTheirSourcesWhole) {
   net::FoundBackends etcd = FoundAt("a", "10.0.0.1:80");
   etcd.source = {.etcd = {.endpoints = {"https://a:1", "https://b:2"},

@@ -1,0 +1,149 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of several machines that reach each other by their own addresses, by what a real etcd knows of them.
+
+    multinode_test.py --agent PROGRAM --runtime runc|crun --as root|user [TEST]
+
+The other machine is nginx on the arena's host, which answers with its port.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "runtimes"))
+sys.path.insert(0, os.path.join(HERE, "..", "support"))
+sys.path.insert(0, HERE)
+from etcd import Etcd  # noqa: E402  (found by the line above)
+from runtime_case import ARGS, RuntimeCase, main  # noqa: E402
+from stage import nginx  # noqa: E402
+
+PREFIX = "bypass4netns/multinode/"
+
+
+def with_network(config):
+    """The rootless configuration of runc leaves the container in the host's network."""
+    spaces = config["linux"]["namespaces"]
+    if not any(space["type"] == "network" for space in spaces):
+        spaces.append({"type": "network"})
+
+
+class MultinodeCase(RuntimeCase):
+    def setUp(self):
+        super().setUp()
+        for applet in ("printf", "tail", "ip"):
+            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
+        self.config = os.path.join(self.folder, "agent.yaml")
+        self.etcd = Etcd(self.folder)
+        self.addCleanup(self.etcd.kill)
+        self.etcd.start()
+        self.made = 0
+
+    def serve(self, *options, more="", **keys):
+        """An agent that follows etcd; `keys` are those of multinode:, `more` is the rest of its configuration."""
+        spec = json.dumps({"etcd": {"endpoints": [self.etcd.url]}, **keys})
+        with open(self.config, "w", encoding="utf-8") as file:
+            file.write(f"multinode: {spec}\n{more}")
+        return self.start_agent("--config", self.config, *options)
+
+    def ctl(self, agent, *words):
+        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, *words, "--json"],
+                                capture_output=True, text=True, timeout=30, check=True)
+        return json.loads(result.stdout)
+
+    def ways(self, agent):
+        """Where connects go, by the address that a key names."""
+        return {service["name"]: service["backends"][0]["address"]
+                for service in self.ctl(agent, "services")["services"] if service["name"] != "multinode"}
+
+    def source_error(self, agent):
+        return self.ctl(agent, "services", "multinode")["services"][0]["source_error"]
+
+    def wait_for_ways(self, agent, expected):
+        self.wait_until(lambda: self.ways(agent) == expected, f"connects do not go to {expected}")
+
+    def replace_engine(self, agent):
+        def engine():
+            return self.ctl(agent, "status")["engine_pid"]
+        before = engine()
+        os.kill(before, signal.SIGKILL)
+        self.wait_until(lambda: engine() != before, "there is no new engine")
+
+    def answer(self, agent, host, port):
+        """What a new container gets from there; "": nothing within a second."""
+        self.made += 1
+        name = f"c{self.made}"
+        command = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 1 {host} {port} | tail -n 1; true"
+        folder = self.bundle(name, agent.socket, command, traps=("connect", "bind"), change=with_network)
+        result = self.runtime("run", name, cwd=folder)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + "".join(agent.lines))
+        return result.stdout.strip()
+
+
+class Reading(MultinodeCase):
+    def test_a_container_reaches_one_of_another_machine_by_its_own_address(self):
+        servers = [nginx(self.folder, port) for port in (18381, 18382)]
+        for server in servers:
+            self.addCleanup(server.kill)
+            server.start()
+        self.etcd.put(PREFIX + "10.88.0.5:80", servers[0].address)
+        agent = self.serve()
+        self.wait_until(lambda: self.answer(agent, "10.88.0.5", 80) == "18381", "the key leads nowhere")
+        self.assertEqual(self.answer(agent, "10.88.0.6", 80), "", "of which nobody has said anything")
+        self.etcd.put(PREFIX + "10.88.0.5:80", servers[1].address)
+        self.wait_until(lambda: self.answer(agent, "10.88.0.5", 80) == "18382", "the old way stays in force")
+        self.etcd.delete(PREFIX + "10.88.0.5:80")
+        self.wait_for_ways(agent, {})
+        self.wait_until(lambda: self.answer(agent, "10.88.0.5", 80) == "", "the way does not go with its key")
+
+    def test_a_key_lasts_as_long_as_its_lease(self):
+        agent = self.serve()
+        self.etcd.put(PREFIX + "[fd00::5]:80", "[2001:db8::1]:8080", lease=self.etcd.lease(2))
+        self.wait_for_ways(agent, {"[fd00::5]:80": "[2001:db8::1]:8080"})
+        self.wait_for_ways(agent, {})
+
+    def test_no_key_takes_what_is_not_meant_for_keys(self):
+        self.etcd.put(PREFIX + "10.96.0.10:80", "192.168.7.9:1")
+        self.etcd.put(PREFIX + "192.0.2.1:443", "192.168.7.9:2")
+        self.etcd.put(PREFIX + "10.88.0.5:80", "192.168.7.9:3")
+        self.etcd.put("bypass4netns/multinode2/10.88.0.6:80", "192.168.7.9:4")
+        agent = self.serve(more="services: [{name: web, address: 10.96.0.10:80, backends: ['192.168.7.1:8080']}]\n")
+        self.wait_for_ways(agent, {"web": "192.168.7.1:8080", "10.88.0.5:80": "192.168.7.9:3"})
+        agent.wait_for(r"10\.96\.0\.10:80.* a service that is configured has the address")
+        agent.wait_for(r"192\.0\.2\.1:443.* in none of the networks")
+
+    def test_a_key_that_is_none_is_told_and_takes_nothing_away(self):
+        self.etcd.put(PREFIX + "10.88.0.5:80", "192.168.7.9:1")
+        self.etcd.put(PREFIX + "10.88.0.6", "192.168.7.9:2")
+        agent = self.serve()
+        self.wait_for_ways(agent, {"10.88.0.5:80": "192.168.7.9:1"})
+        agent.wait_for(r"multinode.*10\.88\.0\.6: its name should be")
+        self.etcd.put(PREFIX + "10.88.0.5:80", "nowhere")
+        self.etcd.delete(PREFIX + "10.88.0.6")
+        agent.wait_for(r"multinode.*10\.88\.0\.5:80: its value")
+        self.assertEqual(self.ways(agent), {"10.88.0.5:80": "192.168.7.9:1"})
+
+    def test_what_was_found_outlives_etcd_and_the_engine(self):
+        self.etcd.put(PREFIX + "10.88.0.5:80", "192.168.7.9:1")
+        agent = self.serve()
+        self.wait_for_ways(agent, {"10.88.0.5:80": "192.168.7.9:1"})
+        self.etcd.kill()
+        self.wait_until(lambda: self.etcd.url in self.source_error(agent), "nobody says that etcd is away")
+        self.replace_engine(agent)
+        self.assertEqual(self.ways(agent), {"10.88.0.5:80": "192.168.7.9:1"})
+        self.etcd.start()
+        self.etcd.put(PREFIX + "10.88.0.6:80", "192.168.7.9:2")
+        self.wait_for_ways(agent, {"10.88.0.5:80": "192.168.7.9:1", "10.88.0.6:80": "192.168.7.9:2"})
+        self.assertEqual(self.source_error(agent), "")
+
+
+if __name__ == "__main__":
+    if shutil.which("etcd") is None:
+        print("skipped: etcd is not installed (tools/install-packages test)")
+        sys.exit(77)
+    sys.exit(main())
