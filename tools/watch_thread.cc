@@ -186,7 +186,14 @@ WatchThread::Clock::time_point WatchThread::Turn() {
   Clock::time_point next = Clock::now() + std::chrono::hours(1);
   for (Entry& entry : entries_) {
     const Clock::time_point now = Clock::now();
-    if (!entry.request.under_way() && entry.due <= now) Begin(entry);
+    if (!entry.request.under_way() && entry.due <= now) {
+      const milliseconds rest = entry.watcher->Rest();
+      if (rest.count() > 0) {
+        next = std::min(next, now + rest);
+        continue;
+      }
+      Begin(entry);
+    }
     if (entry.request.under_way() && entry.streams) CheckStream(entry, now);
     if (!entry.request.under_way()) {
       next = std::min(next, entry.due);

@@ -49,6 +49,8 @@ class WatchThread {
   // descriptors.
   absl::StatusOr<std::unique_ptr<net::Source>> Watch(std::unique_ptr<Watcher> watcher,
                                                      net::Source::Tell tell);
+  // Any thread: who rests may have something to ask.
+  void Wake() { curl_.multi_wakeup(multi_); }
 
  private:
   class RemoteSource;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Watcher: how the backends of a service are found at a server that tells of changes by HTTP, as one request
-// after the other: a list first, then what has happened since, for as long as the server likes.
+// after the other: a list first, then what has happened since, for as long as the server likes. Or whatever
+// else is said to a server that way (tools/etcd_announcer.h).
 //
 // Nothing here waits or acts; WatchThread sends the requests and says what has become of them.
 
@@ -46,6 +47,8 @@ class Watcher {
 
   // For messages: "etcd http://127.0.0.1:2379 /services/orders/".
   virtual std::string Title() const = 0;
+  // How long there is nothing to ask, unless WatchThread::Wake() is called. 0: Next() is next.
+  virtual std::chrono::milliseconds Rest() { return std::chrono::milliseconds(0); }
   // What to ask next. An error: why nothing can be asked; it is told, and there is another try later.
   virtual absl::StatusOr<Ask> Next() = 0;
   // A stream has begun, so the server answers; there may be no line for long.
