@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/result.h"
+#include "tools/agent_status.h"
 #include "tools/container_pid.h"
 #include "tools/counter_line.h"
 #include "tools/kube_server.h"
@@ -36,31 +37,6 @@ log::Level LevelFor(const AgentRoleOptions& options, const AgentConfig& config) 
 
 std::string ToText(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-Json StatusOf(const Accelerator& accelerator) {
-  Json reactors = Json::array();
-  for (const Accelerator::ReactorStatus& one : accelerator.Reactors()) {
-    reactors.push_back(
-        {{"cpu", one.cpu}, {"received", one.received}, {"answered", one.answered}, {"waiting", one.waiting}});
-  }
-  Json containers = Json::array();
-  for (const Accelerator::ContainerStatus& one : accelerator.Containers()) {
-    containers.push_back({{"name", one.name},
-                          {"owner", one.owner},
-                          {"accelerated", one.accelerated},
-                          {"calls", one.calls},
-                          {"in_flight", one.in_flight}});
-  }
-  Json counters = Json::object();
-  for (const Accelerator::CounterValue& one : accelerator.Counters())
-    counters[std::string(one.text.name)] = one.value;
-  return {{"version", SHUNT_VERSION},
-          {"engine_pid", getpid()},
-          {"locks", accelerator.LocksInForce()},
-          {"reactors", std::move(reactors)},
-          {"containers", std::move(containers)},
-          {"counters", std::move(counters)}};
 }
 
 // For the registry of ports. Empty: not known.
