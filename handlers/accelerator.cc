@@ -409,6 +409,11 @@ absl::Status RealAccelerator::Introduced(Served& served, Fd route_monitor, Intro
     out.host_ports.push_back(SharedHostPort(network.netns, served.spec.publish[i]));
     out.host_ports.back()->Restore(served.memory->ports()[i]);
   }
+  if (options_.introduced && !served.spec.publish.empty()) {
+    absl::StatusOr<std::vector<net::IpAddress>> addresses = net::OutwardAddresses(served.route_monitor.get());
+    if (addresses.ok())
+      options_.introduced(served.container->key, network.netns, served.spec.publish, *std::move(addresses));
+  }
   return absl::OkStatus();
 }
 

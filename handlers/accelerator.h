@@ -25,6 +25,7 @@
 #include "handlers/policy.h"
 #include "net/balancer/balancer.h"
 #include "net/discovery/source.h"
+#include "net/ip_address.h"
 #include "net/publish.h"
 #include "net/subnet_set.h"
 
@@ -70,6 +71,11 @@ struct AcceleratorOptions {
   std::function<absl::StatusOr<std::unique_ptr<net::Source>>(const net::ServiceSpec& service,
                                                              net::Source::Tell tell)>
       make_source;
+  // Control thread: a container is introduced, here or in an engine before this one, that publishes ports. Of
+  // its network namespace, the cookie and the addresses of net::OutwardAddresses() as they are now.
+  std::function<void(uint64_t key, uint64_t netns, const std::vector<net::Publish>& publish,
+                     std::vector<net::IpAddress> addresses)>
+      introduced;
   // For tests, on each reactor's thread: it is about to stop allocating; it has served its last call.
   std::function<void()> on_reactor_start, on_reactor_stop;
 };

@@ -145,4 +145,15 @@ absl::StatusOr<std::vector<IpAddress>> ContainerAddresses(int route_socket_fd) {
   return ips;
 }
 
+absl::StatusOr<std::vector<IpAddress>> OutwardAddresses(int route_socket_fd) {
+  const absl::StatusOr<std::vector<InterfaceAddress>> addresses = DumpAddresses(route_socket_fd);
+  if (!addresses.ok()) return addresses.status();
+  std::vector<IpAddress> ips;
+  for (const InterfaceAddress& address : *addresses) {
+    if (address.is_ethernet_device && !address.ip.IsLinkLocal() && !address.ip.IsLoopback())
+      ips.push_back(address.ip);
+  }
+  return ips;
+}
+
 }  // namespace shunt::net

@@ -93,5 +93,8 @@ class RouteCache {
 absl::StatusOr<SubnetSet> ContainerNetworks(int route_socket_fd);
 // The addresses of all its devices, the loopback device's included.
 absl::StatusOr<std::vector<IpAddress>> ContainerAddresses(int route_socket_fd);
+// Those of them by which others on its networks could reach it: of devices like Ethernet, and good beyond one
+// link.
+absl::StatusOr<std::vector<IpAddress>> OutwardAddresses(int route_socket_fd);
 
 }  // namespace shunt::net

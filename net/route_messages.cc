@@ -4,6 +4,7 @@
 #include "net/route_messages.h"
 
 #include <linux/if.h>
+#include <linux/if_arp.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 
@@ -47,6 +48,7 @@ void ReadInterface(Bytes payload, std::vector<Interface>& interfaces) {
   Interface interface;
   interface.ifindex = body->ifi_index;
   interface.is_loopback = (body->ifi_flags & IFF_LOOPBACK) != 0;
+  interface.is_ethernet = body->ifi_type == ARPHRD_ETHER;
   ForEachAttribute(Behind(payload, sizeof *body), [&](int type, Bytes value) {
     if (type == IFLA_IFNAME) interface.name = ReadName(value);
   });

@@ -89,6 +89,7 @@ absl::StatusOr<std::vector<InterfaceAddress>> DumpAddresses(int route_socket_fd)
       continue;  // the device has come between the two dumps; a change is announced
     address.name = found->second->name;
     address.is_loopback_device = found->second->is_loopback;
+    address.is_ethernet_device = found->second->is_ethernet;
   }
   return addresses;
 }

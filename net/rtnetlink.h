@@ -28,6 +28,7 @@ struct Interface {
   int ifindex = 0;
   std::string name;
   bool is_loopback = false;
+  bool is_ethernet = false;  // or looks like it: veth, bridges, taps
 };
 
 struct InterfaceAddress {
@@ -35,7 +36,8 @@ struct InterfaceAddress {
   IpAddress ip;    // the machine's own
   Subnet network;  // what is on the link; on a point-to-point link it holds the peer, maybe not `ip`
   bool is_loopback_device = false;  // of the device, not of the address
-  std::string name;                 // of the device
+  bool is_ethernet_device = false;
+  std::string name;  // of the device
 };
 
 // One next hop of one entry in any routing table.
