@@ -117,6 +117,7 @@ std::vector<std::string> EngineArguments(const AgentOptions& options) {
   for (const uid_t uid : options.allow_uids) add("--allow-uid", std::to_string(uid));
   add("--resolver", options.resolver);
   add("--kubeconfig", options.kubeconfig);
+  add("--register", options.registers);
   if (options.strict) arguments.emplace_back("--strict");
   if (options.verbose) arguments.emplace_back("--verbose");
   return arguments;
@@ -372,6 +373,12 @@ int RunAgent(AgentOptions options) {
     settings.configuration = *std::move(text);
     config = *std::move(read);
   }
+  if (!options.registers.empty()) {
+    if (absl::Status status = CheckRegisters(config.multinode); !status.ok()) {
+      return Fail(kWrongUsage, absl::InvalidArgumentError(
+                                   absl::StrCat("--register ", options.registers, ": ", status.message())));
+    }
+  }
   if (options.socket.empty()) {
     absl::StatusOr<std::string> socket = DefaultAgentSocket();
     if (!socket.ok()) return Fail(kWrongUsage, socket.status());
@@ -461,6 +468,12 @@ void AddAgentCommand(CLI::App& app, int& exit_status) {
           "With --resolver kubernetes only: how to reach the API server [$KUBECONFIG; in a pod: by its "
           "service account]")
       ->type_name("FILE");
+  command
+      ->add_option("--register", options->registers,
+                   "Announce published ports of containers there, to other machines: see multinode in the "
+                   "configuration")
+      ->type_name("etcd")
+      ->check(CLI::IsMember({"etcd"}).description(""));
   command->add_flag("--strict", options->strict,
                     "Refuse a container whose metadata has a mistake, or whose pod the API server does not "
                     "tell: all its trapped calls fail");

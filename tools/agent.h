@@ -28,6 +28,7 @@ struct AgentOptions {
   bool fd_store = false;
   std::string resolver = "metadata";  // a name of Resolver (tools/container_decision.h)
   std::string kubeconfig;             // empty: what the environment says (tools/kube_server.h)
+  std::string registers;              // "etcd"; empty: as the configuration says
   bool strict = false;
   std::string metrics_bind_address;  // empty: what the configuration says
   std::string check_config;          // not to serve, but to explain this file

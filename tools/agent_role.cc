@@ -86,6 +86,7 @@ absl::Status AgentRole::Prepare(Accelerator& accelerator, Given& given) {
   if (absl::Status status = Watch(intake_->event_fd(), "watch the socket"); !status.ok()) return status;
   if (absl::Status status = ServeMetrics(given); !status.ok()) return status;
   if (absl::Status status = FindPods(); !status.ok()) return status;
+  if (absl::Status status = StartRegistrar(given); !status.ok()) return status;
 
   std::vector<Fd> control = std::move(given[{HoldingTag::kControl, 0}]);
   if (control.empty()) return absl::OkStatus();
@@ -142,6 +143,34 @@ absl::Status AgentRole::FindPods() {
   return Watch(pods_->event_fd(), "watch for the API server's answers");
 }
 
+absl::Status AgentRole::StartRegistrar(Given& given) {
+  const std::vector<Fd> held = std::move(given[kAnnouncedAddresses]);
+  if (!Registers(config_)) {
+    if (!held.empty()) drop_(kAnnouncedAddresses);
+    return absl::OkStatus();
+  }
+  if (absl::Status status = CheckRegisters(config_.multinode); !status.ok()) {
+    // It was right when the agent was started, and there are containers to serve.
+    log::Error("published ports are not announced: multinode: {}", log::Text(status));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<Registrar>> registrar =
+      Registrar::Start(config_.multinode, held.empty() ? -1 : held[0].get(),
+                       [this](int file) { hold_(kAnnouncedAddresses, {{file}}); });
+  if (!registrar.ok()) return registrar.status();
+  registrar_ = *std::move(registrar);
+  return Watch(registrar_->event_fd(), "watch for what etcd says to announcements");
+}
+
+void AgentRole::Begin() {
+  if (registrar_ != nullptr) registrar_->Begin();
+}
+
+void AgentRole::Introduced(uint64_t key, uint64_t netns, const std::vector<net::Publish>& publish,
+                           std::vector<net::IpAddress> addresses) {
+  if (registrar_ != nullptr) registrar_->Know(key, netns, publish, std::move(addresses));
+}
+
 std::string AgentRole::MetricsPage() const {
   MetricsReading reading = ReadMetrics(*accelerator_);
   reading.services = accelerator_->DescribeServices();
@@ -169,6 +198,7 @@ void AgentRole::HandleEvents() {
   if (control_ != nullptr) control_->HandleEvents();
   if (metrics_ != nullptr) metrics_->HandleEvents();
   if (pods_ != nullptr) pods_->HandleEvents();
+  if (registrar_ != nullptr) registrar_->HandleEvents();
 }
 
 absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held) {
@@ -192,7 +222,7 @@ absl::StatusOr<std::string> AgentRole::Adopt(uint64_t key, std::vector<Fd> held)
   ports_.Claim(container, spec->publish, PodOf(*spec));
   absl::StatusOr<std::string> ordinary = accelerator_->Adopt(key, std::move(held), [this, key, container] {
     adopted_.erase(key);
-    Ended(container);
+    Ended(key, container);
   });
   if (!ordinary.ok()) {
     ports_.Release(container);
@@ -409,8 +439,9 @@ void AgentRole::ServeAs(uint64_t key, Undecided newcomer, Decision decision, Pod
   const ContainerKey container{newcomer.peer.uid, state.id};
   Claim(container, spec);
   const std::string ports = spec.publish.empty() ? "none" : PortList(spec.publish);
-  const absl::StatusOr<std::string> ordinary = accelerator_->ServeAs(
-      key, std::move(newcomer.listener), std::move(spec), [this, container, pod] { Ended(container); });
+  const absl::StatusOr<std::string> ordinary =
+      accelerator_->ServeAs(key, std::move(newcomer.listener), std::move(spec),
+                            [this, key, container, pod] { Ended(key, container); });
   if (!ordinary.ok()) {
     drop_({HoldingTag::kContainer, key});
     ports_.Release(container);
@@ -439,8 +470,9 @@ void AgentRole::KeepOrdinary(uint64_t key, Handover handover, const Policy& poli
     spec.owner = handover.peer.uid;
     spec.policy = policy;
     const uint64_t its_key = key != 0 ? key : NewKey();
-    const absl::StatusOr<std::string> served = accelerator_->ServeAs(
-        its_key, std::move(listener), std::move(spec), [this, container] { Ended(container); });
+    const absl::StatusOr<std::string> served =
+        accelerator_->ServeAs(its_key, std::move(listener), std::move(spec),
+                              [this, its_key, container] { Ended(its_key, container); });
     if (served.ok()) {
       ++listeners_;
     } else {
@@ -461,8 +493,9 @@ void AgentRole::Claim(const ContainerKey& container, ContainerSpec& spec) {
   }
 }
 
-void AgentRole::Ended(const ContainerKey& container) {
+void AgentRole::Ended(uint64_t key, const ContainerKey& container) {
   ports_.Release(container);
+  if (registrar_ != nullptr) registrar_->Forget(key);
   --listeners_;
   log::Info("container {}: ended ({} listeners left, of {} containers)", container.id, listeners_,
             ports_.containers());
@@ -489,6 +522,10 @@ absl::Status AgentRole::ReadAgain() {
   }
   if (config->metrics_bind_address != config_.metrics_bind_address)
     log::Warning("metrics-bind-address holds from the agent's next start on");
+  if (Registers(*config) != Registers(config_) ||
+      (Registers(*config) && config->multinode != config_.multinode)) {
+    log::Warning("what multinode says of announcing holds from the next engine on: shunt ctl upgrade");
+  }
   WarnIfOpen(socket);
   config_ = *std::move(config);
   intake_->Allow(PeersFor(config_));
@@ -535,6 +572,7 @@ void AgentRole::Upgraded(const absl::Status& status) {
 void AgentRole::Leave() {
   log::Info("leaving {} listeners of {} containers", listeners_, ports_.containers());
   log::Info("{}", CounterLine(*accelerator_));
+  if (registrar_ != nullptr) registrar_->Leave();
   SocketFile::Adopt(Fd(), settings_.socket, settings_.socket_node).Remove();
   SocketFile::Adopt(Fd(), settings_.control, settings_.control_node).Remove();
 }

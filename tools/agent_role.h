@@ -28,6 +28,7 @@
 #include "tools/metrics_server.h"
 #include "tools/pod_directory.h"
 #include "tools/port_registry.h"
+#include "tools/registrar.h"
 #include "tools/undecided.h"
 
 namespace shunt {
@@ -37,7 +38,8 @@ struct AgentRoleOptions {
   std::vector<uid_t> allow_uids;  // users who may hand over, beside those of the configuration
   Resolver resolver = Resolver::kMetadata;
   std::string kubeconfig;
-  bool strict = false;  // whatever the configuration says
+  std::string registers;  // "etcd", or as the configuration says
+  bool strict = false;    // whatever the configuration says
   bool verbose = false;
 };
 
@@ -64,6 +66,9 @@ class AgentRole final : public EngineRole {
   void AdoptConnection(uint64_t name, Fd connection) override { intake_->Adopt(name, std::move(connection)); }
   int event_fd() const override { return events_.get(); }
   void HandleEvents() override;
+  void Introduced(uint64_t key, uint64_t netns, const std::vector<net::Publish>& publish,
+                  std::vector<net::IpAddress> addresses) override;
+  void Begin() override;
   void Reload() override { ReadAgain().IgnoreError(); }
   void Upgraded(const absl::Status& status) override;
   void Leave() override;
@@ -75,6 +80,10 @@ class AgentRole final : public EngineRole {
   void Receive(Handover handover);
   void LogUnusable(const Handover& handover);
   absl::Status FindPods();
+  absl::Status StartRegistrar(Given& given);
+  bool Registers(const AgentConfig& config) const {
+    return config.multinode.registers || !options_.registers.empty();
+  }
   DecisionMaker Maker() const { return {config_, options_.resolver, IsStrict()}; }
   void Serve(Handover& handover);
   uint64_t NewKey();
@@ -91,7 +100,7 @@ class AgentRole final : public EngineRole {
   absl::Status ReadAgain();
   void HoldSettings() const;
   void Claim(const ContainerKey& container, ContainerSpec& spec);
-  void Ended(const ContainerKey& container);
+  void Ended(uint64_t key, const ContainerKey& container);
   PeerRule PeersFor(const AgentConfig& config) const;
   std::string Answer(const std::string& command);
 
@@ -115,7 +124,8 @@ class AgentRole final : public EngineRole {
   std::unique_ptr<Intake> intake_;
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<MetricsServer> metrics_;
-  const int64_t started_;  // seconds since 1970
+  std::unique_ptr<Registrar> registrar_;  // null: nothing is announced
+  const int64_t started_;                 // seconds since 1970
 };
 
 }  // namespace shunt

@@ -113,6 +113,8 @@ const std::map<std::string, const char*>& Meanings() {
       {"services.getpeername", "whom a program is shown as its peer"},
       {"multinode.etcd.endpoints", "who is asked where ports of other machines' containers are"},
       {"multinode.etcd.prefix", "what keys begin with, before /ADDRESS:PORT of a container"},
+      {"multinode.register", "whether published ports of this machine's containers are announced there"},
+      {"multinode.host-address", "where other machines reach them"},
       {"multinode.networks",
        "addresses that keys may be about; who can write to etcd decides where connects to these go"},
   };

@@ -244,6 +244,11 @@ void EngineMain::Prepare() {
       .balances = arguments_.role == "agent" || !arguments_.services.empty(),
       .make_source = [this](const net::ServiceSpec& service,
                             net::Source::Tell tell) { return sources_.Make(service, std::move(tell)); },
+      .introduced =
+          [this](uint64_t key, uint64_t netns, const std::vector<net::Publish>& publish,
+                 std::vector<net::IpAddress> addresses) {
+            role_->Introduced(key, netns, publish, std::move(addresses));
+          },
   };
   if (given_.contains({HoldingTag::kMetrics, 0})) {
     options.reactors = static_cast<int>(AllowedCpus().size());
@@ -288,6 +293,7 @@ void EngineMain::Begin() {
   }
   state_ = State::kServing;
   accelerator_->Begin();
+  role_->Begin();
   sources_.StartNoThread();
   const absl::StatusOr<std::string> confined = ConfineEngine();
   if (arguments_.role == "agent") {
@@ -355,6 +361,7 @@ void AddEngineCommand(CLI::App& app, int& exit_status) {
     arguments->agent.resolver = *resolver;
   });
   command->add_option("--kubeconfig", arguments->agent.kubeconfig);
+  command->add_option("--register", arguments->agent.registers)->check(CLI::IsMember({"etcd"}));
   command->add_flag("--strict", arguments->agent.strict);
   command->add_flag("--verbose", arguments->verbose);
   command->callback([arguments, &exit_status] {

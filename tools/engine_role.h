@@ -27,6 +27,12 @@ class EngineRole {
   // A container that is held. Returns as Accelerator::Adopt().
   virtual absl::StatusOr<std::string> Adopt(uint64_t key, std::vector<Fd> held) = 0;
 
+  // A container that publishes ports is introduced (AcceleratorOptions::introduced).
+  virtual void Introduced(uint64_t /*key*/, uint64_t /*netns*/, const std::vector<net::Publish>& /*publish*/,
+                          std::vector<net::IpAddress> /*addresses*/) {}
+  // From here on this engine serves, and no other.
+  virtual void Begin() {}
+
   // A connection to the socket that is held as the kIntake. Nothing is read from it before we serve. Not
   // valid: there was no descriptor for it.
   virtual void AdoptConnection(uint64_t /*name*/, Fd /*connection*/) {}

@@ -37,6 +37,15 @@ absl::Status ReadNetworks(const YAML::Node& value, std::vector<net::Subnet>& net
   return absl::OkStatus();
 }
 
+absl::Status ReadHostAddress(const YAML::Node& value, std::optional<net::IpAddress>& address) {
+  const auto ip = net::IpAddress::Parse(value.IsScalar() ? value.Scalar() : "");
+  if (!ip.ok() || ip->IsUnspecified() || ip->IsLoopback() || ip->IsMulticast() || ip->IsBroadcast() ||
+      ip->IsLinkLocal())
+    return Should("an address of this machine that others reach it by, 192.168.7.11");
+  address = *ip;
+  return absl::OkStatus();
+}
+
 // One machine's, of one that others can mean.
 absl::StatusOr<net::SockAddr> ParseContainerAddress(absl::string_view text) {
   const absl::StatusOr<net::SockAddr> address = net::SockAddr::FromText(text);
@@ -57,9 +66,23 @@ absl::Status ReadMultinode(const std::string& file_name, const YAML::Node& value
       file_name, "multinode.", value,
       {{"etcd",
         [&](const YAML::Node& node) { return ReadEtcd(file_name, "multinode.etcd", node, config.etcd); }},
-       {"networks", [&](const YAML::Node& node) { return ReadNetworks(node, config.networks); }}});
-  if (!status.ok() || config.enabled()) return status;
-  return absl::InvalidArgumentError("has no etcd: {endpoints: [https://HOST:PORT]}");
+       {"networks", [&](const YAML::Node& node) { return ReadNetworks(node, config.networks); }},
+       {"register", [&](const YAML::Node& node) { return ReadBool(node, config.registers); }},
+       {"host-address", [&](const YAML::Node& node) { return ReadHostAddress(node, config.host_address); }}});
+  if (!status.ok()) return status;
+  if (!config.enabled()) return absl::InvalidArgumentError("has no etcd: {endpoints: [https://HOST:PORT]}");
+  return config.registers ? CheckRegisters(config) : absl::OkStatus();
+}
+
+absl::Status CheckRegisters(const MultinodeConfig& config) {
+  if (!config.enabled()) {
+    return absl::InvalidArgumentError(
+        "should stand beside a configuration with multinode: {etcd: {endpoints: [https://HOST:PORT]}, "
+        "host-address: ADDRESS}");
+  }
+  if (config.host_address) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "has no host-address: the address by which other machines reach this one");
 }
 
 net::ServiceSpec MultinodeService(const MultinodeConfig& config) {

@@ -5,6 +5,8 @@
 //   multinode:
 //     etcd: {endpoints: [https://192.168.7.2:2379], ca: /etc/shunt/etcd.crt}
 //     networks: [10.88.0.0/16]
+//     register: true                  # announce this machine's, too (tools/registrar.h)
+//     host-address: 192.168.7.11
 //
 //   bypass4netns/multinode/10.88.0.5:80       192.168.7.11:8080
 //   bypass4netns/multinode/[fd88::5]:80       192.168.7.11:8080
@@ -14,6 +16,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "net/balancer/service.h"
+#include "net/ip_address.h"
 #include "net/subnet_set.h"
 
 namespace shunt {
@@ -30,14 +34,20 @@ inline constexpr char kMultinodeName[] = "multinode";
 inline constexpr size_t kMostMultinodeKeys = 20'000;
 
 struct MultinodeConfig {
-  net::EtcdSpec etcd;                 // without endpoints: nothing of all this
-  std::vector<net::Subnet> networks;  // of containers
+  net::EtcdSpec etcd;                          // without endpoints: nothing of all this
+  std::vector<net::Subnet> networks;           // of containers
+  bool registers = false;                      // this machine's containers are announced
+  std::optional<net::IpAddress> host_address;  // where others reach this machine
 
   bool enabled() const { return !etcd.endpoints.empty(); }
+  friend bool operator==(const MultinodeConfig&, const MultinodeConfig&) = default;
 };
 
 // Reads the value of `multinode:`. As ReadServices() (tools/service_config.h).
 absl::Status ReadMultinode(const std::string& file_name, const YAML::Node& value, MultinodeConfig& config);
+
+// Whether what `config` says is enough to announce something. The error says what is missing.
+absl::Status CheckRegisters(const MultinodeConfig& config);
 
 // With `config` enabled.
 net::ServiceSpec MultinodeService(const MultinodeConfig& config);

@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "support"))
 sys.path.insert(0, HERE)
 from etcd import Etcd  # noqa: E402  (found by the line above)
 from runtime_case import ARGS, RuntimeCase, main  # noqa: E402
-from stage import nginx  # noqa: E402
+from stage import HOST, nginx  # noqa: E402
 
 PREFIX = "bypass4netns/multinode/"
 
@@ -140,6 +140,116 @@ class Reading(MultinodeCase):
         self.etcd.put(PREFIX + "10.88.0.6:80", "192.168.7.9:2")
         self.wait_for_ways(agent, {"10.88.0.5:80": "192.168.7.9:1", "10.88.0.6:80": "192.168.7.9:2"})
         self.assertEqual(self.source_error(agent), "")
+
+
+class Announcing(MultinodeCase):
+    """A container with the address 10.88.0.5, which another one would call so."""
+
+    def announce(self, *options, **keys):
+        return self.serve(*options, **{"register": True, "host-address": HOST, **keys})
+
+    def start_server(self, name, agent, ports, program="nc -ll -p 80 -e echo served", address="10.88.0.5/16"):
+        """Without a bind, a user's container is never looked at."""
+        def with_device(config):
+            with_network(config)
+            script = ("ip link set lo up; ip link add eth7 type veth peer name eth8 && ip link set eth7 up; "
+                      f"ip link set eth8 up; ip addr add {address} dev eth7; ip addr add fd88::5/64 dev eth7 nodad")
+            config["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script],
+                                                    "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}]}
+            for kind in ("bounding", "effective", "permitted"):
+                config["process"]["capabilities"][kind].append("CAP_NET_ADMIN")
+        self.start_container(name, agent, program, metadata=f"shunt.publish={ports}", change=with_device)
+
+    def announced(self):
+        return {key: pair["value"] for key, pair in self.etcd.keys(PREFIX).items()}
+
+    def wait_for_announced(self, expected):
+        self.wait_until(lambda: self.announced() == expected, f"it is not {expected} that is announced")
+
+    BOTH = {"10.88.0.5:80": f"{HOST}:18480", "[fd88::5]:80": f"{HOST}:18480"}
+
+    def test_published_ports_are_announced_as_long_as_their_container_lives(self):
+        agent = self.announce()
+        self.start_server("server", agent, "18480:80,127.0.0.1:18443:443")
+        self.wait_for_announced(self.BOTH)
+        self.assertTrue(all(int(pair.get("lease", 0)) for pair in self.etcd.keys(PREFIX).values()))
+        self.assert_served(self.execute("server"))
+        self.assertEqual(self.announced(), self.BOTH, "what is executed in it ends, and it lives")
+        self.delete("server")
+        self.wait_for_announced({})
+
+    def test_a_container_reaches_the_other_one(self):
+        if ARGS.who == "user":
+            self.skipTest("to publish takes the eBPF lock, which an ordinary user has from a lock server only")
+        agent = self.announce()
+        self.start_server("server", agent, "18480:80")
+        self.wait_until(lambda: self.answer(agent, "10.88.0.5", 80) == "served", "nobody gets there")
+
+    def test_all_is_announced_anew_when_the_lease_is_lost(self):
+        agent = self.announce()
+        self.start_server("server", agent, "18480:80")
+        self.wait_for_announced(self.BOTH)
+        lease = self.etcd.keys(PREFIX)["10.88.0.5:80"]["lease"]
+        self.etcd.ask("lease/revoke", ID=lease)
+        self.assertEqual(self.announced(), {})
+        self.wait_for_announced(self.BOTH)
+
+    def test_a_new_engine_goes_on_without_a_gap_and_with_the_addresses_of_the_start(self):
+        agent = self.serve("--register", "etcd", **{"host-address": HOST})
+        self.start_server("server", agent, "18480:80", "ip addr add 10.88.0.99/16 dev eth7 && mkdir /tmp/more; sleep 1000")
+        self.wait_until(lambda: os.path.exists(os.path.join(self.rootfs, "tmp", "more")), "it gets no more addresses")
+        self.wait_for_announced(self.BOTH)
+        before = self.etcd.keys(PREFIX)
+        self.replace_engine(agent)
+        self.wait_until(lambda: all(pair["lease"] != before[key]["lease"]
+                                    for key, pair in self.etcd.keys(PREFIX).items()), "they stay under the old lease")
+        after = self.etcd.keys(PREFIX)
+        self.assertEqual(self.announced(), self.BOTH)
+        for key, pair in after.items():
+            self.assertEqual(pair["create_revision"], before[key]["create_revision"], "it was away meanwhile")
+        self.execute("server")
+        self.assertEqual(self.announced(), self.BOTH, "what is executed later has more addresses")
+        self.delete("server")
+        self.wait_for_announced({})
+
+    def test_an_agent_that_ends_takes_all_back_and_one_that_is_killed_leaves_it_to_the_lease(self):
+        agent = self.announce()
+        self.start_server("server", agent, "18480:80")
+        self.wait_for_announced(self.BOTH)
+        self.assertEqual(agent.stop(), 0)
+        self.assertEqual(self.announced(), {})
+        self.delete("server")
+        agent = self.announce()
+        self.start_server("second", agent, "18480:80")
+        self.wait_for_announced(self.BOTH)
+        agent.stop(signal.SIGKILL)
+        self.wait_for_announced({})
+
+    def test_an_address_that_somebody_else_has_is_left_to_him(self):
+        self.etcd.put(PREFIX + "10.88.0.5:80", "192.168.7.9:1")
+        agent = self.announce()
+        self.start_server("server", agent, "18480:80")
+        agent.wait_for(r"multinode: .*10\.88\.0\.5:80: somebody else has announced the same address")
+        self.assertEqual(self.announced(), {**self.BOTH, "10.88.0.5:80": "192.168.7.9:1"})
+        self.etcd.delete(PREFIX + "10.88.0.5:80")
+        self.wait_for_announced(self.BOTH)
+        self.etcd.put(PREFIX + "10.88.0.5:80", "192.168.7.9:1")
+        self.delete("server")
+        self.wait_for_announced({"10.88.0.5:80": "192.168.7.9:1"})
+
+    def test_what_etcd_does_not_hear_it_hears_when_it_is_back(self):
+        self.etcd.kill()
+        agent = self.announce()
+        self.start_server("server", agent, "18480:80")
+        agent.wait_for(r"warning: multinode: .*" + self.etcd.url)
+        self.etcd.start()
+        self.wait_for_announced(self.BOTH)
+        agent.wait_for(r"info: multinode: all published ports are announced again")
+
+    def test_only_addresses_in_the_networks_for_that_are_announced(self):
+        agent = self.announce(networks=["10.88.0.0/16"])
+        self.start_server("server", agent, "18480:80")
+        self.wait_for_announced({"10.88.0.5:80": f"{HOST}:18480"})
 
 
 if __name__ == "__main__":

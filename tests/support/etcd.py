@@ -78,6 +78,15 @@ class Etcd:
         more = {"lease": lease} if lease else {}
         return int(self.ask("kv/put", key=text64(key), value=text64(value), **more)["header"]["revision"])
 
+    def keys(self, prefix):
+        """What there is below the prefix, which ends with "/": the gateway's own form, by the rest of the key."""
+        answer = self.ask("kv/range", key=text64(prefix), range_end=text64(prefix[:-1] + "0"))
+        found = {}
+        for pair in answer.get("kvs", []):
+            pair["value"] = base64.b64decode(pair.get("value", "")).decode()
+            found[base64.b64decode(pair["key"]).decode()[len(prefix):]] = pair
+        return found
+
     def delete(self, key):
         self.ask("kv/deleterange", key=text64(key))
 

@@ -39,6 +39,15 @@ class AgentUsage(unittest.TestCase):
             self.assert_wrong(["--socket", self.socket, "--kubeconfig", "/etc/kube.conf", *resolver],
                               r"--kubeconfig /etc/kube\.conf: should stand beside --resolver kubernetes")
 
+    def test_announcements_that_nobody_could_make(self):
+        arguments = ["--socket", self.socket, "--register", "etcd"]
+        self.assert_wrong(arguments, r"--register etcd: should stand beside a configuration with multinode: \{etcd: ")
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write("multinode: {etcd: {endpoints: ['http://127.0.0.1:1']}}\n")
+            file.flush()
+            self.assert_wrong([*arguments, "--config", file.name], "--register etcd: has no host-address")
+        self.assert_wrong(["--socket", self.socket, "--register", "consul"], "--register: ")
+
     def test_what_is_no_user_or_no_descriptor(self):
         for uid in ("foo", "-1", "4294967295", "99999999999", ""):
             self.assert_wrong(["--socket", self.socket, "--allow-uid", uid],

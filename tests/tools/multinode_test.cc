@@ -80,16 +80,29 @@ TEST(MultinodeConfigTest, SaysWhereKeysAreAndWhatTheyMayBeAbout) {
   const auto config = ParsedMultinode(
       "multinode:\n"
       "  etcd: {endpoints: ['https://a:1', 'https://b:2'], prefix: /p, user: u, password-file: /w}\n"
-      "  networks: [10.88.0.0/16, 'fd88::/64']\n");
+      "  networks: [10.88.0.0/16, 'fd88::/64']\n"
+      "  register: true\n"
+      "  host-address: 'fd07::b'\n");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->multinode.etcd.prefix, "/p");
   EXPECT_EQ(config->multinode.etcd.user, "u");
   ASSERT_EQ(config->multinode.networks.size(), 2u);
   EXPECT_EQ(config->multinode.networks[1].ToString(), "fd88::/64");
+  EXPECT_TRUE(config->multinode.registers);
+  EXPECT_EQ(config->multinode.host_address->ToString(), "fd07::b");
   EXPECT_TRUE(ParsedMultinode("strict: true").value().AllServices().empty());
 }
 
 TEST(MultinodeConfigTest, MistakesAreNamed) {
+  EXPECT_THAT(MultinodeMistake("multinode: {etcd: {endpoints: ['http://a:1']}, register: true}"),
+              HasSubstr("has no host-address"));
+  for (const char* address :
+       {"x", "0.0.0.0", "127.0.0.1", "'::1'", "224.0.0.1", "169.254.0.1", "[]", "10.0.0.1:80"}) {
+    EXPECT_THAT(MultinodeMistake(absl::StrCat(
+                    "multinode: {etcd: {endpoints: ['http://a:1']}, host-address: ", address, "}")),
+                HasSubstr("\"multinode.host-address\": should be an address of this machine"))
+        << address;
+  }
   EXPECT_THAT(MultinodeMistake("multinode: {}"), HasSubstr("has no etcd"));
   EXPECT_THAT(MultinodeMistake("multinode: {etcd: {}}"), HasSubstr("has no endpoints"));
   EXPECT_THAT(MultinodeMistake("multinode: {etcd: {endpoints: ['http://a:1'], prefix: ''}}"),
