@@ -74,6 +74,7 @@ TEST_F(FoundServices, ComeChangeAndGo) {
   EXPECT_EQ(WayTo("10.1.0.7:80"), "192.168.7.1:8082");
   Find({Leads("10.1.0.6:80", "192.168.7.2:8081")});
   EXPECT_EQ(WayTo("10.1.0.6:80"), "192.168.7.2:8081");
+  EXPECT_EQ(WayTo("10.1.0.7:80"), "-");
   Configure({});
   Settle();
   EXPECT_EQ(WayTo("10.1.0.6:80"), "-");
