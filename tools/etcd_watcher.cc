@@ -74,17 +74,15 @@ absl::Status EtcdWatcher::OnAnswer(const HttpAnswer& answer) {
   return step_ == Step::kLogIn ? OnLogIn(body) : OnList(body);
 }
 
+// What was missed meanwhile, and whether it is the same etcd, a list tells.
 absl::Status EtcdWatcher::OnFailure(absl::Status why) {
-  if (is_old_) {
-    step_ = Step::kList;
-    return absl::OkStatus();
-  }
-  return session_.Leave(why);
+  step_ = Step::kList;
+  return std::exchange(is_old_, false) ? absl::OkStatus() : session_.Leave(why);
 }
 
 absl::Status EtcdWatcher::OnLogIn(const Json& answer) {
   if (absl::Status status = session_.OnLogIn(answer); !status.ok()) return status;
-  step_ = revision_ == 0 ? Step::kList : Step::kWatch;
+  step_ = Step::kList;
   return absl::OkStatus();
 }
 
@@ -125,7 +123,7 @@ absl::Status EtcdWatcher::OnLine(absl::string_view line) {
 absl::Status EtcdWatcher::OnEvents(const Json& result) {
   if (result.value("canceled", Json()) == true) {
     is_old_ = EtcdNumberIn(result, "compact_revision") > 0;
-    session_.ForgetToken();
+    if (!is_old_) session_.ForgetToken();  // which may be the reason
     const std::string why = EtcdShown(JsonText(result, "cancel_reason"));
     return absl::UnavailableError(absl::StrCat("it has ended the watch", why.empty() ? "" : ": ", why));
   }
@@ -133,13 +131,9 @@ absl::Status EtcdWatcher::OnEvents(const Json& result) {
   const Json* const header = JsonMember(result, "header", Json::value_t::object);
   const int64_t revision = header == nullptr ? 0 : EtcdNumberIn(*header, "revision");
   if (events == nullptr) {
-    // A sign of life, which says that all until then has been told; or the answer to the request, which comes
-    // before what has happened meanwhile. From then on etcd answers again, if it had not.
-    if (result.value("created", Json()) == true) {
-      Tell();
-    } else {
-      revision_ = std::max(revision_, revision);
-    }
+    // The answer to the request, which comes before what has happened meanwhile; or a sign of life, which
+    // says that all until then has been told.
+    if (result.value("created", Json()) != true) revision_ = std::max(revision_, revision);
     return absl::OkStatus();
   }
   for (const Json& event : *events) {
@@ -161,7 +155,10 @@ absl::Status EtcdWatcher::OnEvents(const Json& result) {
 void EtcdWatcher::Put(const std::string& key, const std::string& value) {
   absl::string_view name = key;
   absl::ConsumePrefix(&name, session_.prefix());
-  absl::StatusOr<net::BackendSpec> backend = read_(name, value, EtcdShown(key));
+  absl::StatusOr<net::BackendSpec> backend =
+      value.size() <= kLongestValue ? read_(name, value, EtcdShown(key))
+                                    : absl::InvalidArgumentError(absl::StrCat(
+                                          EtcdShown(key), ": ", value.size(), " bytes are no backend"));
   if (backend.ok() && backends_.size() >= most_ && !backends_.contains(key))
     backend = absl::OutOfRangeError(absl::StrCat("there are more than ", most_, " keys: ", EtcdShown(key)));
   if (backend.ok()) {

@@ -10,8 +10,8 @@
 //
 // By etcd's JSON gateway: all keys as of a revision, then what has changed since. All keys are read again
 // every kListAgain, by a read that takes a majority: that is how one hears of a member that has lost the
-// others, and of anything else that a stream which says nothing hides. Another endpoint
-// (tools/etcd_session.h) goes on from the revision on that the former had told.
+// others, and of anything else that a stream which says nothing hides; and after every failure, from another
+// endpoint (tools/etcd_session.h).
 
 #pragma once
 
@@ -30,6 +30,7 @@ namespace shunt {
 class EtcdWatcher : public Watcher {
  public:
   static constexpr std::chrono::milliseconds kListAgain{60'000};
+  static constexpr size_t kLongestValue = 4096;
 
   // Of `key`, which is what stands behind the prefix. The error names `full_key`, which is fit to be shown.
   using ReadKey = std::function<absl::StatusOr<net::BackendSpec>(

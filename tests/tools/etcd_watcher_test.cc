@@ -108,25 +108,18 @@ TEST_F(EtcdWatcherTest, TellsTheListAndEachChange) {
   EXPECT_THAT(told_, ElementsAre("10.0.0.2:80", "10.0.0.3:80"));
 }
 
-TEST_F(EtcdWatcherTest, GoesOnAtTheNextEndpointAfterWhatItHasSeen) {
+TEST_F(EtcdWatcherTest, ReadsAllFromTheNextEndpointAfterAFailure) {
   GetOn();
-  ASSERT_TRUE(watcher_.OnLine(Events({{{"kv", Pair("c", "10.0.0.3:80", 35)}}})).ok());
   const absl::Status status = Broken();
   EXPECT_THAT(std::string(status.message()), "http://a:1: Connection reset by peer");
   EXPECT_EQ(Asked().origin.url, "http://b:2");
-  EXPECT_EQ(StartRevision(), "36") << "not that of the header: what is between comes in another message";
+  EXPECT_EQ(Asked().path, "/v3/kv/range");
   const int before = times_told_;
-  ASSERT_TRUE(watcher_.OnLine(kCreated).ok());
+  ASSERT_TRUE(watcher_.OnAnswer(ListAt(20, {Pair("a", "10.0.0.1:80", 5), Pair("b", "10.0.0.2:80", 6)})).ok());
   EXPECT_EQ(times_told_, before + 1) << "etcd answers again";
+  EXPECT_EQ(StartRevision(), "21") << "even if it is another etcd";
   EXPECT_FALSE(Broken().ok());
   EXPECT_EQ(Asked().origin.url, "http://a:1");
-}
-
-TEST_F(EtcdWatcherTest, ASignOfLifeSaysThatNothingWasMissed) {
-  GetOn();
-  ASSERT_TRUE(watcher_.OnLine(R"({"result":{"header":{"revision":"50"}}})").ok());
-  EXPECT_FALSE(Broken().ok());
-  EXPECT_EQ(StartRevision(), "51");
 }
 
 TEST_F(EtcdWatcherTest, ReadsAllAgainAfterAWhileAndWhereHistoryIsForgotten) {
@@ -170,13 +163,19 @@ TEST_F(EtcdWatcherTest, KeepsWhatItHasWhateverIsAnswered) {
     EXPECT_FALSE(status.ok()) << line;
     EXPECT_FALSE(watcher_.OnFailure(status).ok()) << line;
   }
-  ASSERT_TRUE(watcher_.OnAnswer(AnswerOf(200, "")).ok());
   for (const char* body : {"", "null", "[]", "{}", "<html>", R"({"header":{"revision":7}})",
                            R"({"header":{"revision":"-7"}})", R"({"header":[]})"}) {
     EXPECT_FALSE(watcher_.OnAnswer(AnswerOf(200, body)).ok()) << body;
   }
   EXPECT_EQ(times_told_, before);
   EXPECT_EQ(Asked().path, "/v3/kv/range");
+}
+
+TEST_F(EtcdWatcherTest, AValueThatIsTooLongIsNotShown) {
+  GetOn();
+  ASSERT_TRUE(watcher_.OnLine(Events({{{"kv", Pair("c", std::string(5000, 'x'), 31)}}})).ok());
+  EXPECT_THAT(missing_, HasSubstr("/services/orders/c: 5000 bytes are no backend"));
+  EXPECT_LT(missing_.size(), 1000u);
 }
 
 TEST_F(EtcdWatcherTest, WhatItSaysOfErrorsIsBounded) {
@@ -210,6 +209,12 @@ TEST(EtcdWatcherLogin, ATokenThatWorkedIsRenewedAtOnceAndOneThatNeverDidIsToldOf
   EXPECT_EQ(asked().path, "/v3/kv/range");
   EXPECT_TRUE(watcher.OnAnswer(refused).ok());
   logs_in("t.3");
+  EXPECT_EQ(asked().path, "/v3/kv/range") << "which the login has put off";
+  ASSERT_TRUE(watcher.OnAnswer(ListAt(40, {})).ok());
+  EXPECT_EQ(asked().path, "/v3/watch");
+  const absl::Status old = watcher.OnLine(R"({"result":{"canceled":true,"compact_revision":"70"}})");
+  EXPECT_TRUE(watcher.OnFailure(old).ok());
+  EXPECT_EQ(asked().path, "/v3/kv/range") << "the token is not to blame";
   unlink(file.c_str());
 }
 
