@@ -35,6 +35,23 @@ absl::Status ReadInto(const TextOrFile& from, std::string& into) {
   return absl::OkStatus();
 }
 
+// libcurl's texts say how long it took, and what is told only once is not to be another text each time.
+std::string WithoutTimes(std::string text) {
+  const std::string kAfter = " after ";
+  for (size_t at = text.find(kAfter); at != std::string::npos; at = text.find(kAfter, at + 1)) {
+    const size_t number = at + kAfter.size();
+    const size_t end = text.find_first_not_of("0123456789", number);
+    if (end == number || end == std::string::npos) continue;
+    const absl::string_view rest = absl::string_view(text).substr(end);
+    for (const absl::string_view unit : {" milliseconds", " ms"}) {
+      if (!absl::StartsWith(rest, unit)) continue;
+      text.erase(at, end + unit.size() - at);
+      break;
+    }
+  }
+  return text;
+}
+
 // Of a server that is not there any more without having said so, this hears in a minute.
 constexpr long kKeepAliveIdle = 30, kKeepAliveApart = 5;  // seconds
 
@@ -201,8 +218,8 @@ HttpAnswer HttpRequest::Finish(CURLcode code) {
   } else if (code != CURLE_OK) {
     const char* const remedy =
         code == CURLE_PEER_FAILED_VERIFICATION ? "; is the certificate-authority that of this server?" : "";
-    answer.failure =
-        absl::UnavailableError(absl::StrCat(error_[0] != '\0' ? error_ : curl_.easy_strerror(code), remedy));
+    answer.failure = absl::UnavailableError(
+        absl::StrCat(WithoutTimes(error_[0] != '\0' ? error_ : curl_.easy_strerror(code)), remedy));
     answer.is_final = IsFinal(code);
   }
   return answer;

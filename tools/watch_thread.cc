@@ -106,7 +106,7 @@ struct WatchThread::Entry {
   Clock::time_point ends;   // a stream, when it has lasted long enough
   bool streams = false;
   bool heard = false;  // the stream has begun
-  int failures = 0;    // since a line was heard, or a stream has lasted
+  int failures = 0;    // since a stream has lasted
 };
 
 absl::StatusOr<std::unique_ptr<WatchThread>> WatchThread::Start() try {
@@ -164,10 +164,10 @@ void WatchThread::Run() {
   KeepCapabilities(EngineThread::kClient).IgnoreError();
   begun_.count_down();
   while (TakeNew()) {
-    const Clock::time_point next = Turn();
     int running = 0;
     curl_.multi_perform(multi_, &running);
-    if (HearCurl()) continue;
+    HearCurl();
+    const Clock::time_point next = Turn();
     constexpr milliseconds kLongestSleep{60'000};
     const milliseconds sleep = std::clamp(RoundedUp(next - Clock::now()), milliseconds(0), kLongestSleep);
     curl_.multi_poll(multi_, nullptr, 0, static_cast<int>(sleep.count()), nullptr);
@@ -184,7 +184,8 @@ bool WatchThread::TakeNew() {
 WatchThread::Clock::time_point WatchThread::Turn() {
   entries_.remove_if([](const Entry& entry) { return entry.letterbox->abandoned.load(); });
   Clock::time_point next = Clock::now() + std::chrono::hours(1);
-  for (Entry& entry : entries_) {
+  for (auto at = entries_.begin(); at != entries_.end(); ++at) {
+    Entry& entry = *at;
     const Clock::time_point now = Clock::now();
     if (!entry.request.under_way() && entry.due <= now) {
       const milliseconds rest = entry.watcher->Rest();
@@ -192,7 +193,10 @@ WatchThread::Clock::time_point WatchThread::Turn() {
         next = std::min(next, now + rest);
         continue;
       }
+      // To look up its name may have taken long: the others are heard before anything else, and come first.
       Begin(entry);
+      entries_.splice(entries_.end(), entries_, at);
+      return now;
     }
     if (entry.request.under_way() && entry.streams) CheckStream(entry, now);
     if (!entry.request.under_way()) {
@@ -207,7 +211,6 @@ WatchThread::Clock::time_point WatchThread::Turn() {
 void WatchThread::Begin(Entry& entry) {
   absl::StatusOr<Watcher::Ask> ask = entry.watcher->Next();
   if (!ask.ok()) return Settle(entry, ask.status(), {});
-  entry.begun = Clock::now();
   entry.streams = ask->streams;
   entry.heard = false;
   HttpRequest::Wanted wanted{.path = std::move(ask->path),
@@ -217,23 +220,20 @@ void WatchThread::Begin(Entry& entry) {
                              .most_bytes = kMostBytes};
   if (entry.streams) {
     wanted.longest = {};
-    // Some earlier than others, since they may all have begun when the server did.
-    entry.ends = entry.begun + std::chrono::duration_cast<Clock::duration>(ask->longest * (1 - Chance() / 4));
     wanted.begins = [&entry] {
       entry.heard = true;
       entry.watcher->OnStream();
     };
-    wanted.take_line = [&entry](absl::string_view line) {
-      absl::Status status = entry.watcher->OnLine(line);
-      if (status.ok()) entry.failures = 0;
-      return status;
-    };
+    wanted.take_line = [&entry](absl::string_view line) { return entry.watcher->OnLine(line); };
   }
   entry.watcher->TellTo([&entry](std::vector<net::BackendSpec> backends, const absl::Status& missing) {
     entry.teller.Found(std::move(backends), entry.Titled(missing));
   });
   if (absl::Status status = entry.request.Begin(ask->origin, std::move(wanted)); !status.ok())
-    Settle(entry, entry.watcher->OnFailure(std::move(status)), {});
+    return Settle(entry, entry.watcher->OnFailure(std::move(status)), {});
+  entry.begun = Clock::now();
+  // Some earlier than others, since they may all have begun when the server did.
+  entry.ends = entry.begun + std::chrono::duration_cast<Clock::duration>(ask->longest * (1 - Chance() / 4));
 }
 
 void WatchThread::CheckStream(Entry& entry, Clock::time_point now) {
@@ -247,9 +247,8 @@ void WatchThread::CheckStream(Entry& entry, Clock::time_point now) {
   }
 }
 
-bool WatchThread::HearCurl() {
+void WatchThread::HearCurl() {
   int left = 0;
-  bool any = false;
   while (const CURLMsg* const message = curl_.multi_info_read(multi_, &left)) {
     if (message->msg != CURLMSG_DONE) continue;
     const CURLcode code = message->data.result;
@@ -258,9 +257,7 @@ bool WatchThread::HearCurl() {
         std::ranges::find_if(entries_, [handle](const Entry& one) { return one.request.handle() == handle; });
     if (entry == entries_.end()) continue;
     Hear(*entry, entry->request.Finish(code));
-    any = true;
   }
-  return any;
 }
 
 // ---- one request

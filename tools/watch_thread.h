@@ -37,7 +37,7 @@ class WatchThread {
   static constexpr std::chrono::milliseconds kFirstPause{200}, kLongestPause{30'000};
   // An answer is complete in that time, and a stream has begun.
   static constexpr std::chrono::milliseconds kAnswerWithin{10'000};
-  static constexpr size_t kMostBytes = size_t{64} << 20;  // of an answer, or a line
+  static constexpr size_t kMostBytes = size_t{32} << 20;  // of an answer, or a line
 
   static absl::StatusOr<std::unique_ptr<WatchThread>> Start();
   // After all sources. Waits for the look-up of a name, if one is under way.
@@ -60,12 +60,12 @@ class WatchThread {
   explicit WatchThread(const Libcurl& curl);
   void Run();
   bool TakeNew();
-  // Begins what is due, ends what has lasted too long. Returns when there is something to do again.
+  // Begins one that is due, or ends what has lasted too long. Returns when there is something to do again.
   Clock::time_point Turn();
   void Begin(Entry& entry);
   void CheckStream(Entry& entry, Clock::time_point now);
-  // What libcurl says has ended. False: nothing.
-  bool HearCurl();
+  // What libcurl says has ended.
+  void HearCurl();
   void Hear(Entry& entry, const HttpAnswer& answer);
   // A request is over, or cannot be made.
   void Settle(Entry& entry, const absl::Status& status, std::chrono::seconds at_least);
