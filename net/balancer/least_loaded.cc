@@ -3,7 +3,6 @@
 // wins. Two are nearly as good as a look at all of them (Mitzenmacher's power of two choices), and no herd
 // runs to the one that is idle. They differ in what the load is.
 
-#include <algorithm>
 #include <utility>
 
 #include "net/balancer/alias_table.h"
@@ -13,28 +12,38 @@
 namespace shunt::net {
 namespace {
 
-struct AttemptsUnderWay {
-  static uint64_t Of(const BackendCountBook& counts, uint32_t slot, uint32_t /*weight*/) {
-    return counts.InFlight(slot);
+// What is compared of a backend: a part of it, so that more of them stay in the cache.
+struct Rival {
+  uint32_t slot;
+  uint32_t weight;
+  float share;  // what one connection is of its capacity, beside the others
+};
+
+struct ByAttemptsUnderWay {
+  static bool Less(const BackendCountBook& counts, const Rival& a, const Rival& b) {
+    // By weight without a division.
+    return uint64_t{counts.InFlight(a.slot)} * b.weight < uint64_t{counts.InFlight(b.slot)} * a.weight;
   }
 };
 
-struct OpenConnections {
-  static uint64_t Of(const BackendCountBook& counts, uint32_t slot, uint32_t /*weight*/) {
-    return counts.Open(slot);
+struct ByOpenConnections {
+  static bool Less(const BackendCountBook& counts, const Rival& a, const Rival& b) {
+    return uint64_t{counts.Open(a.slot)} * b.weight < uint64_t{counts.Open(b.slot)} * a.weight;
   }
 };
 
-// Peak EWMA's cost, with the time to connect for the time to answer, which nobody here can see. Of one whose
-// distance is not known yet it is small, so that it becomes known soon. With the connection that is being
-// made, which is as much for all: of two that are equally far away and idle neither is the less loaded one.
-struct RttTimesConnections {
-  // Times a weight, that fits into 64 bits.
-  static constexpr uint64_t kMostRtt = (uint64_t{1} << 24) - 1;  // us: 16 s
-  static constexpr uint64_t kMostOpen = (uint64_t{1} << 22) - 1;
-  static uint64_t Of(const BackendCountBook& counts, uint32_t slot, uint32_t weight) {
-    return std::clamp<uint64_t>(counts.Rtt(slot), 1, kMostRtt) *
-           (std::min<uint64_t>(counts.Open(slot), kMostOpen) + weight);
+// Peak EWMA's cost, with the time to connect for the time to answer, which nobody here can see, and with the
+// connection that is being made, which is as much for all: of two that are equally far away and idle neither
+// is the less loaded one. Where a distance is not known, connections decide: one that nobody has reached yet
+// is neither near nor far.
+struct ByRttAndConnections {
+  static bool Less(const BackendCountBook& counts, const Rival& a, const Rival& b) {
+    const uint32_t a_rtt = counts.Rtt(a.slot), b_rtt = counts.Rtt(b.slot);
+    if (a_rtt == 0 || b_rtt == 0) return ByOpenConnections::Less(counts, a, b);
+    return Cost(a_rtt, counts.Open(a.slot), a) < Cost(b_rtt, counts.Open(b.slot), b);
+  }
+  static float Cost(uint32_t rtt, uint32_t open, const Rival& rival) {
+    return static_cast<float>(rtt) * (static_cast<float>(open) * rival.share + 1);
   }
 };
 
@@ -42,7 +51,11 @@ template <typename Load>
 class LeastLoaded {
  public:
   explicit LeastLoaded(std::span<const Backend> backends) : by_weight_(backends) {
-    for (const Backend& backend : backends) rivals_.push_back({backend.slot, backend.weight});
+    uint64_t weights = 0;
+    for (const Backend& backend : backends) weights += backend.weight;
+    const double mean = static_cast<double>(weights) / static_cast<double>(backends.size());
+    for (const Backend& backend : backends)
+      rivals_.push_back({backend.slot, backend.weight, static_cast<float>(mean / backend.weight)});
   }
 
   const Backend* Pick(std::span<const Backend> backends, const PickWish& wish, PickSeat& seat) const {
@@ -50,12 +63,6 @@ class LeastLoaded {
   }
 
  private:
-  // What is compared of a backend: a sixth of it, so that more of them stay in the cache.
-  struct Rival {
-    uint32_t slot;
-    uint32_t weight;
-  };
-
   uint32_t Draw(std::span<const Backend> backends, const PickWish& wish, PickSeat& seat) const {
     const uint64_t random = seat.Random();
     const uint32_t first = by_weight_.Draw(random);
@@ -65,12 +72,7 @@ class LeastLoaded {
       if (WasTried(backends[first], wish)) return second;
       if (WasTried(backends[second], wish)) return first;
     }
-    const Rival &a = rivals_[first], &b = rivals_[second];
-    // By weight without a division.
-    return Load::Of(seat.counts(), b.slot, b.weight) * a.weight <
-                   Load::Of(seat.counts(), a.slot, a.weight) * b.weight
-               ? second
-               : first;
+    return Load::Less(seat.counts(), rivals_[second], rivals_[first]) ? second : first;
   }
 
   // By weight as well. If one has nearly all of it, what is left is small: then any other will do.
@@ -102,15 +104,15 @@ std::unique_ptr<const PickTable> MakeLeastLoaded(std::vector<PickGroup> groups) 
 }  // namespace
 
 std::unique_ptr<const PickTable> MakeLeastRequest(std::vector<PickGroup> groups) {
-  return MakeLeastLoaded<AttemptsUnderWay>(std::move(groups));
+  return MakeLeastLoaded<ByAttemptsUnderWay>(std::move(groups));
 }
 
 std::unique_ptr<const PickTable> MakeLeastConnections(std::vector<PickGroup> groups) {
-  return MakeLeastLoaded<OpenConnections>(std::move(groups));
+  return MakeLeastLoaded<ByOpenConnections>(std::move(groups));
 }
 
 std::unique_ptr<const PickTable> MakeLeastRtt(std::vector<PickGroup> groups) {
-  return MakeLeastLoaded<RttTimesConnections>(std::move(groups));
+  return MakeLeastLoaded<ByRttAndConnections>(std::move(groups));
 }
 
 }  // namespace shunt::net

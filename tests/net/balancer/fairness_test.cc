@@ -220,8 +220,23 @@ TEST(LeastRtt, TakesTheNearOneUntilItIsBusy) {
   EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{1000}));
   parts.counts.SetOpen(0, 5);  // 1 ms times six of them, beside 5 ms for one
   EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{0, 1000}));
-  parts.counts.SetRtt(1, 0);  // not known: it is tried
-  parts.counts.SetOpen(0, 0);
+}
+
+TEST(LeastRtt, WeightsCountBesideTheOthersAndNotByThemselves) {
+  PickParts parts(2);  // as in a slow start, where all are multiplied
+  const auto table = parts.Make(PickPolicy::kLeastRtt, BackendsOf({100, 100}));
+  parts.counts.SetRtt(0, 1000);
+  parts.counts.SetRtt(1, 5000);
+  parts.counts.SetOpen(0, 5);
+  EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{0, 1000}));
+}
+
+TEST(LeastRtt, OneThatNobodyHasReachedIsNeitherNearNorFar) {
+  PickParts parts(2);
+  const auto table = parts.Make(PickPolicy::kLeastRtt, EqualBackends(2));
+  parts.counts.SetRtt(0, 1'000'000);
+  EXPECT_LT(ChiSquare(parts.Count(*table, kFairPicks), EqualBackends(2), kFairPicks), ChiSquareLimit(1));
+  parts.counts.SetOpen(0, 1);
   EXPECT_EQ(parts.Count(*table, 1000), (std::vector<uint64_t>{0, 1000}));
 }
 
