@@ -26,7 +26,7 @@ void LiveCounts::Watch(const std::vector<Balancer::Counted>& backends) {
       const CountTotals totals = TotalsOf(counts_, backend.slot);
       watched.connected = totals.connected;
       watched.connect_ns = totals.connect_ns;
-      due_ = 0;  // at once
+      due_ = std::min(due_, rest_until_);  // at once
     }
     backends_.push_back(watched);
     tallies_[PlaceOf(backend.address.ip(), backend.address.port())] = {};
@@ -38,7 +38,9 @@ void LiveCounts::Advance(int64_t now) {
   const bool with_rtt =
       std::ranges::any_of(backends_, [](const Watched& watched) { return watched.backend.by_rtt; });
   for (auto& [place, tally] : tallies_) tally = {};
+  const int64_t begin = MonotonicNow();
   const Result<void> counted = Count(with_rtt);
+  rest_until_ = now + (MonotonicNow() - begin) * kShare;
   if (!counted) {
     for (auto& [place, tally] : tallies_) tally = {};
     census_.reset();
@@ -61,7 +63,7 @@ void LiveCounts::Advance(int64_t now) {
     if (watched.backend.by_rtt) NoteRtt(watched, tally, weight);
   }
   looked_ = now;
-  due_ = now + std::max(kInterval, (MonotonicNow() - now) * kShare);
+  due_ = std::max(now + kInterval, rest_until_);
 }
 
 Result<void> LiveCounts::Count(bool with_rtt) {

@@ -72,6 +72,7 @@ class LiveCounts {
   std::vector<Watched> backends_;
   absl::flat_hash_map<Place, Tally> tallies_;
   int64_t due_ = 0;
+  int64_t rest_until_ = 0;  // from the last dump
   int64_t looked_ = 0;
   int failed_with_ = 0;  // an errno, which has been told
   std::optional<std::string> failure_;
