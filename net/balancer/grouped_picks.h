@@ -97,9 +97,10 @@ class GroupedPicks final : public PickTable {
   const Backend* Pick(const PickWish& wish, PickSeat& seat) const override {
     if (groups_.empty()) return nullptr;
     const size_t drawn = groups_.front().below >= total_ ? 0 : DrawGroup(wish, seat);
-    if (wish.elsewhere) [[unlikely]] {
-      const Backend* backend = PickFromOthers(
-          drawn, wish, seat, [&](const Group& other) { return other.backup == groups_[drawn].backup; });
+    if (wish.elsewhere && !wish.tried.empty()) [[unlikely]] {
+      const size_t failed = GroupOf(wish.tried.front(), drawn);
+      const auto fits = [&](const Group& other) { return other.backup == groups_[failed].backup; };
+      const Backend* const backend = PickFromOthers(failed, wish, seat, fits);
       if (backend != nullptr) return backend;
     }
     const Group& group = groups_[drawn];
@@ -127,6 +128,16 @@ class GroupedPicks final : public PickTable {
       if (const Backend* backend = group.policy.Pick(group.backends, wish, seat)) return backend;
     }
     return nullptr;
+  }
+
+  // Of this slot; or `otherwise`, if it is not in the table any more.
+  size_t GroupOf(uint32_t slot, size_t otherwise) const {
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      for (const Backend& backend : groups_[i].backends) {
+        if (backend.slot == slot) return i;
+      }
+    }
+    return otherwise;
   }
 
   size_t DrawGroup(const PickWish& wish, PickSeat& seat) const {
