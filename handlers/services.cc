@@ -265,6 +265,11 @@ void Services::ChooseSources() {
     if ((*source)->event_fd() >= 0) Watch((*source)->event_fd()).IgnoreError();
     sources_[service.name] = {.spec = service.discover, .source = *std::move(source)};
   }
+  // A source may share its event with others, who keep it open for a while.
+  for (const auto& [name, gone] : before) {
+    if (gone.source != nullptr && gone.source->event_fd() >= 0)
+      epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, gone.source->event_fd(), nullptr);
+  }
 }
 
 void Services::HearOutcomes(int64_t now) {
