@@ -51,7 +51,8 @@ bool KeepsOthersWaiting(const std::string& calm, const std::function<void()>& at
   return longest > 3 * kSecond;
 }
 
-// Connects, and lets another thread do something to the socket all the time.
+// Connects, and lets another thread do something to the socket all the time: until the process ends, which is
+// when the connect is over, because that thread uses what is here.
 void ConnectAnd(const std::string& address, const std::function<void(int fd)>& meanwhile) {
   const Fd fd(socket(AF_INET, SOCK_STREAM, 0));
   std::atomic<bool> begun = false;
@@ -60,6 +61,7 @@ void ConnectAnd(const std::string& address, const std::function<void(int fd)>& m
   }).detach();
   while (!begun) sched_yield();
   Connect(fd.get(), address);
+  _exit(0);
 }
 
 void ClearNonblock(int fd) {
