@@ -114,7 +114,8 @@ bool KeeperStage::Ends(pid_t pid) {
   // Who is not our descendant may stay a zombie as long as the machine's first process likes.
   const auto zombie = [&] {
     std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
-    const std::string text((std::istreambuf_iterator<char>(stat)), std::istreambuf_iterator<char>());
+    std::string text;  // empty if it has gone meanwhile, for which an iterator would throw
+    std::getline(stat, text);
     return text.find(") Z ") != std::string::npos;
   };
   return Until([&] { return kill(pid, 0) != 0 || zombie(); });
