@@ -8,50 +8,23 @@ The containers have no ordinary network. Backends are nginx on the arena's host,
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 
 sys.dont_write_bytecode = True
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "runtimes"))
-sys.path.insert(0, os.path.join(HERE, "..", "support"))
-sys.path.insert(0, HERE)
-from runtime_case import ARGS, RuntimeCase, main  # noqa: E402  (found by the line above)
+from service_case import GET, SERVICE, ServiceCase, with_network  # noqa: E402  (it leads to those below)
+from runtime_case import main  # noqa: E402
 from scrape import scrape  # noqa: E402
-from stage import HOST, nginx  # noqa: E402
-
-SERVICE = "10.96.0.10:80"
-GET = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc 10.96.0.10 80 | tail -n 1"
+from stage import HOST  # noqa: E402
 
 
-def with_network(config):
-    """The rootless configuration of runc leaves the container in the host's network."""
-    spaces = config["linux"]["namespaces"]
-    if not any(space["type"] == "network" for space in spaces):
-        spaces.append({"type": "network"})
-
-
-class Services(RuntimeCase):
+class Services(ServiceCase):
     def setUp(self):
         super().setUp()
-        for applet in ("printf", "tail", "seq", "mkfifo"):
-            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
-        self.config = os.path.join(self.folder, "agent.yaml")
-        self.backends = [nginx(self.folder, port) for port in (18181, 18182, 18183)]
-        for backend in self.backends:
-            self.addCleanup(backend.kill)
-            backend.start()
-        self.made = 0
-
-    def write(self, text):
-        with open(self.config, "w") as file:
-            file.write(text)
+        self.backends = self.start_servers(18181, 18182, 18183)
 
     def write_service(self, *lines, backends=None):
         listed = ", ".join(backend.address for backend in (self.backends if backends is None else backends))
@@ -61,28 +34,8 @@ class Services(RuntimeCase):
     def serve(self, *options):
         return self.start_agent("--config", self.config, *options)
 
-    def ctl(self, agent, *words, status=0):
-        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, *words], capture_output=True, text=True,
-                                timeout=30, check=False)
-        self.assertEqual(result.returncode, status, result.stdout + result.stderr)
-        return result.stdout if status == 0 else result.stderr
-
-    def report(self, agent):
-        return json.loads(self.ctl(agent, "services", "web", "--json"))["services"][0]
-
     def state_of(self, agent, backend):
         return next(one["state"] for one in self.report(agent)["backends"] if one["address"] == backend.address)
-
-    def in_container(self, agent, command):
-        self.made += 1
-        name = f"c{self.made}"
-        folder = self.bundle(name, agent.socket, command, traps=("connect", "bind"), change=with_network)
-        result = self.runtime("run", name, cwd=folder)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + "".join(agent.lines))
-        return result.stdout.split()
-
-    def ports(self, agent, count=12):
-        return self.in_container(agent, f"for i in $(seq {count}); do {GET}; done")
 
     def port_of(self, *numbers):
         return {str(self.backends[number].port) for number in numbers}
@@ -90,7 +43,7 @@ class Services(RuntimeCase):
     def test_containers_reach_the_backends(self):
         self.write_service("policy: round-robin")
         agent = self.serve()
-        self.assertEqual(set(self.ports(agent)), self.port_of(0, 1, 2))
+        self.assertEqual(self.ports(agent), self.port_of(0, 1, 2))
         report = self.report(agent)
         self.assertEqual(sum(one["picks"] for one in report["backends"]), 12)
         self.assertEqual({one["state"] for one in report["backends"]}, {"up"})
@@ -113,22 +66,19 @@ class Services(RuntimeCase):
         agent = self.serve()
         self.ctl(agent, "drain", "web", self.backends[0].address)
         self.ctl(agent, "disable", "web", self.backends[1].address)
-        self.wait_until(lambda: set(self.ports(agent, 4)) == self.port_of(2), "drained backends get connections")
-        engine = json.loads(self.ctl(agent, "status", "--json"))["engine_pid"]
-        os.kill(engine, signal.SIGKILL)
-        self.wait_until(lambda: json.loads(self.ctl(agent, "status", "--json"))["engine_pid"] != engine,
-                        "there is no new engine")
-        self.assertEqual(set(self.ports(agent, 6)), self.port_of(2))
+        self.wait_until(lambda: self.ports(agent, 4) == self.port_of(2), "drained backends get connections")
+        self.kill_engine(agent)
+        self.assertEqual(self.ports(agent, 6), self.port_of(2))
         self.assertEqual(self.state_of(agent, self.backends[0]), "draining")
         self.ctl(agent, "enable", "web", self.backends[0].address)
         self.ctl(agent, "weight", "web", self.backends[2].address, "0")
-        self.wait_until(lambda: set(self.ports(agent, 4)) == self.port_of(0), "an enabled backend gets no connections")
+        self.wait_until(lambda: self.ports(agent, 4) == self.port_of(0), "an enabled backend gets no connections")
         self.assertIn("nobody", self.ctl(agent, "drain", "nobody", self.backends[0].address, status=1))
 
     def test_a_reload_with_a_mistake_changes_nothing(self):
         self.write_service(backends=self.backends[:1])
         agent = self.serve()
-        self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
+        self.assertEqual(self.ports(agent, 3), self.port_of(0))
         self.write_service("policy: lr", backends=self.backends[1:])
         told = self.ctl(agent, "reload", status=1)
         logged = agent.wait_for("the configuration stays as it was")
@@ -137,50 +87,46 @@ class Services(RuntimeCase):
             self.assertIn("policy", line)
             self.assertIn("least-request", line)
         self.assertEqual(told.count("\n"), 1)
-        self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
+        self.assertEqual(self.ports(agent, 3), self.port_of(0))
         self.write_service(backends=self.backends[1:2])
         self.ctl(agent, "reload")
-        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(1), "the new configuration is not in force")
+        self.wait_until(lambda: self.ports(agent, 3) == self.port_of(1), "the new configuration is not in force")
 
     def test_without_a_configuration_there_is_nothing_to_reload(self):
         self.assertIn("there is no configuration to read", self.ctl(self.start_agent(), "reload", status=1))
 
-    def test_a_file_is_followed(self):
-        listed = os.path.join(self.folder, "backends.yaml")
+    def listed(self):
+        """A file of backends, and how it gets another text."""
+        path = os.path.join(self.folder, "backends.yaml")
 
         def tell(text):
-            with open(listed + ".new", "w") as file:
+            with open(path + ".new", "w", encoding="utf-8") as file:
                 file.write(text)
-            os.rename(listed + ".new", listed)
+            os.rename(path + ".new", path)
 
+        return path, tell
+
+    def test_a_file_is_followed(self):
+        listed, tell = self.listed()
         tell(f"[{self.backends[0].address}]")
         self.write(f"services:\n  - {{name: web, address: '{SERVICE}', discover: {{file: {listed}}}}}\n")
         agent = self.serve()
-        self.assertEqual(set(self.ports(agent, 3)), self.port_of(0))
+        self.assertEqual(self.ports(agent, 3), self.port_of(0))
         tell(f"[{self.backends[1].address}]")
-        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(1), "the file is not followed")
+        self.wait_until(lambda: self.ports(agent, 3) == self.port_of(1), "the file is not followed")
         tell("[nonsense")
         self.wait_until(lambda: self.report(agent)["source_error"] != "", "the mistake is not told")
         agent.wait_for(r"service web: .*backends.yaml:1")
-        self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
+        self.assertEqual(self.ports(agent, 3), self.port_of(1))
         os.unlink(listed)
-        self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
+        self.assertEqual(self.ports(agent, 3), self.port_of(1))
         tell(f"[{self.backends[2].address}]")
-        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(2), "the file is not found again")
+        self.wait_until(lambda: self.ports(agent, 3) == self.port_of(2), "the file is not found again")
         self.assertEqual(self.report(agent)["source_error"], "")
         agent.wait_for("service web: its source is right again: 1 backends")
         tell(f"['{SERVICE}']")
         agent.wait_for("is an address of the service itself")
-        self.assertEqual(set(self.ports(agent, 3)), self.port_of(2))
-
-    def replace_engine(self, agent, how):
-        pid = lambda: json.loads(self.ctl(agent, "status", "--json"))["engine_pid"]  # noqa: E731
-        before = pid()
-        how(before)
-        self.wait_until(lambda: pid() != before, "there is no new engine")
-
-    def kill_engine(self, agent):
-        self.replace_engine(agent, lambda pid: os.kill(pid, signal.SIGKILL))
+        self.assertEqual(self.ports(agent, 3), self.port_of(2))
 
     def upgrade(self, agent):
         self.replace_engine(agent, lambda _: self.ctl(agent, "upgrade"))
@@ -198,12 +144,7 @@ class Services(RuntimeCase):
         return False
 
     def test_what_a_source_has_found_outlives_engines(self):
-        listed = os.path.join(self.folder, "backends.yaml")
-
-        def tell(text):
-            with open(listed + ".new", "w") as file:
-                file.write(text)
-            os.rename(listed + ".new", listed)
+        listed, tell = self.listed()
 
         def config(path):
             return f"services:\n  - {{name: web, address: '{SERVICE}', discover: {{file: {path}}}}}\n"
@@ -221,12 +162,12 @@ class Services(RuntimeCase):
         for replace in (self.kill_engine, self.kill_engine, self.upgrade, self.kill_engine):
             age = self.report(agent)["source_age_s"]
             replace(agent)
-            self.assertEqual(set(self.ports(agent, 3)), self.port_of(1))
+            self.assertEqual(self.ports(agent, 3), self.port_of(1))
             self.assertEqual(self.state_of(agent, self.backends[2]), "draining")
             self.assertIn("backends.yaml", self.report(agent)["source_error"])
             self.assertGreater(self.report(agent)["source_age_s"], age)
         tell(f"[{self.backends[0].address}]")
-        self.wait_until(lambda: set(self.ports(agent, 3)) == self.port_of(0), "the source is not heard any more")
+        self.wait_until(lambda: self.ports(agent, 3) == self.port_of(0), "the source is not heard any more")
         self.assertEqual(self.report(agent)["source_error"], "")
         self.assertEqual(len(self.report(agent)["backends"]), 1)
         # Who is looked for elsewhere has not been found there.
@@ -248,11 +189,11 @@ class Services(RuntimeCase):
         agent = self.serve()
         self.backends[0].kill()
         self.wait_until(lambda: self.state_of(agent, self.backends[0]) == "down", "nobody notices that it is down")
-        self.assertEqual(set(self.ports(agent, 8)), self.port_of(1, 2))
+        self.assertEqual(self.ports(agent, 8), self.port_of(1, 2))
         self.assertEqual([one["failed"] for one in self.report(agent)["backends"]], [0, 0, 0])
         self.backends[0].start()
         self.wait_until(lambda: self.state_of(agent, self.backends[0]) == "up", "nobody notices that it is back")
-        self.assertEqual(set(self.ports(agent, 12)), self.port_of(0, 1, 2))
+        self.assertEqual(self.ports(agent, 12), self.port_of(0, 1, 2))
 
     def test_backends_inside_are_checked_inside(self):
         self.write(f"services:\n  - {{name: web, address: '{SERVICE}', network: container, "
@@ -279,13 +220,13 @@ class Services(RuntimeCase):
         self.write_service("outlier: {consecutive: 2, base-ejection: 1h, max-ejection: 1h}", "policy: round-robin")
         agent = self.serve()
         self.backends[0].kill()
-        self.assertEqual(set(self.ports(agent, 12)), self.port_of(1, 2))
+        self.assertEqual(self.ports(agent, 12), self.port_of(1, 2))
         self.wait_until(lambda: self.state_of(agent, self.backends[0]) == "ejected", "it is not ejected")
 
         def is_left_alone():
             """As soon as the next table is there, for which there may be a tenth of a second."""
             before = self.report(agent)["backends"][0]["failed"]
-            self.assertEqual(set(self.ports(agent, 12)), self.port_of(1, 2))
+            self.assertEqual(self.ports(agent, 12), self.port_of(1, 2))
             return self.report(agent)["backends"][0]["failed"] == before
 
         self.wait_until(is_left_alone, "it is still tried")
@@ -298,17 +239,14 @@ class Services(RuntimeCase):
             busy.append(socket.create_connection((HOST, self.backends[0].port), timeout=30))
             self.addCleanup(busy[-1].close)
         agent = self.serve()
-        self.assertEqual(set(self.ports(agent, 8)), self.port_of(1))
+        self.assertEqual(self.ports(agent, 8), self.port_of(1))
         self.assertEqual(self.report(agent)["backends"][0]["open"], 30)
-        engine = json.loads(self.ctl(agent, "status", "--json"))["engine_pid"]
-        os.kill(engine, signal.SIGKILL)
-        self.wait_until(lambda: json.loads(self.ctl(agent, "status", "--json"))["engine_pid"] != engine,
-                        "there is no new engine")
-        self.assertEqual(set(self.ports(agent, 8)), self.port_of(1))
+        self.kill_engine(agent)
+        self.assertEqual(self.ports(agent, 8), self.port_of(1))
         for one in busy:
             one.close()
         self.wait_until(lambda: self.report(agent)["backends"][0]["open"] == 0, "closed connections are counted")
-        self.assertEqual(set(self.ports(agent, 8)), self.port_of(0, 1))
+        self.assertEqual(self.ports(agent, 8), self.port_of(0, 1))
 
     def test_connections_to_who_has_gone_are_closed(self):
         self.write_service("drain: {on-removal: 0s}", backends=self.backends[:1])

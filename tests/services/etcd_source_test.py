@@ -9,28 +9,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 
 sys.dont_write_bytecode = True
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "runtimes"))
-sys.path.insert(0, os.path.join(HERE, "..", "support"))
-sys.path.insert(0, HERE)
-import kube  # noqa: E402  (found by the line above)
+from service_case import SERVICE, ServiceCase  # noqa: E402  (it leads to those below)
+import kube  # noqa: E402
 from etcd import Etcd, free_port  # noqa: E402
-from runtime_case import ARGS, RuntimeCase, main  # noqa: E402
-from stage import nginx  # noqa: E402
+from runtime_case import main  # noqa: E402
 
 PREFIX = "/services/web/"
-GET = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc 10.96.0.10 80 | tail -n 1"
 
-
-class EtcdSource(RuntimeCase):
-    def setUp(self):
-        super().setUp()
-        self.config = os.path.join(self.folder, "agent.yaml")
-
+class EtcdSource(ServiceCase):
     def start_etcd(self, **options):
         etcd = Etcd(self.folder, **options)
         self.addCleanup(etcd.kill)
@@ -40,59 +29,21 @@ class EtcdSource(RuntimeCase):
     def serve(self, *endpoints, **keys):
         """An agent with a service whose backends these endpoints know."""
         spec = json.dumps({"endpoints": endpoints, "prefix": PREFIX.rstrip("/"), **keys})
-        with open(self.config, "w", encoding="utf-8") as file:
-            file.write("services:\n- name: web\n  address: 10.96.0.10:80\n  policy: round-robin\n"
-                       f"  discover: {{etcd: {spec}}}\n")
+        self.write(f"services:\n- name: web\n  address: {SERVICE}\n  policy: round-robin\n"
+                   f"  discover: {{etcd: {spec}}}\n")
         return self.start_agent("--config", self.config)
 
-    def report(self, agent):
-        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, "services", "web", "--json"],
-                                capture_output=True, text=True, timeout=30, check=True)
-        return json.loads(result.stdout)["services"][0]
-
-    def engine_of(self, agent):
-        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, "status", "--json"], capture_output=True,
-                                text=True, timeout=30, check=True)
-        return json.loads(result.stdout)["engine_pid"]
-
-    def backends(self, agent):
-        return [one["address"] for one in self.report(agent)["backends"]]
-
-    def wait_for_backends(self, agent, *addresses):
-        self.wait_until(lambda: self.backends(agent) == list(addresses), f"{addresses} do not become the backends")
-
-    def wait_for_error(self, agent, text):
-        self.wait_until(lambda: text in self.report(agent)["source_error"], f"nobody says {text!r}")
-
-    def wait_for_health(self, agent):
-        self.wait_until(lambda: self.report(agent)["source_error"] == "", "the source stays broken")
+    def assert_backends(self, agent, *addresses):
+        self.assertEqual([one["address"] for one in self.report(agent)["backends"]], list(addresses))
 
     def test_a_container_connects_to_what_a_key_says(self):
-        for applet in ("printf", "tail"):
-            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
-        servers = [nginx(self.folder, port) for port in (18281, 18282)]
-        for server in servers:
-            self.addCleanup(server.kill)
-            server.start()
+        servers = self.start_servers(18281, 18282)
         etcd = self.start_etcd()
         etcd.put(PREFIX + "a", servers[0].address)
         agent = self.serve(etcd.url)
         self.assertEqual(self.ports(agent), {"18281"})
         etcd.put(PREFIX + "a", f"{{address: '{servers[1].address}', weight: 2}}")
         self.wait_until(lambda: self.ports(agent) == {"18282"}, "the new backend gets no connections")
-
-    def ports(self, agent):
-        def with_network(config):
-            spaces = config["linux"]["namespaces"]
-            if not any(space["type"] == "network" for space in spaces):
-                spaces.append({"type": "network"})
-
-        self.made = getattr(self, "made", 0) + 1
-        name = f"c{self.made}"
-        folder = self.bundle(name, agent.socket, f"{GET}; {GET}; {GET}", traps=("connect", "bind"), change=with_network)
-        result = self.runtime("run", name, cwd=folder)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + "".join(agent.lines))
-        return set(result.stdout.split())
 
     def test_what_happens_to_keys_happens_to_backends(self):
         etcd = self.start_etcd()
@@ -134,12 +85,10 @@ class EtcdSource(RuntimeCase):
         self.wait_for_backends(agent, "10.0.0.1:80")
         etcd.kill()
         self.wait_for_error(agent, etcd.url)
-        self.assertEqual(self.backends(agent), ["10.0.0.1:80"])
+        self.assert_backends(agent, "10.0.0.1:80")
         self.assertGreaterEqual(self.report(agent)["source_age_s"], 0)
-        engine = self.engine_of(agent)
-        os.kill(engine, signal.SIGKILL)
-        self.wait_until(lambda: self.engine_of(agent) != engine, "there is no new engine")
-        self.assertEqual(self.backends(agent), ["10.0.0.1:80"])
+        self.kill_engine(agent)
+        self.assert_backends(agent, "10.0.0.1:80")
         etcd.start()
         self.wait_for_health(agent)
         etcd.put(PREFIX + "b", "10.0.0.2:80")

@@ -11,35 +11,23 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
 sys.dont_write_bytecode = True
-HERE = os.path.dirname(os.path.abspath(__file__))
-for place in ("../runtimes", "../support", "."):
-    sys.path.insert(0, os.path.join(HERE, place))
-import kube  # noqa: E402  (found by the lines above)
+from service_case import SERVICE, ServiceCase, with_network  # noqa: E402  (it leads to those below)
+import kube  # noqa: E402
 from kube_slices import LABEL, SliceServer, endpoint, slice_of  # noqa: E402
-from runtime_case import ARGS, RuntimeCase, main  # noqa: E402
-from stage import HOST, nginx  # noqa: E402
+from runtime_case import main  # noqa: E402
+from stage import HOST  # noqa: E402
 
-SERVICE = "10.96.0.10:80"
-GET = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc 10.96.0.10 80 | tail -n 1"
 ANSWER_WITHIN = 10  # seconds: WatchThread::kAnswerWithin
 ENDING = {"ready": False, "serving": True, "terminating": True}
 
 
-def with_network(config):
-    """The rootless configuration of runc leaves the container in the host's network."""
-    spaces = config["linux"]["namespaces"]
-    if not any(space["type"] == "network" for space in spaces):
-        spaces.append({"type": "network"})
-
-
-class KubeSource(RuntimeCase):
+class KubeSource(ServiceCase):
     @classmethod
     def setUpClass(cls):
         cls.certificates = tempfile.mkdtemp()
@@ -55,7 +43,6 @@ class KubeSource(RuntimeCase):
         self.kubeconfig = os.path.join(self.folder, "kubeconfig")
         kube.write_kubeconfig(self.kubeconfig, f"https://127.0.0.1:{self.server.port}",
                               os.path.join(self.certificates, "ca.crt"), {"tokenFile": "token"})
-        self.made = 0
 
     def write_token(self, token):
         path = os.path.join(self.folder, "token")
@@ -64,29 +51,12 @@ class KubeSource(RuntimeCase):
         os.rename(path + ".new", path)
 
     def serve(self, port="http", kubeconfig=True):
-        config = os.path.join(self.folder, "agent.yaml")
         spec = {"service": "default/orders", "port": port}
         if kubeconfig:
             spec["kubeconfig"] = self.kubeconfig
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(f"services:\n- name: web\n  address: {SERVICE}\n  policy: round-robin\n"
-                       f"  discover: {{kubernetes: {json.dumps(spec)}}}\n")
-        return self.start_agent("--config", config)
-
-    def report(self, agent):
-        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, "services", "web", "--json"],
-                                capture_output=True, text=True, timeout=30, check=True)
-        return json.loads(result.stdout)["services"][0]
-
-    def wait_for_backends(self, agent, *addresses):
-        backends = lambda: [one["address"] for one in self.report(agent)["backends"]]  # noqa: E731
-        self.wait_until(lambda: backends() == list(addresses), f"{addresses} do not become the backends")
-
-    def wait_for_error(self, agent, text):
-        self.wait_until(lambda: text in self.report(agent)["source_error"], f"nobody says {text!r}")
-
-    def wait_for_health(self, agent):
-        self.wait_until(lambda: self.report(agent)["source_error"] == "", "the source stays broken")
+        self.write(f"services:\n- name: web\n  address: {SERVICE}\n  policy: round-robin\n"
+                   f"  discover: {{kubernetes: {json.dumps(spec)}}}\n")
+        return self.start_agent("--config", self.config)
 
     def wait_for_watch(self, count):
         self.assertTrue(self.server.wait_for_watch(count), f"there is no watch number {count}")
@@ -94,30 +64,12 @@ class KubeSource(RuntimeCase):
     def warnings(self, agent):
         return [line for line in agent.lines if "service web:" in line]
 
-    def start_backends(self, *ports):
-        for applet in ("printf", "tail", "seq"):
-            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
-        for port in ports:
-            backend = nginx(self.folder, port)
-            self.addCleanup(backend.kill)
-            backend.start()
-
-    def ports(self, agent, count=4):
-        """Those of the backends that a container reaches."""
-        self.made += 1
-        name = f"c{self.made}"
-        folder = self.bundle(name, agent.socket, f"for i in $(seq {count}); do {GET}; done", traps=("connect", "bind"),
-                             change=with_network)
-        result = self.runtime("run", name, cwd=folder)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + "".join(agent.lines))
-        return set(result.stdout.split())
-
     def wait_for_ports(self, agent, ports):
         """A report may be ahead of the table by a tenth of a second."""
         self.wait_until(lambda: self.ports(agent) == ports, f"containers do not reach {ports}")
 
     def test_containers_connect_to_what_slices_say(self):
-        self.start_backends(18381, 18382, 18383)
+        self.start_servers(18381, 18382, 18383)
         self.server.page = 1
         self.server.put(slice_of("orders-1", endpoint(HOST), port=18381))
         self.server.put(slice_of("orders-2", endpoint(HOST), port=18382))
@@ -215,7 +167,7 @@ class KubeSource(RuntimeCase):
         self.assertEqual(len(self.server.lists()), 1)
 
     def test_a_server_that_is_away_changes_nothing(self):
-        self.start_backends(18381)
+        self.start_servers(18381)
         self.server.put(slice_of("orders-1", endpoint(HOST), port=18381))
         agent = self.serve()
         self.wait_for_watch(1)
@@ -243,13 +195,11 @@ class KubeSource(RuntimeCase):
         self.wait_for_health(agent)
 
     def test_an_engine_that_is_killed_leaves_the_service_as_it_is(self):
-        self.start_backends(18381)
+        self.start_servers(18381)
         self.server.put(slice_of("orders-1", endpoint(HOST), port=18381))
         agent = self.serve()
         self.wait_for_watch(1)
-        status = json.loads(subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, "status", "--json"],
-                                           capture_output=True, text=True, timeout=30, check=True).stdout)
-        os.kill(status["engine_pid"], signal.SIGKILL)
+        os.kill(self.engine_of(agent), signal.SIGKILL)
         self.assertEqual(self.ports(agent), {"18381"})
         self.wait_for_watch(2)
         self.server.put(slice_of("orders-1", endpoint("192.0.2.2")))

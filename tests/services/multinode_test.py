@@ -11,86 +11,51 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 
 sys.dont_write_bytecode = True
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "runtimes"))
-sys.path.insert(0, os.path.join(HERE, "..", "support"))
-sys.path.insert(0, HERE)
-from etcd import Etcd  # noqa: E402  (found by the line above)
-from runtime_case import ARGS, RuntimeCase, main  # noqa: E402
-from stage import HOST, nginx  # noqa: E402
+from service_case import ServiceCase, with_network  # noqa: E402  (it leads to those below)
+from etcd import Etcd  # noqa: E402
+from runtime_case import ARGS, main  # noqa: E402
+from stage import HOST  # noqa: E402
 
 PREFIX = "bypass4netns/multinode/"
 
 
-def with_network(config):
-    """The rootless configuration of runc leaves the container in the host's network."""
-    spaces = config["linux"]["namespaces"]
-    if not any(space["type"] == "network" for space in spaces):
-        spaces.append({"type": "network"})
-
-
-class MultinodeCase(RuntimeCase):
+class MultinodeCase(ServiceCase):
     def setUp(self):
         super().setUp()
-        for applet in ("printf", "tail", "ip"):
-            os.symlink("busybox", os.path.join(self.rootfs, "bin", applet))
-        self.config = os.path.join(self.folder, "agent.yaml")
         self.etcd = Etcd(self.folder)
         self.addCleanup(self.etcd.kill)
         self.etcd.start()
-        self.made = 0
 
     def serve(self, *options, more="", **keys):
         """An agent that follows etcd; `keys` are those of multinode:, `more` is the rest of its configuration."""
         spec = json.dumps({"etcd": {"endpoints": [self.etcd.url]}, **keys})
-        with open(self.config, "w", encoding="utf-8") as file:
-            file.write(f"multinode: {spec}\n{more}")
+        self.write(f"multinode: {spec}\n{more}")
         return self.start_agent("--config", self.config, *options)
-
-    def ctl(self, agent, *words):
-        result = subprocess.run([ARGS.agent, "ctl", "--socket", agent.socket, *words, "--json"],
-                                capture_output=True, text=True, timeout=30, check=True)
-        return json.loads(result.stdout)
 
     def ways(self, agent):
         """Where connects go, by the address that a key names."""
         return {service["name"]: service["backends"][0]["address"]
-                for service in self.ctl(agent, "services")["services"] if service["name"] != "multinode"}
+                for service in json.loads(self.ctl(agent, "services", "--json"))["services"]
+                if service["name"] != "multinode"}
 
     def source_error(self, agent):
-        return self.ctl(agent, "services", "multinode")["services"][0]["source_error"]
+        return self.report(agent, "multinode")["source_error"]
 
     def wait_for_ways(self, agent, expected):
         self.wait_until(lambda: self.ways(agent) == expected, f"connects do not go to {expected}")
 
-    def replace_engine(self, agent):
-        def engine():
-            return self.ctl(agent, "status")["engine_pid"]
-        before = engine()
-        os.kill(before, signal.SIGKILL)
-        self.wait_until(lambda: engine() != before, "there is no new engine")
-
     def answer(self, agent, host, port):
         """What a new container gets from there; "": nothing within a second."""
-        self.made += 1
-        name = f"c{self.made}"
         command = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 1 {host} {port} | tail -n 1; true"
-        folder = self.bundle(name, agent.socket, command, traps=("connect", "bind"), change=with_network)
-        result = self.runtime("run", name, cwd=folder)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr + "".join(agent.lines))
-        return result.stdout.strip()
+        return self.in_container(agent, command).strip()
 
 
 class Reading(MultinodeCase):
     def test_a_container_reaches_one_of_another_machine_by_its_own_address(self):
-        servers = [nginx(self.folder, port) for port in (18381, 18382)]
-        for server in servers:
-            self.addCleanup(server.kill)
-            server.start()
+        servers = self.start_servers(18381, 18382)
         self.etcd.put(PREFIX + "10.88.0.5:80", servers[0].address)
         agent = self.serve()
         self.wait_until(lambda: self.answer(agent, "10.88.0.5", 80) == "18381", "the key leads nowhere")
@@ -134,7 +99,7 @@ class Reading(MultinodeCase):
         self.wait_for_ways(agent, {"10.88.0.5:80": "192.168.7.9:1"})
         self.etcd.kill()
         self.wait_until(lambda: self.etcd.url in self.source_error(agent), "nobody says that etcd is away")
-        self.replace_engine(agent)
+        self.kill_engine(agent)
         self.assertEqual(self.ways(agent), {"10.88.0.5:80": "192.168.7.9:1"})
         self.etcd.start()
         self.etcd.put(PREFIX + "10.88.0.6:80", "192.168.7.9:2")
@@ -200,7 +165,7 @@ class Announcing(MultinodeCase):
         self.wait_until(lambda: os.path.exists(os.path.join(self.rootfs, "tmp", "more")), "it gets no more addresses")
         self.wait_for_announced(self.BOTH)
         before = self.etcd.keys(PREFIX)
-        self.replace_engine(agent)
+        self.kill_engine(agent)
         self.wait_until(lambda: all(pair["lease"] != before[key]["lease"]
                                     for key, pair in self.etcd.keys(PREFIX).items()), "they stay under the old lease")
         after = self.etcd.keys(PREFIX)
