@@ -503,6 +503,14 @@ absl::Status KeepCapabilities(EngineThread thread) {
   return Keep(KeptBy(thread));
 }
 
+void BeginClientThread(const char* name) {
+  prctl(PR_SET_NAME, name);
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  KeepCapabilities(EngineThread::kClient).IgnoreError();
+}
+
 absl::StatusOr<std::string> ConfineEngine() {
   const absl::Status dropped = KeepCapabilities(EngineThread::kControl);
   const absl::StatusOr<std::string> capabilities = dropped.ok() ? CapabilitiesInForce() : dropped;

@@ -35,6 +35,11 @@ enum class EngineThread : uint8_t { kControl, kReactor, kSide, kClient };
 // the calling thread only: so each thread calls it as it begins. One that has none keeps none.
 absl::Status KeepCapabilities(EngineThread thread);
 
+// The calling thread is one of kClient from now on: it has this name, no capabilities, and no signals, which
+// are for the others. Without capabilities less can be read, and nothing else is lost: what fails then says
+// so by itself.
+void BeginClientThread(const char* name);
+
 // Confines the engine's whole process, once, when it serves or is about to: its threads exist and have
 // dropped their capabilities, its rings exist, and it has nothing left to start. For the control thread,
 // whose capabilities it drops.

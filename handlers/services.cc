@@ -3,7 +3,6 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -191,12 +190,7 @@ void Services::GiveSockets(net::NetnsVisit visit) {
 // ---- the thread
 
 void Services::Run() {
-  prctl(PR_SET_NAME, "shunt-services");
-  // Signals are for the other threads.
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
-  KeepCapabilities(EngineThread::kClient).IgnoreError();
+  BeginClientThread("shunt-services");
   std::array<epoll_event, 64> events;
   while (!stopping_) {
     int64_t due;

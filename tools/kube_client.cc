@@ -4,7 +4,6 @@
 #include "tools/kube_client.h"
 
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -108,13 +107,7 @@ std::vector<KubeClient::Answer> KubeClient::TakeAnswers() {
 // ---- the client's thread
 
 void KubeClient::Run() {
-  prctl(PR_SET_NAME, "shunt-kube");
-  // Signals are for the other threads.
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
-  // Without capabilities less can be read, and nothing else is lost: what fails then says so by itself.
-  KeepCapabilities(EngineThread::kClient).IgnoreError();
+  BeginClientThread("shunt-kube");
   begun_.count_down();
   while (TakeNew()) {
     const Clock::time_point next = StartDue();

@@ -4,7 +4,6 @@
 #include "tools/watch_thread.h"
 
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -155,13 +154,7 @@ absl::StatusOr<std::unique_ptr<net::Source>> WatchThread::Watch(std::unique_ptr<
 // ---- the thread
 
 void WatchThread::Run() {
-  prctl(PR_SET_NAME, "shunt-watch");
-  // Signals are for the other threads.
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
-  // Without capabilities less can be read, and nothing else is lost: what fails then says so by itself.
-  KeepCapabilities(EngineThread::kClient).IgnoreError();
+  BeginClientThread("shunt-watch");
   begun_.count_down();
   while (TakeNew()) {
     int running = 0;
