@@ -2,7 +2,6 @@
 #include "net/connection_census.h"
 
 #include <linux/inet_diag.h>
-#include <linux/sock_diag.h>
 #include <linux/tcp.h>
 
 #include <cstring>
@@ -16,23 +15,12 @@ namespace {
 constexpr uint32_t kEstablished = 1, kSynSent = 2, kCloseWait = 8;
 constexpr uint32_t kStates = 1u << kEstablished | 1u << kSynSent | 1u << kCloseWait;
 
-IpAddress AddressIn(const __be32 (&words)[4], int family) {
-  if (family == AF_INET) {
-    in_addr address;
-    std::memcpy(&address, words, sizeof address);
-    return IpAddress::FromV4(address);
-  }
-  in6_addr address;
-  std::memcpy(&address, words, sizeof address);
-  return IpAddress::FromV6(address);
-}
-
 }  // namespace
 
 std::optional<OpenConnection> ReadOpenConnection(netlink::Bytes payload) {
   const std::optional<inet_diag_msg> message = netlink::Front<inet_diag_msg>(payload);
   if (!message || message->idiag_state > 31 || (1u << message->idiag_state & kStates) == 0) return {};
-  OpenConnection connection{.peer = AddressIn(message->id.idiag_dst, message->idiag_family),
+  OpenConnection connection{.peer = DiagAddress(message->id.idiag_dst, message->idiag_family),
                             .port = ntohs(message->id.idiag_dport)};
   netlink::ForEachAttribute(netlink::Behind(payload, sizeof *message), [&](int type, netlink::Bytes value) {
     // An older kernel's tcp_info is shorter.
@@ -43,28 +31,21 @@ std::optional<OpenConnection> ReadOpenConnection(netlink::Bytes payload) {
   return connection;
 }
 
-ConnectionCensus::ConnectionCensus(Fd fd)
-    : fd_(std::move(fd)), buffer_(std::make_unique<std::byte[]>(netlink::kDumpBuffer)) {}
-
 Result<ConnectionCensus> ConnectionCensus::Open() {
-  Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  if (!fd.valid()) return FailErrno();
-  return ConnectionCensus(std::move(fd));
+  Result<SockDiag> diag = SockDiag::Open();
+  if (!diag) return tl::unexpected(diag.error());
+  return ConnectionCensus(*std::move(diag));
 }
 
 Result<void> ConnectionCensus::Visit(bool with_rtt, absl::FunctionRef<void(const OpenConnection&)> visit) {
   for (const int family : {AF_INET, AF_INET6}) {
     inet_diag_req_v2 question{};
     question.sdiag_family = static_cast<uint8_t>(family);
-    question.sdiag_protocol = IPPROTO_TCP;
     question.idiag_states = kStates;
     if (with_rtt) question.idiag_ext = 1u << (INET_DIAG_INFO - 1);
-    const Result<void> dumped =
-        netlink::DumpOnce(fd_.get(), netlink::Request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, question),
-                          buffer_.get(), [&](int type, netlink::Bytes payload) {
-                            if (type != SOCK_DIAG_BY_FAMILY) return;
-                            if (const auto connection = ReadOpenConnection(payload)) visit(*connection);
-                          });
+    const Result<void> dumped = diag_.Dump(question, [&](netlink::Bytes payload) {
+      if (const auto connection = ReadOpenConnection(payload)) visit(*connection);
+    });
     if (!dumped) return dumped;
   }
   return {};

@@ -9,16 +9,15 @@
 
 #include <sys/socket.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
-#include "core/fd.h"
 #include "core/result.h"
 #include "net/ip_address.h"
 #include "net/netlink.h"
+#include "net/sock_diag.h"
 
 namespace shunt::net {
 
@@ -34,18 +33,16 @@ std::optional<OpenConnection> ReadOpenConnection(netlink::Bytes payload);
 
 class ConnectionCensus {
  public:
-  // Of the network namespace that this thread is in. ENOENT or EPROTONOSUPPORT, here or later: the kernel has
-  // no sock_diag for TCP (CONFIG_INET_DIAG).
+  // As SockDiag::Open() (net/sock_diag.h).
   static Result<ConnectionCensus> Open();
 
   // Calls visit() for each connection of both families.
   Result<void> Visit(bool with_rtt, absl::FunctionRef<void(const OpenConnection&)> visit);
 
  private:
-  explicit ConnectionCensus(Fd fd);
+  explicit ConnectionCensus(SockDiag diag) : diag_(std::move(diag)) {}
 
-  Fd fd_;
-  std::unique_ptr<std::byte[]> buffer_;  // netlink::kDumpBuffer bytes
+  SockDiag diag_;
 };
 
 }  // namespace shunt::net

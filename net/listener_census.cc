@@ -2,7 +2,6 @@
 #include "net/listener_census.h"
 
 #include <linux/inet_diag.h>
-#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 
 namespace shunt::net {
@@ -12,15 +11,7 @@ ListeningSocket Describe(const inet_diag_msg& message, netlink::Bytes attributes
   ListeningSocket socket;
   socket.cookie = uint64_t{message.id.idiag_cookie[1]} << 32 | message.id.idiag_cookie[0];
   socket.family = message.idiag_family;
-  if (message.idiag_family == AF_INET) {
-    in_addr address;
-    std::memcpy(&address, message.id.idiag_src, sizeof address);
-    socket.ip = IpAddress::FromV4(address);
-  } else {
-    in6_addr address;
-    std::memcpy(&address, message.id.idiag_src, sizeof address);
-    socket.ip = IpAddress::FromV6(address);
-  }
+  socket.ip = DiagAddress(message.id.idiag_src, message.idiag_family);
   netlink::ForEachAttribute(attributes, [&](int type, netlink::Bytes value) {
     if (type == INET_DIAG_SKV6ONLY) socket.v6_only = netlink::Front<uint8_t>(value).value_or(0) != 0;
   });
@@ -43,27 +34,21 @@ bool ListeningSocket::Accepts(const IpAddress& destination) const {
   return ip == destination || ip.IsUnspecified();
 }
 
-ListenerCensus::ListenerCensus(Fd fd)
-    : fd_(std::move(fd)), buffer_(std::make_unique<std::byte[]>(netlink::kDumpBuffer)) {}
-
 Result<ListenerCensus> ListenerCensus::Open() {
-  Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  if (!fd.valid()) return FailErrno();
-  return ListenerCensus(std::move(fd));
+  Result<SockDiag> diag = SockDiag::Open();
+  if (!diag) return tl::unexpected(diag.error());
+  return ListenerCensus(*std::move(diag));
 }
 
 Result<void> ListenerCensus::Visit(sa_family_t family, uint16_t port,
                                    absl::FunctionRef<void(const ListeningSocket&)> visit) {
   inet_diag_req_v2 question{};
   question.sdiag_family = static_cast<uint8_t>(family);
-  question.sdiag_protocol = IPPROTO_TCP;
   question.idiag_states = 1u << TCP_LISTEN;
   question.id.idiag_sport = htons(port);
-  return netlink::DumpOnce(fd_.get(), netlink::Request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, question),
-                           buffer_.get(), [&](int type, netlink::Bytes payload) {
-                             if (type != SOCK_DIAG_BY_FAMILY) return;
-                             if (const auto socket = ReadListeningSocket(payload, port)) visit(*socket);
-                           });
+  return diag_.Dump(question, [&](netlink::Bytes payload) {
+    if (const auto socket = ReadListeningSocket(payload, port)) visit(*socket);
+  });
 }
 
 }  // namespace shunt::net

@@ -10,16 +10,15 @@
 #include <sys/socket.h>
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
-#include "core/fd.h"
 #include "core/result.h"
 #include "net/ip_address.h"
 #include "net/netlink.h"
+#include "net/sock_diag.h"
 
 namespace shunt::net {
 
@@ -40,8 +39,7 @@ std::optional<ListeningSocket> ReadListeningSocket(netlink::Bytes payload, uint1
 
 class ListenerCensus {
  public:
-  // Of the network namespace that this thread is in. ENOENT or EPROTONOSUPPORT, here or later: the kernel has
-  // no sock_diag for TCP (CONFIG_INET_DIAG).
+  // As SockDiag::Open() (net/sock_diag.h).
   static Result<ListenerCensus> Open();
 
   // Calls visit() for each listening socket of this family on `port` (host byte order), whatever its address
@@ -50,10 +48,9 @@ class ListenerCensus {
                      absl::FunctionRef<void(const ListeningSocket&)> visit);
 
  private:
-  explicit ListenerCensus(Fd fd);
+  explicit ListenerCensus(SockDiag diag) : diag_(std::move(diag)) {}
 
-  Fd fd_;
-  std::unique_ptr<std::byte[]> buffer_;  // netlink::kDumpBuffer bytes
+  SockDiag diag_;
 };
 
 }  // namespace shunt::net
