@@ -10,11 +10,9 @@ yet when it was answered. On one machine that takes a kernel which leaves the re
 where the CPUs are busy; the engine counts them, and more than it counted may not fail.
 """
 
-import argparse
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +21,7 @@ import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from stage import PYTHON_CLIENT, Killer, nginx, redis, write_services  # noqa: E402
+from stage import PYTHON_CLIENT, Killer, arguments, nginx, redis, write_services  # noqa: E402
 
 ARGS = None
 SERVICE = "10.96.0.10:80"
@@ -213,14 +211,7 @@ class Failover(unittest.TestCase):
 
 def main():
     global ARGS
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--shunt", required=True, type=os.path.abspath)
-    ARGS, rest = parser.parse_known_args()
-    for needed in ("nginx", "redis-server", "wrk", "curl"):
-        if shutil.which(needed) is None:
-            print(f"skipped: {needed} is not installed (tools/install-packages test)")
-            sys.exit(77)
-    socket.setdefaulttimeout(10)
+    ARGS, rest = arguments("nginx", "redis-server", "wrk", "curl")
     unittest.main(argv=[sys.argv[0], *rest])
 
 

@@ -9,11 +9,9 @@ server that is killed is taken off some time after it has died, as in a cluster.
 How long a change takes until a new server gets its first connection is printed.
 """
 
-import argparse
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +25,7 @@ sys.path.insert(0, HERE)
 import kube  # noqa: E402  (found by the lines above)
 from etcd import Etcd  # noqa: E402
 from kube_slices import SliceServer, endpoint, slice_of  # noqa: E402
-from stage import DEADLINE, HOST, PYTHON_CLIENT, nginx  # noqa: E402
+from stage import DEADLINE, HOST, PYTHON_CLIENT, arguments, nginx  # noqa: E402
 
 ARGS = None
 SERVICE = "10.96.0.10:80"
@@ -216,14 +214,7 @@ class Rollout(unittest.TestCase):
 
 def main():
     global ARGS
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--shunt", required=True, type=os.path.abspath)
-    ARGS, rest = parser.parse_known_args()
-    for needed in ("nginx", "wrk", "openssl"):
-        if shutil.which(needed) is None:
-            print(f"skipped: {needed} is not installed (tools/install-packages test)")
-            sys.exit(77)
-    socket.setdefaulttimeout(10)
+    ARGS, rest = arguments("nginx", "wrk", "openssl")
     unittest.main(argv=[sys.argv[0], *rest])
 
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backends that come and go, on the arena's host: what the tests of services share."""
 
+import argparse
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import textwrap
 import threading
@@ -40,6 +43,19 @@ PYTHON_CLIENT = textwrap.dedent("""
         s.close()
     print(failed, reset, answers)
 """)
+
+
+def arguments(*needed):
+    """--shunt, and what is left of the command line for unittest. Ends here if one of these programs is missing."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shunt", required=True, type=os.path.abspath)
+    known, rest = parser.parse_known_args()
+    for program in needed:
+        if shutil.which(program) is None:
+            print(f"skipped: {program} is not installed (tools/install-packages test)")
+            sys.exit(77)
+    socket.setdefaulttimeout(10)
+    return known, rest
 
 
 class Backend:
