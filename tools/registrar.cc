@@ -61,6 +61,7 @@ absl::StatusOr<std::unique_ptr<Registrar>> Registrar::Start(const MultinodeConfi
     for (HeldAddresses& one : ReadAddresses(held))
       self->containers_[one.container] = {.netns = one.netns, .addresses = std::move(one.addresses)};
   }
+  // One of its own: how long others' names take to look up is not to cost us the lease.
   absl::StatusOr<std::unique_ptr<WatchThread>> thread = WatchThread::Start();
   if (!thread.ok()) return thread.status();
   self->thread_ = *std::move(thread);
