@@ -48,6 +48,11 @@ absl::StatusOr<Watcher::Ask> EtcdWatcher::Next() {
     case Step::kLogIn:
       return session_.AskToLogIn();
     case Step::kList:
+      range["limit"] = std::to_string(kPage);
+      if (list_.revision > 0) {
+        range["key"] = EtcdText(list_.pairs.back().first + '\0');  // the next key that there can be
+        range["revision"] = std::to_string(list_.revision);
+      }
       return session_.AskFor("/v3/kv/range", range);
     case Step::kWatch: {
       range["start_revision"] = std::to_string(revision_ + 1);
@@ -69,14 +74,23 @@ absl::Status EtcdWatcher::OnAnswer(const HttpAnswer& answer) {
     return absl::OkStatus();
   }
   const Json body = Json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
-  if (answer.code != 200) return session_.OnError(answer, body, "read");
-  if (!body.is_object()) return session_.Leave(NotFromEtcd());
-  return step_ == Step::kLogIn ? OnLogIn(body) : OnList(body);
+  absl::Status status;
+  if (answer.code != 200) {
+    status = session_.OnError(answer, body, "read");
+  } else if (!body.is_object()) {
+    status = session_.Leave(NotFromEtcd());
+  } else {
+    status = step_ == Step::kLogIn ? OnLogIn(body) : OnPage(body);
+  }
+  // The next one may be another etcd's, or of a revision that is forgotten.
+  if (answer.code != 200 || !status.ok()) list_ = {};
+  return status;
 }
 
 // What was missed meanwhile, and whether it is the same etcd, a list tells.
 absl::Status EtcdWatcher::OnFailure(absl::Status why) {
   step_ = Step::kList;
+  list_ = {};
   return std::exchange(is_old_, false) ? absl::OkStatus() : session_.Leave(why);
 }
 
@@ -86,28 +100,39 @@ absl::Status EtcdWatcher::OnLogIn(const Json& answer) {
   return absl::OkStatus();
 }
 
-absl::Status EtcdWatcher::OnList(const Json& answer) {
+absl::Status EtcdWatcher::OnPage(const Json& answer) {
   const Json* const header = JsonMember(answer, "header", Json::value_t::object);
   const int64_t revision = header == nullptr ? 0 : EtcdNumberIn(*header, "revision");
   if (revision <= 0) return session_.Leave(NotFromEtcd());
+  if (list_.revision == 0) list_.revision = revision;
+  const Json* const pairs = ListOf(answer, "kvs");
+  for (const Json& pair : pairs == nullptr ? Json::array() : *pairs) {
+    std::string value = EtcdTextIn(pair, "value");
+    // Of one that is too long, enough to tell.
+    list_.pairs.emplace_back(EtcdTextIn(pair, "key"), value.substr(0, kLongestValue + 1));
+  }
+  const int64_t count = std::max(static_cast<int64_t>(list_.pairs.size()), EtcdNumberIn(answer, "count"));
+  if (count > static_cast<int64_t>(most_)) {
+    return session_.Leave(
+        absl::OutOfRangeError(absl::StrCat("there are ", count, " keys; at most ", most_, " are taken")));
+  }
+  if (answer.value("more", Json()) == true && pairs != nullptr && !pairs->empty()) return absl::OkStatus();
+  OnWholeList();
+  return absl::OkStatus();
+}
+
+void EtcdWatcher::OnWholeList() {
+  const List list = std::exchange(list_, {});
   const auto before = std::exchange(backends_, {});
   wrong_.clear();
-  const Json* const pairs = ListOf(answer, "kvs");
-  if (pairs != nullptr && pairs->size() > most_) {
-    backends_ = before;
-    return session_.Leave(absl::OutOfRangeError(
-        absl::StrCat("there are ", pairs->size(), " keys; at most ", most_, " are taken")));
-  }
-  for (const Json& pair : pairs == nullptr ? Json::array() : *pairs) {
-    const std::string key = EtcdTextIn(pair, "key");
+  for (const auto& [key, value] : list.pairs) {
     if (const auto old = before.find(key); old != before.end()) backends_[key] = old->second;
-    Put(key, EtcdTextIn(pair, "value"));
+    Put(key, value);
   }
-  revision_ = revision;
+  revision_ = list.revision;
   step_ = Step::kWatch;
   session_.Works();
   Tell();
-  return absl::OkStatus();
 }
 
 absl::Status EtcdWatcher::OnLine(absl::string_view line) {
@@ -156,9 +181,10 @@ void EtcdWatcher::Put(const std::string& key, const std::string& value) {
   absl::string_view name = key;
   absl::ConsumePrefix(&name, session_.prefix());
   absl::StatusOr<net::BackendSpec> backend =
-      value.size() <= kLongestValue ? read_(name, value, EtcdShown(key))
-                                    : absl::InvalidArgumentError(absl::StrCat(
-                                          EtcdShown(key), ": ", value.size(), " bytes are no backend"));
+      value.size() <= kLongestValue
+          ? read_(name, value, EtcdShown(key))
+          : absl::InvalidArgumentError(
+                absl::StrCat(EtcdShown(key), ": more than ", kLongestValue, " bytes are no backend"));
   if (backend.ok() && backends_.size() >= most_ && !backends_.contains(key))
     backend = absl::OutOfRangeError(absl::StrCat("there are more than ", most_, " keys: ", EtcdShown(key)));
   if (backend.ok()) {

@@ -8,10 +8,10 @@
 // What a value may be is what an item of a list of backends may be (docs/services.md), as YAML or JSON. The
 // order is that of the keys. A value that is none leaves in force what the key had before, and is told.
 //
-// By etcd's JSON gateway: all keys as of a revision, then what has changed since. All keys are read again
-// every kListAgain, by a read that takes a majority: that is how one hears of a member that has lost the
-// others, and of anything else that a stream which says nothing hides; and after every failure, from another
-// endpoint (tools/etcd_session.h).
+// By etcd's JSON gateway: all keys as of a revision, in pages, then what has changed since. All keys are read
+// again every kListAgain, by a read that takes a majority: that is how one hears of a member that has lost
+// the others, and of anything else that a stream which says nothing hides; and after every failure, from
+// another endpoint (tools/etcd_session.h).
 
 #pragma once
 
@@ -20,6 +20,7 @@
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tools/etcd_session.h"
@@ -31,6 +32,7 @@ class EtcdWatcher : public Watcher {
  public:
   static constexpr std::chrono::milliseconds kListAgain{60'000};
   static constexpr size_t kLongestValue = 4096;
+  static constexpr size_t kPage = 1000;  // keys
 
   // Of `key`, which is what stands behind the prefix. The error names `full_key`, which is fit to be shown.
   using ReadKey = std::function<absl::StatusOr<net::BackendSpec>(
@@ -50,7 +52,8 @@ class EtcdWatcher : public Watcher {
   enum class Step { kLogIn, kList, kWatch };
 
   absl::Status OnLogIn(const nlohmann::json& answer);
-  absl::Status OnList(const nlohmann::json& answer);
+  absl::Status OnPage(const nlohmann::json& answer);
+  void OnWholeList();
   absl::Status OnEvents(const nlohmann::json& result);
   void Put(const std::string& key, const std::string& value);
   void Tell();
@@ -59,6 +62,12 @@ class EtcdWatcher : public Watcher {
   const ReadKey read_;
   const size_t most_;
   Step step_ = Step::kList;
+  // The pages so far: keys and values in order. All are as of the first one's revision, 0: there is none yet.
+  struct List {
+    int64_t revision = 0;
+    std::vector<std::pair<std::string, std::string>> pairs;
+  };
+  List list_;
   int64_t revision_ = 0;                              // all until then is known
   bool is_old_ = false;                               // etcd has forgotten what has happened since
   std::map<std::string, net::BackendSpec> backends_;  // by key

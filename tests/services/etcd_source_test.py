@@ -63,6 +63,17 @@ class EtcdSource(ServiceCase):
         self.wait_for_backends(agent)
         self.assertEqual(self.report(agent)["source_error"], "")
 
+    def test_a_long_list_is_read_in_pages(self):
+        etcd = self.start_etcd()
+        addresses = [f"10.0.{i // 250}.{i % 250 + 1}:80" for i in range(2500)]
+        etcd.put_many({f"{PREFIX}{i:04}": address for i, address in enumerate(addresses)})
+        agent = self.serve(etcd.url)
+        self.wait_for_backends(agent, *addresses)
+        etcd.delete(f"{PREFIX}1000")
+        etcd.put(f"{PREFIX}2500", "10.0.99.1:80")
+        self.wait_for_backends(agent, *addresses[:1000], *addresses[1001:], "10.0.99.1:80")
+        self.wait_for_health(agent)
+
     def test_a_value_that_is_no_backend_is_told_and_takes_nothing_away(self):
         etcd = self.start_etcd()
         etcd.put(PREFIX + "a", "10.0.0.1:80")
@@ -142,7 +153,7 @@ class EtcdSource(ServiceCase):
         self.wait_for_health(agent)
         etcd.kill()  # with the tokens that it has given
         etcd.start()
-        etcd.token = etcd.ask("auth/authenticate", name="root", password="root")["token"]
+        etcd.log_in()
         etcd.put(PREFIX + "b", "10.0.0.2:80")
         self.wait_for_backends(agent, "10.0.0.1:80", "10.0.0.2:80")
         self.wait_for_health(agent)

@@ -93,15 +93,26 @@ class Etcd:
     def lease(self, seconds):
         return self.ask("lease/grant", TTL=seconds)["ID"]
 
-    def enable_auth(self, user, password, prefix):
-        """root has the password "root"; `user` may read what begins with `prefix`, which ends with "/"."""
+    def put_many(self, pairs):
+        pairs, most = list(pairs.items()), 128  # of etcd's, in one transaction
+        for i in range(0, len(pairs), most):
+            self.ask("kv/txn", success=[{"request_put": {"key": text64(key), "value": text64(value)}}
+                                        for key, value in pairs[i:i + most]])
+
+    def enable_auth(self, user, password, prefix, right="READ"):
+        """root has the password "root"; `user` may read, or READWRITE, what begins with `prefix`, which ends with "/"."""
         self.ask("auth/user/add", name="root", password="root")
         self.ask("auth/role/add", name="root")
         self.ask("auth/user/grant", user="root", role="root")
         self.ask("auth/user/add", name=user, password=password)
         self.ask("auth/role/add", name="readers")
         self.ask("auth/role/grant", name="readers",
-                 perm={"permType": "READ", "key": text64(prefix), "range_end": text64(prefix[:-1] + "0")})
+                 perm={"permType": right, "key": text64(prefix), "range_end": text64(prefix[:-1] + "0")})
         self.ask("auth/user/grant", user=user, role="readers")
         self.ask("auth/enable")
+        self.log_in()
+
+    def log_in(self):
+        """As root, once it asks who we are."""
+        self.token = None
         self.token = self.ask("auth/authenticate", name="root", password="root")["token"]

@@ -89,13 +89,53 @@ TEST_F(EtcdWatcherTest, AsksForTheKeysBelowThePrefixAndForNoOthers) {
   const Watcher::Ask list = Asked();
   EXPECT_EQ(list.origin.url, "http://a:1");
   EXPECT_FALSE(list.streams);
-  EXPECT_EQ(Json::parse(list.post.value()),
-            (Json{{"key", Encoded("/services/orders/")}, {"range_end", Encoded("/services/orders0")}}));
+  EXPECT_EQ(Json::parse(list.post.value()), (Json{{"key", Encoded("/services/orders/")},
+                                                  {"range_end", Encoded("/services/orders0")},
+                                                  {"limit", "1000"}}));
   ASSERT_TRUE(watcher_.OnAnswer(ListAt(30, {})).ok());
   const Watcher::Ask watch = Asked();
   EXPECT_TRUE(watch.streams);
   EXPECT_GT(watch.longest.count(), 0);
   EXPECT_EQ(Json::parse(watch.post.value())["create_request"]["range_end"], Encoded("/services/orders0"));
+}
+
+// etcd's answer where there is more behind what was asked for.
+HttpAnswer PageAt(int revision, const std::vector<Json>& pairs, int count) {
+  Json body = Json::parse(ListAt(revision, pairs).body);
+  body["more"] = true;
+  body["count"] = std::to_string(count);
+  return AnswerOf(200, body.dump());
+}
+
+TEST_F(EtcdWatcherTest, ReadsPagesOfOneRevisionAndTellsThemTogether) {
+  ASSERT_EQ(Asked().path, "/v3/kv/range");
+  ASSERT_TRUE(watcher_.OnAnswer(PageAt(30, {Pair("a", "10.0.0.1:80", 5)}, 2)).ok());
+  EXPECT_EQ(times_told_, 0);
+  const Json second = Json::parse(Asked().post.value());
+  EXPECT_EQ(second["key"], Encoded(std::string("/services/orders/a\0", 19)));
+  EXPECT_EQ(second["revision"], "30");
+  EXPECT_EQ(second["range_end"], Encoded("/services/orders0"));
+  ASSERT_TRUE(watcher_.OnAnswer(ListAt(35, {Pair("b", "10.0.0.2:80", 6)})).ok());
+  EXPECT_THAT(told_, ElementsAre("10.0.0.1:80", "10.0.0.2:80"));
+  EXPECT_EQ(StartRevision(), "31") << "what has happened since the first page";
+}
+
+TEST_F(EtcdWatcherTest, BeginsAnewWhereAPageIsMissing) {
+  GetOn();
+  ASSERT_TRUE(watcher_.OnAnswer(AnswerOf(200, "")).ok());
+  const int before = times_told_;
+  const auto begins_anew = [&] { return !Json::parse(Asked().post.value()).contains("revision"); };
+  ASSERT_TRUE(watcher_.OnAnswer(PageAt(60, {Pair("c", "10.0.0.3:80", 5)}, 2)).ok());
+  EXPECT_FALSE(begins_anew());
+  EXPECT_FALSE(Broken().ok());
+  EXPECT_TRUE(begins_anew());
+  ASSERT_TRUE(watcher_.OnAnswer(PageAt(60, {Pair("c", "10.0.0.3:80", 5)}, 2)).ok());
+  const char* forgotten = R"({"error":"etcdserver: mvcc: required revision has been compacted","code":11})";
+  EXPECT_FALSE(watcher_.OnAnswer(AnswerOf(400, forgotten)).ok());
+  EXPECT_TRUE(begins_anew());
+  EXPECT_FALSE(watcher_.OnAnswer(PageAt(60, {Pair("c", "10.0.0.3:80", 5)}, 1'000'000)).ok());
+  EXPECT_TRUE(begins_anew());
+  EXPECT_EQ(times_told_, before) << "half of a list takes the other half away";
 }
 
 TEST_F(EtcdWatcherTest, TellsTheListAndEachChange) {
@@ -174,7 +214,7 @@ TEST_F(EtcdWatcherTest, KeepsWhatItHasWhateverIsAnswered) {
 TEST_F(EtcdWatcherTest, AValueThatIsTooLongIsNotShown) {
   GetOn();
   ASSERT_TRUE(watcher_.OnLine(Events({{{"kv", Pair("c", std::string(5000, 'x'), 31)}}})).ok());
-  EXPECT_THAT(missing_, HasSubstr("/services/orders/c: 5000 bytes are no backend"));
+  EXPECT_THAT(missing_, HasSubstr("/services/orders/c: more than 4096 bytes are no backend"));
   EXPECT_LT(missing_.size(), 1000u);
 }
 
