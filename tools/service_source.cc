@@ -2,6 +2,8 @@
 #include "tools/service_source.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -20,8 +22,9 @@ namespace {
 
 using Found = absl::StatusOr<std::vector<net::BackendSpec>>;
 
-// What is found is held to the rule for what is configured. A source tells only what is new, so each of these
-// is a line in the log.
+// What is found is held to the rule for what is configured. Of each reason for which there is nothing the log
+// has one line, until the source is right again: one whose endpoints fail in turn tells the same ones for
+// ever.
 class Checked {
  public:
   Checked(const net::ServiceSpec& service, net::Source::Tell tell) : tell_(std::move(tell)) {
@@ -41,18 +44,20 @@ class Checked {
       }
     }
     if (!found.ok()) {
-      log::Warning("service {}: {}", self_.name, std::string(found.status().message()));
-    } else if (failing_) {
+      std::string why(found.status().message());
+      if (failures_.size() < kMostFailures && failures_.insert(why).second)
+        log::Warning("service {}: {}", self_.name, why);
+    } else if (!std::exchange(failures_, {}).empty()) {
       log::Info("service {}: its source is right again: {} backends", self_.name, found->size());
     }
-    failing_ = !found.ok();
     tell_(std::move(found));
   }
 
  private:
   net::ServiceSpec self_;  // without backends
   net::Source::Tell tell_;
-  bool failing_ = false;
+  static constexpr size_t kMostFailures = 16;
+  std::set<std::string> failures_;  // since it was right last
 };
 
 }  // namespace

@@ -128,6 +128,28 @@ class Services(ServiceCase):
         agent.wait_for("is an address of the service itself")
         self.assertEqual(self.ports(agent, 3), self.port_of(2))
 
+    def test_mistakes_that_come_again_and_again_are_told_once(self):
+        listed, tell = self.listed()
+        tell("[]")
+        self.write(f"services:\n  - {{name: web, address: '{SERVICE}', discover: {{file: {listed}}}}}\n")
+        agent = self.serve()
+
+        def tell_both_twice():
+            for text in ["[nonsense", "[{weight: 1}]"] * 2:
+                before = self.report(agent)["source_error"]
+                tell(text)
+                self.wait_until(lambda old=before: self.report(agent)["source_error"] not in ("", old), "it is not told")
+
+        tell_both_twice()
+        tell("[]")
+        agent.wait_for("service web: its source is right again: 0 backends")
+        warnings = [line for line in agent.lines if "warning: service web: " in line]
+        self.assertEqual(len(warnings), 2, warnings)
+        tell_both_twice()
+        tell("['10.0.0.1:80']")
+        agent.wait_for("service web: its source is right again: 1 backends")
+        self.assertEqual(len([line for line in agent.lines if "warning: service web: " in line]), 4, "not after it was right")
+
     def upgrade(self, agent):
         self.replace_engine(agent, lambda _: self.ctl(agent, "upgrade"))
 
