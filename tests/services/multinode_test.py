@@ -15,6 +15,7 @@ import sys
 
 sys.dont_write_bytecode = True
 from service_case import ServiceCase, with_network  # noqa: E402  (it leads to those below)
+import kube  # noqa: E402
 from etcd import Etcd  # noqa: E402
 from runtime_case import ARGS, main  # noqa: E402
 from stage import HOST  # noqa: E402
@@ -174,6 +175,42 @@ class Announcing(MultinodeCase):
             self.assertEqual(pair["create_revision"], before[key]["create_revision"], "it was away meanwhile")
         self.execute("server")
         self.assertEqual(self.announced(), self.BOTH, "what is executed later has more addresses")
+        self.delete("server")
+        self.wait_for_announced({})
+
+    def test_an_upgrade_goes_on_without_a_gap(self):
+        agent = self.announce()
+        self.start_server("server", agent, "18480:80")
+        self.wait_for_announced(self.BOTH)
+        before = self.etcd.keys(PREFIX)
+        self.replace_engine(agent, lambda _: self.ctl(agent, "upgrade"))
+        self.start_server("second", agent, "18481:80", address="10.88.0.6/16")
+        self.wait_until(lambda: "10.88.0.6:80" in self.announced(), "the new engine announces nothing")
+        for key, pair in before.items():
+            now = self.etcd.keys(PREFIX)[key]
+            self.assertEqual((now["value"], now["create_revision"]), (pair["value"], pair["create_revision"]), key)
+        self.delete("server")
+        self.wait_until(lambda: "10.88.0.5:80" not in self.announced(), "the new engine takes nothing back")
+
+    def test_an_etcd_that_asks_for_a_password_and_speaks_tls(self):
+        self.etcd.kill()
+        kube.make_authority(self.folder, "ca")
+        kube.sign(self.folder, "ca", "server", "IP:127.0.0.1")
+        self.etcd = Etcd(self.folder, certificate="server")
+        self.addCleanup(self.etcd.kill)
+        self.etcd.start()
+        self.etcd.enable_auth("node", "the word", PREFIX, right="READWRITE")
+        password = os.path.join(self.folder, "password")
+        with open(password, "w", encoding="utf-8") as file:
+            file.write("the word\n")
+        spec = {"endpoints": [self.etcd.url], "ca": os.path.join(self.folder, "ca.crt"), "user": "node",
+                "password-file": password}
+        agent = self.announce(etcd=spec)
+        self.start_server("server", agent, "18480:80")
+        self.wait_for_announced(self.BOTH)
+        self.etcd.kill()  # with the tokens that it has given
+        self.etcd.start()
+        self.etcd.log_in()
         self.delete("server")
         self.wait_for_announced({})
 
