@@ -91,4 +91,9 @@ inline constexpr size_t kDnsBackends = 16384;
 // which is a second at most as a rule, of the 1024 that a process may have where nobody has raised that.
 inline constexpr size_t kConnectChecks = 256;
 
+// Backends that an agent remembers for services with affinity and a timeout (net/balancer/affinity_memory.h),
+// of 16 bytes each: a megabyte, of which pages that nobody uses take no memory. Two hundred containers that
+// use three hundred such services each find room.
+inline constexpr size_t kRememberedBackends = 65536;
+
 }  // namespace shunt::limits
