@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include "net/balancer/affinity_memory.h"
 #include "net/balancer/outcomes.h"
 #include "net/balancer/pick_table.h"
 #include "net/balancer/service_table.h"
@@ -21,6 +22,8 @@ struct ReactorServices {
   const BackendCountBook& counts;
   PickSeat picks;
   Outcomes outcomes;
+  AffinityMemory* affinities =
+      nullptr;  // all reactors'; set before the first call; null: nothing is remembered
 };
 
 }  // namespace shunt::net

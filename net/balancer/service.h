@@ -133,6 +133,9 @@ struct ServiceSpec {
   std::vector<ServiceAddress> addresses;
   PickPolicy policy = PickPolicy::kLeastRequest;
   AffinityKey affinity = AffinityKey::kDefault;
+  // Who has connected within this time gets the backend of his last connection, whatever the policy. 0: by
+  // hash, without a memory of it.
+  std::chrono::nanoseconds affinity_timeout{0};
   std::vector<BackendSpec> backends;
   std::map<std::string, std::string> subset;  // only backends that have all of these labels
   DiscoverSpec discover;

@@ -120,16 +120,25 @@ std::shared_ptr<const Service> ServiceRecord::Build(const std::string& own_zone,
 
   panics = false;
   const AffinityKey affinity = EffectiveAffinity(spec);
+  const bool remembers = affinity != AffinityKey::kNone && spec.affinity_timeout.count() > 0;
+  const bool by_key = affinity != AffinityKey::kNone && !remembers;
   const auto make = [&](const std::vector<GroupCandidate>& candidates,
-                        std::shared_ptr<RoundRobinPlaces>& places) -> std::shared_ptr<const PickTable> {
+                        std::shared_ptr<RoundRobinPlaces>& places,
+                        std::shared_ptr<const BackendIndex>& index) -> std::shared_ptr<const PickTable> {
     if (candidates.empty()) return nullptr;
     Grouping grouping = GroupBackends(candidates, spec.panic, zone_aware);
     panics = panics || grouping.primary_panics || grouping.backup_panics;
     if (places == nullptr) places = std::make_shared<RoundRobinPlaces>(reactors);
+    if (remembers) {
+      auto known = std::make_shared<BackendIndex>();
+      for (const PickGroup& group : grouping.groups) {
+        for (const Backend& backend : group.backends) known->Add(backend);
+      }
+      index = std::move(known);
+    }
     auto both = std::make_shared<TableAndPlaces>();
     both->places = places;
-    both->table =
-        PickTable::Make(spec.policy, affinity != AffinityKey::kNone, std::move(grouping.groups), *places);
+    both->table = PickTable::Make(spec.policy, by_key, std::move(grouping.groups), *places);
     if (both->table->size() == 0) return nullptr;
     return {both, both->table.get()};
   };
@@ -142,8 +151,10 @@ std::shared_ptr<const Service> ServiceRecord::Build(const std::string& own_zone,
   service->network = spec.network;
   service->peer_name = spec.peer_name;
   service->pending = IsPending();
-  service->v4 = make(v4, v4_places_);
-  service->v6 = make(v6, v6_places_);
+  service->v4 = make(v4, v4_places_, service->v4_index);
+  service->v6 = make(v6, v6_places_, service->v6_index);
+  service->name_hash = HashOfName(spec.name);
+  if (remembers) service->remembers_ns = spec.affinity_timeout.count();
   return service;
 }
 

@@ -7,8 +7,14 @@
 #include <tuple>
 
 #include "core/check.h"
+#include "net/balancer/affinity_memory.h"
 
 namespace shunt::net {
+
+void BackendIndex::Add(const Backend& backend) {
+  const auto [place, is_new] = by_name_.try_emplace(AffinityMemory::NameOf(backend.identity), backend);
+  if (!is_new) place->second.reset();
+}
 
 bool ServiceIndex::Add(const ServiceAddress& address, uint32_t service) {
   SHUNT_CHECK(address.first_port <= address.last_port);

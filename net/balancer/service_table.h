@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,21 @@
 #include "net/balancer/service.h"
 
 namespace shunt::net {
+
+// The available backends of a service with affinity and a timeout, by what is remembered of them
+// (net/balancer/affinity_memory.h). Neither of two that have the same name there.
+class BackendIndex {
+ public:
+  void Add(const Backend& backend);
+  // nullptr: none, or none that is available.
+  const Backend* Find(uint64_t name) const {
+    const auto found = by_name_.find(name);
+    return found == by_name_.end() || !found->second ? nullptr : &*found->second;
+  }
+
+ private:
+  absl::flat_hash_map<uint64_t, std::optional<Backend>> by_name_;
+};
 
 // One service, ready for picks.
 struct Service {
@@ -34,9 +50,16 @@ struct Service {
   // By what the socket can reach: AF_INET sockets IPv4 backends; AF_INET6 ones IPv6 backends, or IPv4 ones by
   // their mapped addresses if there are no others. Null: no backends.
   std::shared_ptr<const PickTable> v4, v6;
+  // With affinity and a timeout: for how long, whose it is, and what `v4` and `v6` pick from.
+  int64_t remembers_ns = 0;
+  uint64_t name_hash = 0;
+  std::shared_ptr<const BackendIndex> v4_index, v6_index;
 
   // For a socket of `family`, connecting to an address that IsV4() or not.
   const PickTable* TableFor(bool to_v4) const { return to_v4 || v6 == nullptr ? v4.get() : v6.get(); }
+  const BackendIndex* IndexFor(bool to_v4) const {
+    return to_v4 || v6 == nullptr ? v4_index.get() : v6_index.get();
+  }
 };
 
 // Which address belongs to which service. The narrowest network wins, then the narrowest range of ports, then

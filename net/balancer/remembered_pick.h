@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// PickFor: the backend of one connection to a service, by what is remembered if the service remembers, and
+// else by its policy.
+
+#pragma once
+
+#include "net/balancer/affinity_memory.h"
+#include "net/balancer/pick_table.h"
+#include "net/balancer/service_table.h"
+
+namespace shunt::net {
+
+// Whose connection it is, and what there is to know of the service's. `wish` as PickTable::Pick() takes it:
+// the key is what the service's affinity says.
+struct Connecting {
+  bool to_v4 = false;  // as Service::TableFor() has it
+  PickWish wish;
+  uint64_t owner = 0;  // a hash of the container
+};
+
+// nullptr: there is none, or none that was not tried. Hot path. `memory` may be null: nothing is remembered.
+const Backend* PickFor(const Service& service, const Connecting& connecting, PickSeat& seat,
+                       AffinityMemory* memory);
+
+}  // namespace shunt::net
