@@ -178,7 +178,7 @@ absl::Status RealAccelerator::Init() {
 
   const size_t reactors =
       options_.reactors > 0 ? static_cast<size_t>(options_.reactors) : AllowedCpus().size();
-  absl::StatusOr<std::unique_ptr<Services>> services = Services::Create(reactors, options_.make_source);
+  auto services = Services::Create(reactors, options_.make_source, options_.affinities);
   if (!services.ok()) return services.status();
   services_ = *std::move(services);
 

@@ -23,6 +23,7 @@
 #include "core/counters.h"
 #include "core/fd.h"
 #include "handlers/policy.h"
+#include "net/balancer/affinity_memory.h"
 #include "net/balancer/balancer.h"
 #include "net/discovery/source.h"
 #include "net/ip_address.h"
@@ -71,6 +72,9 @@ struct AcceleratorOptions {
   std::function<absl::StatusOr<std::unique_ptr<net::Source>>(const net::ServiceSpec& service,
                                                              net::Source::Tell tell)>
       make_source;
+  // What affinities with a timeout remember; outlives the accelerator. Null: nothing, such connections are
+  // picked as those of services without affinity.
+  net::AffinityMemory* affinities = nullptr;
   // Control thread: a container is introduced, here or in an engine before this one, that publishes ports. Of
   // its network namespace, the cookie and the addresses of net::OutwardAddresses() as they are now.
   std::function<void(uint64_t key, uint64_t netns, const std::vector<net::Publish>& publish,

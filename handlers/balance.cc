@@ -24,6 +24,7 @@
 #include "handlers/timed_call.h"
 #include "handlers/way.h"
 #include "net/balancer/mix.h"
+#include "net/balancer/remembered_pick.h"
 #include "net/connect_now.h"
 
 namespace shunt {
@@ -75,20 +76,32 @@ const net::Service* ServiceNow(const Call& call, int64_t id) {
   return table == nullptr ? nullptr : table->At(static_cast<uint32_t>(id));
 }
 
+net::PickWish WishOf(const Destination& to) {
+  return {.has_key = to.has_key,
+          .key = to.key,
+          .tried = to.tried_slots(),
+          .elsewhere = to.begun > 0 && to.begun + 1 == to.attempts};
+}
+
 // A backend that was not tried yet; nullptr: there is none, or none may be.
 const net::Backend* PickUntried(const Call& call, const net::Service& service, const Destination& to) {
   const net::PickTable* const table = service.TableFor(to.to_v4);
   if (table == nullptr || to.is_last()) return nullptr;
-  return table->Pick({.has_key = to.has_key,
-                      .key = to.key,
-                      .tried = to.tried_slots(),
-                      .elsewhere = to.begun > 0 && to.begun + 1 == to.attempts},
-                     BenchOf(call).services().picks);
+  return table->Pick(WishOf(to), BenchOf(call).services().picks);
+}
+
+// The same for an attempt that will be made: it is remembered, where the service remembers.
+const net::Backend* PickForAttempt(const Call& call, const net::Service& service, const Destination& to) {
+  if (to.is_last()) return nullptr;
+  net::ReactorServices& services = BenchOf(call).services();
+  return net::PickFor(service,
+                      {.to_v4 = to.to_v4, .wish = WishOf(to), .owner = ContainerOf(call).affinity_key},
+                      services.picks, services.affinities);
 }
 
 // The next backend, in the form that a socket of `family` takes. False: there is none that was not tried.
 bool PickNext(const Call& call, const net::Service& service, int family, Destination& to) {
-  const net::Backend* const backend = PickUntried(call, service, to);
+  const net::Backend* const backend = PickForAttempt(call, service, to);
   if (backend == nullptr) return false;
   to.tried[static_cast<size_t>(to.begun++)] = to.slot = backend->slot;
   to.address =

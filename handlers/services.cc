@@ -54,12 +54,14 @@ struct Services::Delivery {
   size_t outstanding = 0;  // the thread's
 };
 
-absl::StatusOr<std::unique_ptr<Services>> Services::Create(size_t reactors, MakeSource make_source) {
+absl::StatusOr<std::unique_ptr<Services>> Services::Create(size_t reactors, MakeSource make_source,
+                                                           net::AffinityMemory* affinities) {
   Fd epoll(epoll_create1(EPOLL_CLOEXEC));
   Fd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!epoll.valid() || !wake.valid()) return ToStatus({errno}, "make the events of the services' thread");
   std::unique_ptr<Services> services(
       new Services(reactors, std::move(make_source), std::move(epoll), std::move(wake)));
+  for (const std::unique_ptr<net::ReactorServices>& seat : services->seats_) seat->affinities = affinities;
   for (const int fd : {services->wake_.get(), services->returned_.event_fd()}) {
     if (absl::Status status = services->Watch(fd); !status.ok()) return status;
   }

@@ -44,7 +44,9 @@ class Services {
       const net::ServiceSpec& service, net::Source::Tell tell)>;
 
   // `make_source` may be empty: then no service is discovered.
-  static absl::StatusOr<std::unique_ptr<Services>> Create(size_t reactors, MakeSource make_source);
+  // `affinities`: what reactors remember; outlives this; null: nothing.
+  static absl::StatusOr<std::unique_ptr<Services>> Create(size_t reactors, MakeSource make_source,
+                                                          net::AffinityMemory* affinities);
   // After the reactors have ended.
   ~Services();
 

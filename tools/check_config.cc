@@ -72,6 +72,9 @@ const std::map<std::string, const char*>& Meanings() {
        "whose connections stay together; left out: a container's with maglev and ring-hash, nobody's with "
        "the "
        "others"},
+      {"services.affinity.timeout",
+       "whoever has connected within this time gets the backend of his last connection, as long as it is "
+       "available, and others by the policy; left out: by hash"},
       {"services.subset", "only backends that have all of these labels"},
       {"services.discover.file", "more backends; read again whenever it changes"},
       {"services.discover.dns", "more backends; asked for again whenever the answer is too old"},

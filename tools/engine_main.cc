@@ -88,6 +88,7 @@ class EngineMain final : private Custodian {
   void OnGive(HoldingName name, std::vector<Fd> fds);
   void Prepare();
   void RememberFound();
+  void TakeAffinities();
   void Begin();
   void Adopt(uint64_t key, std::vector<Fd> fds);
   void Stop();
@@ -102,6 +103,7 @@ class EngineMain final : private Custodian {
   uint64_t journal_name_ = 1;
   FoundLists found_;
   std::unique_ptr<RequestTimes> times_;
+  std::unique_ptr<net::AffinityMemory> affinities_;
   std::unique_ptr<EngineRole> role_;
   ServiceSources sources_;
   std::unique_ptr<Accelerator> accelerator_;  // goes first: it uses the role's callbacks no more then
@@ -255,6 +257,10 @@ void EngineMain::Prepare() {
     times_ = std::make_unique<RequestTimes>(AllowedCpus().size());
     options.request_times = times_.get();
   }
+  if (options.balances) {
+    TakeAffinities();
+    options.affinities = affinities_.get();
+  }
   for (const auto& [name, fds] : given_) {
     if (name.tag == HoldingTag::kContainer) options.first_key = std::max(options.first_key, name.id + 1);
   }
@@ -279,6 +285,22 @@ void EngineMain::RememberFound() {
   absl::StatusOr<std::vector<net::FoundBackends>> found = FoundLists::FromFile(held->second[0].get());
   if (!found.ok()) return log::Error("{}", log::Text(found.status()));
   accelerator_->Remember(*std::move(found));
+}
+
+// Those of the engine before us, which may still be serving and writing to them, or else new ones. Without
+// any we serve as well.
+void EngineMain::TakeAffinities() {
+  absl::StatusOr<std::unique_ptr<net::AffinityMemory>> affinities = absl::NotFoundError("none are held");
+  if (const auto held = given_.find(kAffinities); held != given_.end())
+    affinities = net::AffinityMemory::Open(std::move(held->second[0]));
+  if (!affinities.ok()) {
+    if (!absl::IsNotFound(affinities.status()))
+      log::Warning("affinities: {}", log::Text(affinities.status()));
+    affinities = net::AffinityMemory::Create();
+    if (!affinities.ok()) return log::Error("nothing is remembered: {}", log::Text(affinities.status()));
+    (void)link_.Hold(kAffinities, {{(*affinities)->fd()}});
+  }
+  affinities_ = *std::move(affinities);
 }
 
 // From here on we are the one.

@@ -21,6 +21,10 @@ namespace shunt {
 // Under a tag that every keeper knows: one of an earlier version may be the keeper of this engine.
 inline constexpr HoldingName kFoundLists = {HoldingTag::kSettings, 1};
 
+// What affinities with a timeout remember (net/balancer/affinity_memory.h): the file itself, which all
+// engines write to.
+inline constexpr HoldingName kAffinities = {HoldingTag::kSettings, 3};
+
 class FoundLists {
  public:
   // Takes the place of what was known of the same services.

@@ -199,6 +199,8 @@ class ServiceReader {
   absl::Status AddAddress(const YAML::Node& text, net::ServiceSpec& service);
   // Whether the keys agree with each other.
   absl::Status Check(const std::string& path, const YAML::Node& value, net::ServiceSpec& service) const;
+  absl::Status CheckAffinity(const std::string& path, const YAML::Node& value,
+                             const net::ServiceSpec& service) const;
   absl::Status CheckUdp(const std::string& path, const YAML::Node& value, net::ServiceSpec& service) const;
   absl::Status AtKey(const std::string& path, const YAML::Node& value, const char* key,
                      absl::string_view what) const {
@@ -246,7 +248,10 @@ absl::Status ServiceReader::Read(const std::string& path, const YAML::Node& valu
   const auto word = [](auto words, auto& into) -> ReadValue {
     return [words, &into](const Node& node) { return ReadOneOf(node, words, into); };
   };
-  const Keys affinity = {{"by", word(AffinityWords(), service.affinity)}};
+  const Keys affinity = {{"by", word(AffinityWords(), service.affinity)},
+                         {"timeout", [&](const Node& node) {
+                            return ReadDuration(node, "1s", "168h", service.affinity_timeout);
+                          }}};
   const Keys drain = {{"on-removal", [&](const Node& node) {
                          return ReadDuration(node, "0", "24h", service.close_after.emplace());
                        }}};
@@ -298,6 +303,7 @@ absl::Status ServiceReader::Check(const std::string& path, const YAML::Node& val
     return absl::InvalidArgumentError(
         absl::StrCat(service.name, " should have backends, or discover: with file, dns, etcd or kubernetes"));
   }
+  if (absl::Status status = CheckAffinity(path, value, service); !status.ok()) return status;
   if (absl::Status status = CheckUdp(path, value, service); !status.ok()) return status;
   if (net::PicksByLiveCounts(service.policy) && service.network == net::ServiceNetwork::kContainer) {
     return AtKey(path, value, "policy",
@@ -310,6 +316,23 @@ absl::Status ServiceReader::Check(const std::string& path, const YAML::Node& val
               absl::StrCat("\"", path, ".backends[", i, "]\": ", service.backends[i].address.ToString(),
                            " is an address of the service itself: what is connected to there would be "
                            "balanced again"));
+  }
+  return absl::OkStatus();
+}
+
+// A memory is of somebody, and of what could have been otherwise.
+absl::Status ServiceReader::CheckAffinity(const std::string& path, const YAML::Node& value,
+                                          const net::ServiceSpec& service) const {
+  if (service.affinity_timeout.count() == 0) return absl::OkStatus();
+  if (service.policy == net::PickPolicy::kMaglev || service.policy == net::PickPolicy::kRingHash) {
+    return AtKey(path, value, "policy",
+                 "keeps connections together by hash, for ever and without affinity.timeout: should be "
+                 "least-request, or another one that does not, or the timeout be left out");
+  }
+  if (service.affinity == net::AffinityKey::kDefault || service.affinity == net::AffinityKey::kNone) {
+    return AtKey(path, value, "affinity",
+                 "has a timeout and says of nobody that he stays: should be {by: container, timeout: 3h}, or "
+                 "by: user or process");
   }
   return absl::OkStatus();
 }

@@ -358,6 +358,60 @@ TEST(Balance, AProcessStaysAtOneBackend) {
   EXPECT_EQ(backends, 1);
 }
 
+TEST(Balance, AnAffinityWithATimeoutOutlivesTheEngineWhateverThePolicy) {
+  const Backend one, two, three, four;
+  net::ServiceSpec service = ServiceOf({one.address(), two.address(), three.address(), four.address()},
+                                       net::PickPolicy::kRoundRobin);
+  service.affinity = net::AffinityKey::kContainer;
+  service.affinity_timeout = std::chrono::hours(3);
+  const auto reached = [&] {
+    int backends = 0;
+    for (const Backend* backend : {&one, &two, &three, &four}) backends += !backend->Arrived().empty();
+    return backends;
+  };
+  const auto memory = net::AffinityMemory::Create();
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  const Shared<std::atomic<bool>> half, next_engine;
+  bool killed = false;
+  AcceleratorOptions accelerator;
+  accelerator.affinities = memory->get();
+  GuestContainer container({.meanwhile = [&](pid_t) { *next_engine = killed; },
+                            .engine_dies =
+                                [&] {
+                                  if (killed || !*half) return false;
+                                  return killed = true;
+                                },
+                            .accelerator = accelerator,
+                            .services = {service}});
+  EXPECT_EQ(container.Run([&] {
+    for (int i = 0; i < 16; ++i) {
+      if (i == 8) {
+        *half = true;
+        while (!*next_engine) usleep(1000);
+      }
+      const pid_t pid = fork();
+      if (pid == 0) _exit(ConnectOnce());
+      int status = 0;
+      if (waitpid(pid, &status, 0) != pid || status != 0) return 1;
+    }
+    return 0;
+  }),
+            0)
+      << container.error();
+  EXPECT_TRUE(killed);
+  EXPECT_EQ(reached(), 1);
+  // Without a memory to go by, they are in turn.
+  GuestContainer forgetful({.services = {service}});
+  EXPECT_EQ(forgetful.Run([] {
+    for (int i = 0; i < 4; ++i) {
+      if (ConnectOnce() != 0) return 1;
+    }
+    return 0;
+  }),
+            0);
+  EXPECT_EQ(reached(), 4);
+}
+
 // The name of the peer as text, with as much room for it as is given.
 std::string PeerOf(int fd, socklen_t room = sizeof(sockaddr_in)) {
   sockaddr_in name{};

@@ -121,6 +121,15 @@ TEST(ServiceConfigTest, ReadsEveryKey) {
   EXPECT_EQ(spec.peer_name, net::PeerName::kService);
 }
 
+TEST(ServiceConfigTest, AnAffinityMayHaveATimeout) {
+  EXPECT_EQ(SpecIn(With("affinity: {by: process}")).affinity_timeout, seconds(0));
+  const net::ServiceSpec spec = SpecIn(With("policy: round-robin\naffinity: {by: container, timeout: 3h}"));
+  EXPECT_EQ(spec.affinity, net::AffinityKey::kContainer);
+  EXPECT_EQ(spec.affinity_timeout, seconds(10'800));
+  EXPECT_EQ(MistakeIn(With("affinity: {by: user, timeout: 1s}")), "");
+  EXPECT_EQ(MistakeIn(With("affinity: {by: user, timeout: 168h}")), "");
+}
+
 TEST(ServiceConfigTest, WhatIsLeftOutHasTheDefaultsOfEnvoyAndHaproxy) {
   const net::ServiceSpec spec = SpecIn(With(""));
   EXPECT_EQ(spec.policy, net::PickPolicy::kLeastRequest);
@@ -300,7 +309,18 @@ TEST(ServiceConfigTest, NamesLineKeyAndRemedyOfAMistakeInAKey) {
       {"affinity: container", "f:5: \"services[0].affinity\": should be a mapping of keys to values"},
       {"affinity: {by: pod}",
        "f:5: \"services[0].affinity.by\": \"pod\" should be one of container, user, process, none"},
-      {"affinity: {of: pod}", "f:5: unknown key \"services[0].affinity.of\": known are by"},
+      {"affinity: {of: pod}", "f:5: unknown key \"services[0].affinity.of\": known are by, timeout"},
+      {"affinity: {by: user, timeout: 0s}",
+       "f:5: \"services[0].affinity.timeout\": \"0s\" should be a duration from 1s to 168h"},
+      {"affinity: {by: user, timeout: 169h}", "f:5: \"services[0].affinity.timeout\": \"169h\" should be"},
+      {"affinity: {timeout: 3h}",
+       "f:5: \"services[0].affinity\": has a timeout and says of nobody that he stays: should be"},
+      {"affinity: {by: none, timeout: 3h}",
+       "f:5: \"services[0].affinity\": has a timeout and says of nobody"},
+      {"policy: maglev\naffinity: {by: user, timeout: 3h}",
+       "f:5: \"services[0].policy\": keeps connections together by hash"},
+      {"affinity: {timeout: 3h}\npolicy: ring-hash",
+       "f:6: \"services[0].policy\": keeps connections together by hash"},
       {"subset: v2", "f:5: \"services[0].subset\": should be a mapping of labels to values, {version: v2}"},
       {"subset: {a: [b]}", "f:5: \"services[0].subset\": \"a\" should have a text of at most 320 bytes"},
       {"subset: {a: b, a: c}", "f:5: \"services[0].subset\": \"a\" is there twice"},
@@ -544,6 +564,7 @@ TEST(ExplainServicesTest, EveryKeyHasAMeaning) {
   const std::pair<const char*, const char*> keys[] = {
       {"policy: first", "policy"},
       {"affinity: {by: user}", "by"},
+      {"affinity: {by: user, timeout: 3h}", "timeout"},
       {"subset: {a: b}", "subset"},
       {"discover: {file: /a}", "file"},
       {"discover: {dns: 'a:1'}", "dns"},
