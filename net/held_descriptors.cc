@@ -11,8 +11,11 @@
 #include <cerrno>
 #include <cstdio>
 #include <string_view>
+#include <utility>
 
 #include "core/proc_text.h"
+#include "net/proc_numbers.h"
+#include "net/side_thread.h"
 
 namespace shunt::net {
 
@@ -57,6 +60,46 @@ Result<Fd> OpenPidFd(pid_t pid) {
   if (!pidfd.valid() && errno == EINVAL) pidfd.reset(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.valid()) return FailErrno();
   return pidfd;
+}
+
+namespace {
+
+void ForEachSocketOf(pid_t pid, uint64_t mount, absl::FunctionRef<void(const Fd& copy)> see) {
+  const Fd directory = OpenFdInfoDirectory(pid);
+  const Result<Fd> pidfd = directory.valid() ? OpenPidFd(pid) : Fail(ESRCH);
+  if (!pidfd) return;
+  (void)ForEachNumber(directory.get(), [&](int number) {
+    if (ReadFdInfo(directory.get(), number).mount != mount) return true;
+    Fd copy(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd->get(), number, 0)));
+    if (!copy.valid()) return true;
+    int type = 0;
+    socklen_t size = sizeof(type);
+    if (getsockopt(copy.get(), SOL_SOCKET, SO_TYPE, &type, &size) == 0) {
+      see(copy);
+    } else if (errno == ENOTSOCK) {
+      CloseElsewhere(std::move(copy));  // to close it may take as long as its server likes
+    }
+    return true;
+  });
+}
+
+}  // namespace
+
+Result<void> ForEachSocketWith(pid_t pid, absl::FunctionRef<void(const Fd& copy)> see) {
+  const Result<uint64_t> mount = MountOfSockets();
+  if (!mount) return tl::unexpected(mount.error());
+  const Result<Namespace> network = NetworkOf(pid);
+  if (!network) return tl::unexpected(network.error());
+  const pid_t self = getpid();
+  if (const Result<Namespace> own = NetworkOf(self); !own || *own == *network) return {};
+  const Fd processes(open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!processes.valid()) return FailErrno();
+  return ForEachNumber(processes.get(), [&](pid_t process) {
+    if (process == self) return true;
+    if (const Result<Namespace> other = NetworkOf(process); other && *other == *network)
+      ForEachSocketOf(process, *mount, see);
+    return true;
+  });
 }
 
 }  // namespace shunt::net

@@ -15,6 +15,9 @@
 
 namespace shunt::net {
 
+// To whom a socket is connected; ENOTCONN and the like: to nobody.
+Result<SockAddr> PeerAddressOf(int socket_fd);
+
 // Shuts down the TCP connections to `peer` that are held by processes in the network namespace of `pid`, as
 // far as we may look at them. How many descriptors that were. 3 us for each open descriptor of the container:
 // for a thread that may take milliseconds. Does nothing in our own network, where not everything is a
