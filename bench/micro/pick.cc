@@ -24,7 +24,9 @@
 #include <utility>
 #include <vector>
 
+#include "net/balancer/affinity_memory.h"
 #include "net/balancer/pick_table.h"
+#include "net/balancer/remembered_pick.h"
 #include "tests/net/balancer/heap_calls.h"
 
 namespace shunt::net {
@@ -78,6 +80,7 @@ class Picks {
   }
   PickWish Wish(uint64_t number) const { return {.has_key = arm_.by_key, .key = number}; }
   PickSeat& seat() { return seat_; }
+  const std::vector<Backend>& backends() const { return backends_; }
 
  private:
   const Arm& arm_;
@@ -119,6 +122,31 @@ void Cold(benchmark::State& state, const Arm& arm) {
   TellAllocations(state, heap_calls);
 }
 
+// Of a whole service, as connects ask for one. With `keys`, so many that take turns, it remembers whom each
+// has got: with few each of them is known, with very many most are new.
+void OfService(benchmark::State& state, uint64_t keys) {
+  constexpr Arm kLeastRequest{"least-request", PickPolicy::kLeastRequest, false, 1, 1};
+  Picks picks(kLeastRequest, static_cast<size_t>(state.range(0)));
+  Service service;
+  service.v4 = picks.Make();
+  auto index = std::make_shared<BackendIndex>();
+  for (const Backend& backend : picks.backends()) index->Add(backend);
+  service.v4_index = std::move(index);
+  service.name_hash = HashOfName("orders");
+  if (keys != 0) service.remembers_ns = int64_t{3600} * 1'000'000'000;
+  const auto memory = AffinityMemory::Create();
+  if (!memory.ok()) return state.SkipWithError("no memory of affinities");
+  uint64_t number = 0;
+  const uint64_t before = HeapCalls();
+  for (auto _ : state) {
+    const Connecting connecting{.to_v4 = true,
+                                .wish = {.has_key = keys != 0, .key = keys == 0 ? 0 : ++number % keys},
+                                .owner = number};
+    benchmark::DoNotOptimize(PickFor(service, connecting, picks.seat(), memory->get()));
+  }
+  TellAllocations(state, HeapCalls() - before);
+}
+
 // What the two looks at the clock cost of what cold-pick measures.
 void Clock(benchmark::State& state) {
   for (auto _ : state) {
@@ -137,6 +165,9 @@ void Make(benchmark::State& state, const Arm& arm) {
 void Register() {
   benchmark::RegisterBenchmark("cold-pick/clock", Clock)->UseManualTime();
   for (const int64_t backends : {10, 1000, 10'000}) {
+    benchmark::RegisterBenchmark("pick/of a service", OfService, 0)->Arg(backends);
+    benchmark::RegisterBenchmark("pick/remembered", OfService, 64)->Arg(backends);
+    benchmark::RegisterBenchmark("pick/remembered new keys", OfService, ~uint64_t{0})->Arg(backends);
     for (const Arm& arm : kArms) {
       const auto add = [&](const char* what, void (*run)(benchmark::State&, const Arm&)) {
         return benchmark::RegisterBenchmark((std::string(what) + "/" + arm.name).c_str(),
