@@ -102,6 +102,7 @@ void Balancer::State::Obey(Member& member, const BackendCommand& command) {
     ScheduleCheck(member, now);
   }
   Settle(member, before, now);
+  AimFlows(*member.service);
 }
 
 // --- Checks.
@@ -148,11 +149,17 @@ void Balancer::State::StepSlowStart(ServiceRecord& record, int64_t at) {
 int64_t Balancer::State::NextDue() const {
   const int64_t due =
       std::min({ejections.next(), slow_starts.next(), checks.next(), closings.next(), TableDue()});
-  return std::max(now, due);
+  // Aimings wait for the table.
+  return std::max(now, table_wanted ? due : std::min(due, aimings.next()));
+}
+
+void Balancer::State::AimFlows(const ServiceRecord& record) {
+  if (record.TakesDatagrams()) aimings.Set(record.id, now);
 }
 
 void Balancer::State::MarkDirty(ServiceRecord& record) {
   table_wanted = true;
+  AimFlows(record);
   if (std::exchange(record.dirty, true)) return;
   dirty.push_back(record.id);
 }
@@ -302,6 +309,23 @@ std::vector<DueClosing> Balancer::TakeClosings(int64_t now) {
   std::vector<DueClosing> due;
   while (auto first = state_->closings.TakeDue(state_->now))
     due.push_back({std::move(first->second.service), first->second.address});
+  return due;
+}
+
+std::vector<DueAiming> Balancer::TakeAimings(int64_t now) {
+  State& state = *state_;
+  state.Advance(now);
+  std::vector<DueAiming> due;
+  while (!state.table_wanted && state.aimings.next() <= state.now) {
+    const ServiceRecord& record = *state.by_id[state.aimings.TakeDue(state.now)->second];
+    state.aimings.Set(record.id, record.NextFlowsLeave(state.now));
+    if (record.IsPending()) continue;  // its source may name whom we do not know
+    DueAiming aiming{.service = record.id, .name = record.spec.name};
+    for (const std::unique_ptr<Member>& member : record.members) {
+      if (record.KeepsFlows(*member, state.now)) aiming.stay.insert(BackendIdentity(member->address));
+    }
+    due.push_back(std::move(aiming));
+  }
   return due;
 }
 

@@ -9,8 +9,8 @@
 //   Discover    what a source has found        TakeChecks    whom to try to connect to now
 //   Checked     how an active check went       TakeClosings  whose connections are to be closed
 //   Connected   how a program's connect went   Describe      for people
-//   Remember    what sources found before us   Found         what they have found now
-//   Command     drain, weight, disable...
+//   Remember    what sources found before us   TakeAimings   whose UDP flows are to go elsewhere
+//   Command     drain, weight, disable...      Found         what sources have found now
 //
 // A backend takes new connections if the operator lets it (not drained, not disabled, weight above 0), its
 // active checks do not say that it is down (`fall` failures in a row, until `rise` successes in a row; one
@@ -31,6 +31,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "net/balancer/backend_counts.h"
 #include "net/balancer/pick_groups.h"
@@ -52,6 +53,13 @@ struct DueCheck {
 struct DueClosing {
   std::string service;
   SockAddr address;
+};
+
+// UDP flows of this service may be at these backends; what is at another one is to be aimed anew.
+struct DueAiming {
+  uint32_t service = 0;  // its id
+  std::string name;
+  absl::flat_hash_set<uint64_t> stay;  // BackendIdentity()
 };
 
 // What the operator can tell a backend at run time. Holds until it is told otherwise, or the backend has
@@ -148,6 +156,11 @@ class Balancer {
   // and they keep that rhythm: after a pause they are not all due at the same time. Never two at once.
   std::vector<DueCheck> TakeChecks(int64_t now);
   std::vector<DueClosing> TakeClosings(int64_t now);
+  // Of services with addresses for UDP that have changed; in force when the table that was taken last is. A
+  // flow stays at a backend that is listed, up (or there is a panic) and enabled; at one that is drained as
+  // long as its connections would; not at one that has gone. Ejections, which are about connects, and weights
+  // move none. Where a service has nobody to take them, all stay until it has.
+  std::vector<DueAiming> TakeAimings(int64_t now);
 
   // Nobody uses this table any more. Slots that it named, and ids of services that had gone when it was made,
   // may be given out again if they have been given up, once no attempt under way holds them. Said before the

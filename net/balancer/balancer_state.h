@@ -125,6 +125,7 @@ struct Balancer::State {
   int64_t NextDue() const;
 
   void MarkDirty(ServiceRecord& record);
+  void AimFlows(const ServiceRecord& record);
   int64_t TableDue() const {
     return table_wanted ? (tables.last() == 0 ? now : After(table_made, kTableInterval)) : kNever;
   }
@@ -153,6 +154,7 @@ struct Balancer::State {
   Agenda<uint32_t> ejections;    // by slot: their ends
   Agenda<uint32_t> slow_starts;  // by service: when the next table is to be made for them
   Agenda<ClosingKey> closings;
+  Agenda<uint32_t> aimings;  // by service: when it is to be said where its UDP flows may be
   uint64_t last_check = 0;
   absl::flat_hash_set<std::string> turned_down;  // services that were found and may not be there
   std::vector<std::string> remarks;

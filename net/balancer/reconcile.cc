@@ -146,6 +146,7 @@ void Balancer::State::Change(ServiceRecord& record, ServiceSpec spec) {
 void Balancer::State::Remove(ServiceRecord& record) {
   for (const std::unique_ptr<Member>& member : record.members) Drop(*member);
   slow_starts.Clear(record.id);
+  aimings.Clear(record.id);
   by_id[record.id] = nullptr;
   built[record.id] = nullptr;
   // Until a table without it has been in use: what waits has an id for longer than a table.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,6 +96,30 @@ size_t ServiceRecord::MostEjected() const {
 
 int64_t ServiceRecord::SlowStartStep() const {
   return std::max<int64_t>(1'000'000'000, spec.slow_start.window.count() / 100);
+}
+
+bool ServiceRecord::TakesDatagrams() const {
+  return std::any_of(spec.addresses.begin(), spec.addresses.end(),
+                     [](const ServiceAddress& address) { return address.transport == Transport::kUdp; });
+}
+
+bool ServiceRecord::KeepsFlows(const Member& member, int64_t now) const {
+  if (member.order == Member::Order::kDisable || (!member.health.up() && !panics)) return false;
+  return member.order == Member::Order::kServe || now < FlowsLeave(member);
+}
+
+// Without a time to close its connections, flows go when it is drained: nothing else would end them.
+int64_t ServiceRecord::FlowsLeave(const Member& member) const {
+  return After(member.drained, spec.close_after.value_or(std::chrono::nanoseconds(0)).count());
+}
+
+int64_t ServiceRecord::NextFlowsLeave(int64_t now) const {
+  int64_t next = std::numeric_limits<int64_t>::max();
+  for (const std::unique_ptr<Member>& member : members) {
+    if (member->order == Member::Order::kDrain && FlowsLeave(*member) > now)
+      next = std::min(next, FlowsLeave(*member));
+  }
+  return next;
 }
 
 std::shared_ptr<const Service> ServiceRecord::Build(const std::string& own_zone, size_t reactors,

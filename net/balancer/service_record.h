@@ -73,6 +73,13 @@ struct ServiceRecord {
   // How far apart tables are made while a slow start lasts: a hundredth of it, and no less than a second.
   int64_t SlowStartStep() const;
 
+  // Connected datagram sockets are aimed at its backends.
+  bool TakesDatagrams() const;
+  // UDP flows that are at this backend stay there: see Balancer::TakeAimings().
+  bool KeepsFlows(const Member& member, int64_t now) const;
+  // When those of the next drained backend go, if nothing else happens; the end of time: none do.
+  int64_t NextFlowsLeave(int64_t now) const;
+
   // The service as it is now. Notes whether it panics.
   std::shared_ptr<const Service> Build(const std::string& own_zone, size_t reactors, int64_t now);
   ServiceReport Report(const BackendCountBook& counts, int64_t now) const;
@@ -91,6 +98,8 @@ struct ServiceRecord {
   bool panics = false;                           // in the last table
 
  private:
+  int64_t FlowsLeave(const Member& member) const;
+
   // Turns of this service's round-robin, which go on from table to table. A table keeps its own alive.
   std::shared_ptr<RoundRobinPlaces> v4_places_, v6_places_;
 };

@@ -116,6 +116,7 @@ class BalancerWorld : public testing::Test {
     for (const DueClosing& closing : balancer.TakeClosings(now))
       closings.push_back({now, closing.service + " " + closing.address.ToString()});
     TakeTable();
+    for (DueAiming& aiming : balancer.TakeAimings(now)) aimings.push_back({now, std::move(aiming)});
   }
   // True: there was one. The former one is retired.
   bool TakeTable() {
@@ -189,6 +190,7 @@ class BalancerWorld : public testing::Test {
   std::set<std::string> bad;  // whose checks fail
   std::vector<int64_t> tables_at;
   std::vector<std::pair<int64_t, std::string>> checks, closings;
+  std::vector<std::pair<int64_t, DueAiming>> aimings;
 };
 
 }  // namespace shunt::net
