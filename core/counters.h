@@ -38,7 +38,9 @@ namespace shunt {
   X(balanced, "connects to services")                                                      \
   X(failed_over, "attempts to reach a backend that were followed by another one")          \
   X(failover_missed, "nonblocking connects to services that were not over when answered")  \
-  X(no_backend, "connects to services that had no backend")
+  X(no_backend, "connects to services that had no backend")                                \
+  X(flows_moved, "UDP sockets connected to another backend because theirs had gone")       \
+  X(flows_stuck, "UDP sockets that could not be connected to another backend")
 
 enum class Counter : uint8_t {
 #define SHUNT_COUNTER_NAME(name, text) name,
@@ -61,9 +63,9 @@ inline constexpr std::array<CounterText, kCounterCount> kCounterTexts = {{
 class alignas(64) Counters {
  public:
   // One writer, so a load and a store do; no locked instruction.
-  void Add(Counter counter) {
+  void Add(Counter counter, uint64_t more = 1) {
     std::atomic<uint64_t>& value = values_[static_cast<size_t>(counter)];
-    value.store(value.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    value.store(value.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
   }
   // Takes over what others have counted, so that they begin at 0 again. Nobody writes to either meanwhile.
   void TakeFrom(Counters& others) {

@@ -24,11 +24,11 @@
 #include "handlers/lock_retirement.h"
 #include "handlers/network_views.h"
 #include "handlers/served.h"
+#include "handlers/service_errands.h"
 #include "handlers/services.h"
 #include "handlers/verdict.h"
 #include "handlers/workers.h"
 #include "net/netns.h"
-#include "net/peer_connections.h"
 
 namespace shunt {
 namespace {
@@ -148,6 +148,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   LockRetirements retirements_;
   std::map<uint64_t, Adopted> adopted_;
   uint64_t next_key_;
+  class Counters errand_counts_;       // of DoForServices()
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
 };
 
@@ -512,7 +513,7 @@ void RealAccelerator::RetireUnusedLocks() {
     retirements_.Retire(*engine_, benches_, std::move(lock));
 }
 
-// Closes connections to backends that are not to be used any more, in all containers; brings sockets of the
+// Sees to what leads to backends that are not to be used any more, in all containers; brings sockets of the
 // network of one; has what sources have found kept, and passes on what an operator should know.
 void RealAccelerator::DoForServices() {
   Services::Wants wants = services_->TakeWants();
@@ -522,8 +523,7 @@ void RealAccelerator::DoForServices() {
   for (const auto& [key, served] : served_) {
     const pid_t pid = served->task();
     if (pid == 0) continue;
-    for (const net::DueClosing& closing : wants.closings)
-      (void)net::ShutDownConnections(pid, closing.address);
+    CarryOut(wants, *services_, *served, pid, errand_counts_);
     if (!wants.sockets) continue;
     absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(pid, net::SpareSockets::kCapacity);
     if (!visit.ok() || visit->cookie == host_netns_) continue;
@@ -554,7 +554,7 @@ void RealAccelerator::HandleEvents() {
 std::vector<Accelerator::CounterValue> RealAccelerator::Counters() const {
   std::vector<CounterValue> values;
   for (size_t i = 0; i < kCounterCount; ++i) {
-    values.push_back({kCounterTexts[i], engine_->Sum(static_cast<Counter>(i))});
+    values.push_back({kCounterTexts[i], engine_->Sum(Counter(i)) + errand_counts_.Read(Counter(i))});
   }
   return values;
 }

@@ -470,9 +470,22 @@ std::optional<Reply> AimDatagrams(Call& call, int number, const net::SockAddr& p
     return Reply::Fail(ECONNREFUSED);
   }
   call.counters.Add(Counter::balanced);
+  // Noted before it is connected: whoever looks for flows looks whether they are there.
+  ContainerMemory::Facts& facts = ContainerOf(call).facts;
+  const uint64_t cookie = CookieOf(socket->get());
+  facts.aimed.Note({.cookie = cookie,
+                    .service = service.name_hash,
+                    .backend = net::BackendIdentity(to.address),
+                    .key = to.key});
   if (connect(socket->get(), to.address.data(), to.address.size()) != 0) return Reply::Fail(errno);
-  if (to.shown.valid()) ContainerOf(call).facts.peer_names.Note(CookieOf(socket->get()), to.shown);
+  if (to.shown.valid()) facts.peer_names.Note(cookie, to.shown);
   return Reply::Return(0);
+}
+
+void ForgetFlow(const Call& call, int number, const net::SockAddr& peer) {
+  net::AimedFlows& aimed = ContainerOf(call).facts.aimed;
+  if (aimed.empty() || !aimed.MayHave(net::BackendIdentity(peer))) return;
+  if (const std::optional<Fd> socket = TakeAnySocket(call, number)) aimed.Forget(CookieOf(socket->get()));
 }
 
 }  // namespace shunt

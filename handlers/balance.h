@@ -39,6 +39,10 @@ Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim 
 std::optional<Reply> AimDatagrams(Call& call, int number, const net::SockAddr& peer,
                                   const net::Service& service);
 
+// The program itself connects a socket to `peer`, which is no address of a service of UDP: should that be a
+// backend, the socket is nobody's to aim elsewhere when it goes.
+void ForgetFlow(const Call& call, int number, const net::SockAddr& peer);
+
 // Where nothing is done for want of means: the kernel may connect a plain socket, but knows no service, whose
 // address nobody may have.
 inline Reply InsteadOfConnecting(bool to_service) {

@@ -166,6 +166,8 @@ Reply ConnectSocket(Call& call, int number, uint64_t address, int length) {
   if (const net::Service* const of_datagrams =
           peer ? ServiceAt(call, net::Transport::kUdp, *peer) : nullptr) {
     if (const std::optional<Reply> aimed = AimDatagrams(call, number, *peer, *of_datagrams)) return *aimed;
+  } else if (peer) {
+    ForgetFlow(call, number, *peer);
   }
   if (service == nullptr && !to_host && !container.facts.has_twins) return Reply::Continue();
 

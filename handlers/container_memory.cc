@@ -24,7 +24,7 @@ namespace {
 using Json = nlohmann::json;
 
 // Changes with the layout of the file: see Journal.
-constexpr uint64_t kMagic = 0x37'65'6d'65'6d'68'73;  // "shmeme7"
+constexpr uint64_t kMagic = 0x38'65'6d'65'6d'68'73;  // "shmeme8"
 
 std::string ToText(const ContainerSpec& spec) {
   const auto texts = [](const auto& list) {

@@ -25,6 +25,7 @@
 #include "core/reply.h"
 #include "handlers/accelerator.h"
 #include "handlers/workers.h"
+#include "net/aimed_flows.h"
 #include "net/option_marks.h"
 #include "net/peer_names.h"
 #include "net/sock_addr.h"
@@ -153,6 +154,7 @@ class ContainerMemory {
     std::array<Desk, 2 * Workers::kMost> desks;
     MountTable mounts;
     net::PeerNames peer_names;  // of sockets that are connected to services
+    net::AimedFlows aimed;      // UDP sockets that are; zero in the file
   };
 
   // For a container that nobody serves yet.

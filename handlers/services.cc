@@ -18,6 +18,7 @@
 #include "core/clock.h"
 #include "core/confinement.h"
 #include "core/result.h"
+#include "net/balancer/remembered_pick.h"
 
 namespace shunt {
 namespace {
@@ -61,6 +62,7 @@ absl::StatusOr<std::unique_ptr<Services>> Services::Create(size_t reactors, Make
   if (!epoll.valid() || !wake.valid()) return ToStatus({errno}, "make the events of the services' thread");
   std::unique_ptr<Services> services(
       new Services(reactors, std::move(make_source), std::move(epoll), std::move(wake)));
+  services->affinities_ = affinities;
   for (const std::unique_ptr<net::ReactorServices>& seat : services->seats_) seat->affinities = affinities;
   for (const int fd : {services->wake_.get(), services->returned_.event_fd()}) {
     if (absl::Status status = services->Watch(fd); !status.ok()) return status;
@@ -85,9 +87,10 @@ Services::Services(size_t reactors, MakeSource make_source, Fd epoll, Fd wake)
     : make_source_(std::move(make_source)),
       epoll_(std::move(epoll)),
       wake_(std::move(wake)),
-      counts_(reactors),
+      counts_(reactors + 1),
       balancer_(counts_, /*zone=*/""),
-      live_counts_(counts_) {
+      live_counts_(counts_),
+      aim_seat_(reactors, counts_, Seed()) {
   const uint64_t seed = Seed();
   for (size_t i = 0; i < reactors; ++i)
     seats_.push_back(std::make_unique<net::ReactorServices>(i, counts_, seed + i, wake_.get()));
@@ -187,6 +190,27 @@ void Services::GiveSockets(net::NetnsVisit visit) {
   const std::lock_guard lock(mutex_);
   if (inside4_.empty()) inside4_ = std::move(visit.tcp4);
   if (inside6_.empty()) inside6_ = std::move(visit.tcp6);
+}
+
+std::optional<net::SockAddr> Services::Aim(const net::DueAiming& aiming, const net::AimedFlows::Flow& flow,
+                                           const net::SockAddr& peer, uint64_t owner) {
+  const std::lock_guard lock(mutex_);
+  const net::Service* const service = in_force_ == nullptr ? nullptr : in_force_->At(aiming.service);
+  if (service == nullptr || service->name_hash != flow.service) return std::nullopt;
+  const net::Connecting connecting{
+      .to_v4 = peer.ip().IsV4(),
+      .wish = {.has_key = service->affinity != net::AffinityKey::kNone, .key = flow.key},
+      .owner = owner};
+  const net::Backend* const backend = net::PickFor(*service, connecting, aim_seat_, affinities_);
+  // A socket that has an address of its own in one family cannot be connected in the other.
+  if (backend == nullptr || !aiming.stay.contains(backend->identity) ||
+      backend->address.ip().IsV4() != peer.ip().IsV4()) {
+    return std::nullopt;
+  }
+  net::BackendCounts::Add(counts_.At(aim_seat_.reactor(), backend->slot).picks);
+  return backend->address.family() == peer.family()
+             ? backend->address
+             : net::SockAddr(backend->address.ip(), backend->address.port(), peer.family());
 }
 
 // ---- the thread
@@ -295,18 +319,31 @@ Result<Fd> Services::MakeSocket(net::ServiceNetwork network, int family) {
 void Services::PassWants(int64_t now) {
   constexpr int64_t kVisitsApart = 1'000'000'000;
   for (net::DueClosing& closing : balancer_.TakeClosings(now)) wants_.closings.push_back(std::move(closing));
+  PassAimings(now);
   if (wants_.sockets && now - sockets_asked_ < kVisitsApart)
     wants_.sockets = false;  // the next check asks again
   PassFound(now);
   if (std::optional<std::string> failure = live_counts_.TakeFailure())
     wants_.remarks.push_back(*std::move(failure));
   for (std::string& remark : balancer_.TakeRemarks()) wants_.remarks.push_back(std::move(remark));
-  if (wants_.closings.empty() && !wants_.sockets && wants_.found.empty() && wants_.remarks.empty()) return;
+  if (wants_.closings.empty() && wants_.aimings.empty() && !wants_.sockets && wants_.found.empty() &&
+      wants_.remarks.empty())
+    return;
   if (std::exchange(wants_told_, true)) return;
   if (wants_.sockets) sockets_asked_ = now;
   wants_message_ = {.deliver = [](Message& message) { message.about<Services>().wants_due_(); },
                     .context = this};
   engine_->control().Push(&wants_message_);
+}
+
+// When no reactor goes by an earlier table any more: until then it may aim where nothing is to stay.
+void Services::PassAimings(int64_t now) {
+  for (net::DueAiming& aiming : balancer_.TakeAimings(now)) aimings_.push_back(std::move(aiming));
+  if (delivery_ != nullptr) return;
+  for (net::DueAiming& aiming : std::exchange(aimings_, {})) {
+    std::erase_if(wants_.aimings, [&](const auto& one) { return one.service == aiming.service; });
+    wants_.aimings.push_back(std::move(aiming));
+  }
 }
 
 // Nothing more before the control thread has taken what there is.

@@ -27,6 +27,7 @@
 #include "absl/status/statusor.h"
 #include "core/engine.h"
 #include "core/mailbox.h"
+#include "net/aimed_flows.h"
 #include "net/balancer/balancer.h"
 #include "net/balancer/connect_checks.h"
 #include "net/balancer/live_counts.h"
@@ -69,6 +70,7 @@ class Services {
   // What only the control thread can do: it has the rights over the containers.
   struct Wants {
     std::vector<net::DueClosing> closings;  // connections to these are to be closed
+    std::vector<net::DueAiming> aimings;    // UDP flows that are elsewhere are to be aimed anew
     bool sockets = false;  // of a container's own network, for the checks of services that are there
     // What sources have found since the last time, for engines to come: of each service the last word.
     std::vector<net::FoundBackends> found;
@@ -76,6 +78,10 @@ class Services {
   };
   Wants TakeWants();
   void GiveSockets(net::NetnsVisit visit);
+  // A new aim for a UDP flow that is to leave its backend, as Wants::aimings say, which is connected to
+  // `peer` now; nothing: there is none, and it stays. `owner`: its container's affinity key.
+  std::optional<net::SockAddr> Aim(const net::DueAiming& aiming, const net::AimedFlows::Flow& flow,
+                                   const net::SockAddr& peer, uint64_t owner);
 
  private:
   struct Delivery;
@@ -96,6 +102,7 @@ class Services {
   static void OnReturned(Message& message);
   Result<Fd> MakeSocket(net::ServiceNetwork network, int family);
   void PassWants(int64_t now);
+  void PassAimings(int64_t now);
   void PassFound(int64_t now);
   void Wake();
 
@@ -105,6 +112,7 @@ class Services {
   Mailbox returned_;
   net::BackendCountBook counts_;
   std::vector<std::unique_ptr<net::ReactorServices>> seats_;
+  net::AffinityMemory* affinities_ = nullptr;
   Engine* engine_ = nullptr;
   std::function<void()> wants_due_;
 
@@ -112,6 +120,8 @@ class Services {
   net::Balancer balancer_;
   net::LiveCounts live_counts_;
   std::vector<net::ServiceSpec> wishes_;  // as configured
+  net::PickSeat aim_seat_;                // behind those of the reactors
+  std::vector<net::DueAiming> aimings_;   // until the table is in force that they are about
   Wants wants_;
   Message wants_message_;
   bool wants_told_ = false;                     // the message is under way

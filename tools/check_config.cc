@@ -109,7 +109,9 @@ const std::map<std::string, const char*>& Meanings() {
        "share of available backends below which all are used; also of those that health finds healthy"},
       {"services.slow-start", "a backend that is new or back gets its share little by little, for so long"},
       {"services.drain.on-removal",
-       "connections to a backend that has gone, or is drained, are closed after this"},
+       "connections to a backend that has gone, or is drained, are closed after this; UDP sockets of one "
+       "that "
+       "is drained are connected to another one then"},
       {"services.zone-aware.min-cluster-size",
        "backends that there must be for those of this zone to come first; 0: never"},
       {"services.network", "where backends are: in the host's network, or in the container's own"},

@@ -152,10 +152,12 @@ int GuestContainer::Run(const std::function<int()>& body) {
   pollfd event{.fd = (*accelerator)->event_fd(), .events = POLLIN};
   const auto late = std::chrono::steady_clock::now() + std::chrono::milliseconds(kRunTimeoutMs);
   while (!ended) {
-    poll(&event, 1, options_.meanwhile || options_.engine_dies ? 1 : kRunTimeoutMs);
+    const bool often = options_.meanwhile || options_.operate || options_.engine_dies;
+    poll(&event, 1, often ? 1 : kRunTimeoutMs);
     if (options_.engine_dies && options_.engine_dies()) {
       accelerator->reset();
       options_.accelerator.first_key = custody.key + 1;
+      if (options_.next_services) options_.services = *options_.next_services;
       accelerator = start();
       if (!accelerator.ok()) return fail(accelerator.status().ToString());
       Fd journal = std::move(custody.journal);
@@ -169,6 +171,7 @@ int GuestContainer::Run(const std::function<int()>& body) {
     (*accelerator)->HandleEvents();
     ReadCounters(**accelerator);
     if (options_.meanwhile) options_.meanwhile(child);
+    if (options_.operate) options_.operate(**accelerator);
     if (std::chrono::steady_clock::now() > late) return fail("the container did not end in time");
   }
   ReadCounters(**accelerator);

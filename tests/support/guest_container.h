@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct GuestOptions {
   std::function<void(pid_t)> before_served;  // with the container's first process, in the test
   // While it is served, every millisecond or so; in the test.
   std::function<void(pid_t)> meanwhile;
+  // With the engine that serves it, as often.
+  std::function<void(Accelerator&)> operate;
   // Asked as often: true, once, and the engine ends as it is, and another one takes over.
   std::function<bool()> engine_dies;
   bool tell_pid = true;            // false: the engine has to find out who the container is
@@ -40,6 +43,7 @@ struct GuestOptions {
   std::string id_map;
   AcceleratorOptions accelerator{};
   std::vector<net::ServiceSpec> services;
+  std::optional<std::vector<net::ServiceSpec>> next_services;  // of the engine that takes over, if others
 };
 
 class GuestContainer {
