@@ -206,6 +206,19 @@ class Services(ServiceCase):
         self.ctl(agent, "reload")
         self.wait_until(lambda: not self.is_held(agent, '"found_at"'), "it is still held")
 
+    def test_an_affinity_with_a_timeout_outlives_engines(self):
+        self.write_service("policy: round-robin", "affinity: {by: user, timeout: 1h}")
+        agent = self.serve()
+        went = self.ports(agent, 4)
+        self.assertEqual(len(went), 1)
+        # The second one has it from the first, which has given it to nobody anew.
+        for replace in (self.kill_engine, self.upgrade, self.kill_engine):
+            replace(agent)
+            self.assertEqual(self.ports(agent, 4), went)
+        self.ctl(agent, "drain", "web", next(one.address for one in self.backends if str(one.port) in went))
+        self.wait_until(lambda: not self.ports(agent, 1) & went, "a backend that is drained keeps its own")
+        self.assertEqual(len(self.ports(agent, 4)), 1)
+
     def test_checks_find_who_is_down_and_who_is_back(self):
         self.write_service("health: {interval: 100ms, timeout: 100ms, fall: 2, rise: 2}", "policy: round-robin")
         agent = self.serve()
