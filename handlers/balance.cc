@@ -165,10 +165,16 @@ Reply Approach(Call& call, int number, TargetSocket socket, SocketClaim claim, c
       call.counters.Add(Counter::kept_unlocked);
     } else if (is_twin && (*device == 0 || net::BindToDevice(socket.fd.get(), *device))) {
       return StartHere(call, number, std::move(socket), std::move(claim), to);
-    } else if (Result<Twin> twin = MakeTwin(call, socket, *view->lock, *device)) {
-      twin->claim = std::move(claim);
-      if (ClaimTwin(call, *twin)) return Move(call, number, std::move(socket), *std::move(twin), to);
-      claim = std::move(twin->claim);
+    } else {
+      // One whose place among the claims is another's just now is as good as none: the next one has another.
+      constexpr int kTwins = 8;
+      for (int i = 0; i < kTwins; ++i) {
+        Result<Twin> twin = MakeTwin(call, socket, *view->lock, *device);
+        if (!twin) break;
+        twin->claim = std::move(claim);
+        if (ClaimTwin(call, *twin)) return Move(call, number, std::move(socket), *std::move(twin), to);
+        claim = std::move(twin->claim);
+      }
     }
   }
   to.in_its_network = service.network == net::ServiceNetwork::kContainer;
