@@ -542,6 +542,10 @@ void Pause::await_suspend(std::coroutine_handle<> waiter) {
   call_.reactor.ring_->Timer(&timeout_, Pack(&operation_, Tag::kOperation));
 }
 
+void Pause::Stop() {
+  call_.reactor.ring_->Cancel(Pack(&operation_, Tag::kOperation), Pack(nullptr, Tag::kIgnored));
+}
+
 void OnControl::await_suspend(std::coroutine_handle<> waiter) {
   job_.waiter = waiter;
   job_.reactor = &call_.reactor;

@@ -98,6 +98,8 @@ class Pause {
   bool await_ready() const noexcept { return false; }
   void await_suspend(std::coroutine_handle<> waiter);
   void await_resume() const noexcept {}
+  // While it waits: ends that soon.
+  void Stop();
 
  private:
   Call& call_;

@@ -21,6 +21,7 @@
 #include "handlers/homecoming.h"
 #include "handlers/move.h"
 #include "handlers/pending_signals.h"
+#include "handlers/place_wait.h"
 #include "handlers/timed_call.h"
 #include "handlers/way.h"
 #include "net/balancer/mix.h"
@@ -76,10 +77,11 @@ const net::Service* ServiceNow(const Call& call, int64_t id) {
   return table == nullptr ? nullptr : table->At(static_cast<uint32_t>(id));
 }
 
-net::PickWish WishOf(const Destination& to) {
+net::PickWish WishOf(const Destination& to, uint32_t places) {
   return {.has_key = to.has_key,
           .key = to.key,
           .tried = to.tried_slots(),
+          .places = places,
           .elsewhere = to.begun > 0 && to.begun + 1 == to.attempts};
 }
 
@@ -87,29 +89,64 @@ net::PickWish WishOf(const Destination& to) {
 const net::Backend* PickUntried(const Call& call, const net::Service& service, const Destination& to) {
   const net::PickTable* const table = service.TableFor(to.to_v4);
   if (table == nullptr || to.is_last()) return nullptr;
-  return table->Pick(WishOf(to), BenchOf(call).services().picks);
+  return table->Pick(WishOf(to, /*places=*/0), BenchOf(call).services().picks);
 }
 
-// The same for an attempt that will be made: it is remembered, where the service remembers.
-const net::Backend* PickForAttempt(const Call& call, const net::Service& service, const Destination& to) {
+// The same for an attempt that will be made: it is remembered, where the service remembers. Of backends that
+// have less than `places` connections; 0: of all.
+const net::Backend* PickForAttempt(const Call& call, const net::Service& service, const Destination& to,
+                                   uint32_t places = 0) {
   if (to.is_last()) return nullptr;
   net::ReactorServices& services = BenchOf(call).services();
-  return net::PickFor(service,
-                      {.to_v4 = to.to_v4, .wish = WishOf(to), .owner = ContainerOf(call).affinity_key},
-                      services.picks, services.affinities);
+  return net::PickFor(
+      service, {.to_v4 = to.to_v4, .wish = WishOf(to, places), .owner = ContainerOf(call).affinity_key},
+      services.picks, services.affinities);
 }
 
-// The next backend, in the form that a socket of `family` takes. False: there is none that was not tried.
-bool PickNext(const Call& call, const net::Service& service, int family, Destination& to) {
-  const net::Backend* const backend = PickForAttempt(call, service, to);
-  if (backend == nullptr) return false;
-  to.tried[static_cast<size_t>(to.begun++)] = to.slot = backend->slot;
+enum class Picked : uint8_t {
+  kYes,
+  kNone,  // there is none that was not tried
+  kFull,  // those that there are have all the connections that they may have
+};
+
+// A place at a backend, which another reactor may take first: then it is full, too.
+const net::Backend* PickPlace(const Call& call, const net::Service& service, Destination& to) {
+  net::ReactorServices& services = BenchOf(call).services();
+  const uint32_t places = service.limits.max_connections;
+  while (const net::Backend* const backend = PickForAttempt(call, service, to, places)) {
+    net::PlaceCount& its_places = services.counts.PlacesOf(backend->slot);
+    to.place = net::HeldPlace(services.held, its_places, places);
+    if (to.place.valid()) return backend;
+    if (!its_places.IsFull(places)) break;  // this reactor holds as many as it can
+  }
+  return nullptr;
+}
+
+// The attempt that begins is at this backend, whose address is put in the form that a socket of `family`
+// takes.
+void AimAt(const Call& call, const net::Backend& backend, int family, Destination& to) {
+  to.tried[static_cast<size_t>(to.begun++)] = to.slot = backend.slot;
   to.address =
-      backend->address.family() == family
-          ? backend->address
-          : net::SockAddr(backend->address.ip(), backend->address.port(), static_cast<sa_family_t>(family));
+      backend.address.family() == family
+          ? backend.address
+          : net::SockAddr(backend.address.ip(), backend.address.port(), static_cast<sa_family_t>(family));
   net::BackendCounts::Add(BenchOf(call).services().CountsOf(to.slot).picks);
-  return true;
+}
+
+// The next backend. Where others wait for a place, it is not for this call, unless it is `its_turn`.
+Picked PickNext(const Call& call, const net::Service& service, int family, Destination& to,
+                bool its_turn = false) {
+  const bool limited = service.limits.enabled();
+  const net::Backend* backend = nullptr;
+  if (!limited) {
+    backend = PickForAttempt(call, service, to);
+  } else if (its_turn || !BenchOf(call).services().queue.HasWaiters(service.id)) {
+    backend = PickPlace(call, service, to);
+  }
+  if (backend == nullptr)
+    return limited && PickUntried(call, service, to) != nullptr ? Picked::kFull : Picked::kNone;
+  AimAt(call, *backend, family, to);
+  return Picked::kYes;
 }
 
 // Counts how an attempt has ended, and tells who decides about backends what may matter.
@@ -203,12 +240,14 @@ Again TakeAgain(const Call& call, int number, uint64_t inode) {
   return again;
 }
 
-uint64_t InodeOf(int fd) {
+uint64_t InodeOf(int socket_fd) {
   struct stat status {};
-  return fstat(fd, &status) == 0 ? status.st_ino : 0;
+  return fstat(socket_fd, &status) == 0 ? status.st_ino : 0;
 }
 
 Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error);
+Reply WhenFull(Call& call, const TargetSocket& socket, const net::Service& service, const Destination& to,
+               int if_refused);
 
 Task NextAttemptLater(Call call, uint64_t inode, Destination to, int error) {
   co_await Pause(call, kPutOffFor);
@@ -228,7 +267,11 @@ Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error) {
     return Start(NextAttemptLater(call, inode, to, error), /*if_no_slot=*/Reply::Fail(error));
   // Again: an answer that cannot be given would be kept for the call that follows this one.
   if (!call.StillValid()) return Reply::Gone();
-  if (!again.socket || !PickNext(call, *service, again.socket->facts.family, to)) return Reply::Fail(error);
+  if (!again.socket) return Reply::Fail(error);
+  to.place = {};  // of the attempt that has failed: it is not held while the call waits for another one
+  const Picked picked = PickNext(call, *service, again.socket->facts.family, to);
+  if (picked == Picked::kFull) return WhenFull(call, *again.socket, *service, to, error);
+  if (picked == Picked::kNone) return Reply::Fail(error);
   call.counters.Add(Counter::failed_over);
   return Approach(call, number, *std::move(again.socket), std::move(again.claim), *service, to);
 }
@@ -273,6 +316,56 @@ bool HasAnother(const Call& call, const Destination& to) {
 // Short tasks are always to find a slot: attempts that wait leave them some.
 bool MayWait(const Call& call) {
   return call.seat.slots_held < limits::kTaskSlotsPerListener * 3 / 4;
+}
+
+// A place was found for a call that has waited for one. Nothing has become of the socket meanwhile, or that
+// is the end of it.
+Reply TakePlace(Call& call, const PlaceWish& wish, const Destination& to);
+
+Task TakePlaceLater(Call call, PlaceWish wish, Destination to) {
+  co_await Pause(call, kPutOffFor);
+  ++call.attempts;
+  call.alone = false;
+  co_return TakePlace(call, wish, to);
+}
+
+Reply TakePlace(Call& call, const PlaceWish& wish, const Destination& to) {
+  Again again = TakeAgain(call, call.record.number, wish.inode);
+  if (!call.StillValid()) return Reply::Gone();
+  if (again.is_busy && call.attempts < kPutOffAtMost)
+    return Start(TakePlaceLater(call, wish, to), /*if_no_slot=*/Reply::Fail(wish.if_refused));
+  const net::Service* const service = ServiceNow(call, to.service);
+  if (!again.socket || service == nullptr) return Reply::Fail(wish.if_refused);
+  call.counters.Add(to.begun == 1 ? Counter::balanced : Counter::failed_over);
+  return Approach(call, call.record.number, *std::move(again.socket), std::move(again.claim), *service, to);
+}
+
+PlaceFound FindPlace(const Call& call, int family, Destination& to) {
+  const net::Service* const service = ServiceNow(call, to.service);
+  if (service == nullptr) return PlaceFound::kNever;
+  const Picked picked = PickNext(call, *service, family, to, /*its_turn=*/true);
+  if (picked == Picked::kYes) return PlaceFound::kYes;
+  return picked == Picked::kFull ? PlaceFound::kNotYet : PlaceFound::kNever;
+}
+
+// No backend has a place: a blocking connect waits for one, if there is room in the queue.
+Reply WhenFull(Call& call, const TargetSocket& socket, const net::Service& service, const Destination& to,
+               int if_refused) {
+  if ((socket.info.flags & O_NONBLOCK) != 0 || service.limits.queue == 0 || !MayWait(call)) {
+    service.queue->refused.fetch_add(1, std::memory_order_relaxed);
+    return Reply::Fail(if_refused);
+  }
+  const PlaceWish wish{.family = socket.facts.family,
+                       .inode = socket.info.ino,
+                       .send_timeout_ns = ReadSendTimeout(socket.fd.get()),
+                       .queue_timeout_ns = service.limits.queue_timeout.count(),
+                       .if_refused = if_refused};
+  return Start(
+      AwaitPlace(
+          call, wish, to,
+          [family = wish.family](const Call& of, Destination& its) { return FindPlace(of, family, its); },
+          TakePlace),
+      /*if_no_slot=*/Reply::Fail(if_refused));
 }
 
 // An attempt whose end is awaited, as others see it.
@@ -402,6 +495,7 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
     }
   }
   if (!nonblocking) fcntl(twin.fd.get(), F_SETFL, twin.flags);
+  if (error == EINPROGRESS || error == 0) to.place.Begin();
   if (error == EINPROGRESS) {
     if (nonblocking) {
       if (!seen) call.counters.Add(Counter::failover_missed);
@@ -449,7 +543,12 @@ Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim 
   }
   // Connecting, connected or listening: the kernel looks at no address.
   if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
-  if (!PickNext(call, service, socket.facts.family, to)) {
+  const Picked picked = PickNext(call, service, socket.facts.family, to);
+  if (picked == Picked::kFull) {
+    call.record.number = number;
+    return WhenFull(call, socket, service, to, ECONNREFUSED);
+  }
+  if (picked == Picked::kNone) {
     if (service.pending && call.attempts < kPutOffAtMost && (socket.info.flags & O_NONBLOCK) == 0)
       return Start(AwaitSource(call, number, peer, service.id), /*if_no_slot=*/Reply::Fail(ECONNREFUSED));
     call.counters.Add(Counter::no_backend);
@@ -471,10 +570,12 @@ std::optional<Reply> AimDatagrams(Call& call, int number, const net::SockAddr& p
     return {};
   }
   Destination to = FirstDestination(call, service, peer);
-  if (!PickNext(call, service, family, to)) {
+  const net::Backend* const backend = PickForAttempt(call, service, to);
+  if (backend == nullptr) {
     call.counters.Add(Counter::no_backend);
     return Reply::Fail(ECONNREFUSED);
   }
+  AimAt(call, *backend, family, to);
   call.counters.Add(Counter::balanced);
   // Noted before it is connected: whoever looks for flows looks whether they are there.
   ContainerMemory::Facts& facts = ContainerOf(call).facts;

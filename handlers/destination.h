@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include "net/balancer/held_place.h"
 #include "net/balancer/service.h"
 #include "net/sock_addr.h"
 
@@ -28,6 +29,7 @@ struct Destination {
   int64_t timeout_ns = 0;       // of this attempt
   int64_t begun_at = 0;         // when this attempt began; CLOCK_MONOTONIC, ns
   uint32_t slot = kNoSlot;      // of the backend that is being tried; kNoSlot: not known any more
+  net::HeldPlace place;         // at that backend, where the service has limits
   bool in_its_network = false;  // that the service says its backends are in
   int attempts = 1;             // that there may be
   int begun = 0;                // attempts so far, this one included

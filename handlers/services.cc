@@ -92,8 +92,11 @@ Services::Services(size_t reactors, MakeSource make_source, Fd epoll, Fd wake)
       live_counts_(counts_),
       aim_seat_(reactors, counts_, Seed()) {
   const uint64_t seed = Seed();
-  for (size_t i = 0; i < reactors; ++i)
+  for (size_t i = 0; i < reactors; ++i) {
     seats_.push_back(std::make_unique<net::ReactorServices>(i, counts_, seed + i, wake_.get()));
+    offers_.push_back(std::make_unique<Offer>());
+    offers_.back()->seat = seats_.back().get();
+  }
 }
 
 Services::~Services() {
@@ -242,7 +245,7 @@ void Services::Turn(int64_t now) {
   balancer_.Advance(now);
   for (const net::DueCheck& check : balancer_.TakeChecks(now)) checks_->Begin(check, now);
   PassWants(now);
-  live_counts_.Advance(now);
+  LookForPlaces(now);
   if (delivery_ == nullptr) {
     if (std::shared_ptr<const net::ServiceTable> table = balancer_.TakeTable(now, table_awaited_)) {
       live_counts_.Watch(balancer_.CountedBackends());
@@ -354,6 +357,24 @@ void Services::PassFound(int64_t now) {
   found_passed_ = now;
 }
 
+// The kernel is asked for connections when it is time, and who waits for one to end hears of it.
+void Services::LookForPlaces(int64_t now) {
+  live_counts_.Hurry(std::ranges::any_of(seats_, [](const auto& seat) { return seat->queue.busy(); }));
+  if (!live_counts_.Advance(now)) return;
+  for (size_t i = 0; i < offers_.size(); ++i) {
+    Offer& offer = *offers_[i];
+    if (!offer.seat->queue.busy() || offer.under_way.exchange(true)) continue;
+    offer.message = {.deliver =
+                         [](Message& message) {
+                           Offer& its = message.about<Offer>();
+                           its.under_way = false;
+                           its.seat->queue.Offer();
+                         },
+                     .context = &offer};
+    engine_->reactors()[i]->Post(offer.message);
+  }
+}
+
 // ---- tables to reactors
 
 void Services::Deliver(std::shared_ptr<const net::ServiceTable> table) {
@@ -375,6 +396,7 @@ void Services::OnDelivered(Message& message) {
   const auto& notice = message.about<Delivery::Notice>();
   const net::ServiceTable* const table = notice.delivery->table.get();
   notice.seat->table = table->empty() ? nullptr : table;
+  notice.seat->queue.Offer();  // before the former table is returned
   message.deliver = OnReturned;
   notice.delivery->services->returned_.Push(&message);
 }

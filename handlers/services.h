@@ -5,6 +5,9 @@
 //      -> Balancer (net/balancer/balancer.h), which decides and makes tables
 //      -> each reactor, by one pointer store between two calls; the table before it comes back
 //
+// What the kernel says of connections (net/balancer/live_counts) goes to all reactors at once, without a
+// message but where calls wait for a place.
+//
 // The Balancer is behind a lock that no reactor takes: the control thread asks it and tells it what the
 // operator wants, and may wait for a table that is being made.
 
@@ -100,6 +103,7 @@ class Services {
   void Deliver(std::shared_ptr<const net::ServiceTable> table);
   static void OnDelivered(Message& message);
   static void OnReturned(Message& message);
+  void LookForPlaces(int64_t now);
   Result<Fd> MakeSocket(net::ServiceNetwork network, int family);
   void PassWants(int64_t now);
   void PassAimings(int64_t now);
@@ -139,6 +143,13 @@ class Services {
   std::map<std::string, Watched> sources_;  // by service
   std::shared_ptr<const net::ServiceTable> in_force_;
   std::unique_ptr<Delivery> delivery_;  // under way; one at a time
+  // Of each reactor: that there may be places for those who wait with it.
+  struct Offer {
+    net::ReactorServices* seat = nullptr;
+    std::atomic<bool> under_way = false;
+    Message message;
+  };
+  std::vector<std::unique_ptr<Offer>> offers_;
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };

@@ -23,12 +23,13 @@ constexpr size_t kLongestArgument = 64;
 
 struct Column {
   const char* head;
-  bool right;  // numbers
+  bool right;            // numbers
+  bool if_used = false;  // not shown where no line has anything in it
 };
 constexpr Column kServiceColumns[] = {{"SERVICE", false}, {"ADDRESS", false}, {"POLICY", false}};
-constexpr Column kBackendColumns[] = {{"BACKEND", false},  {"WEIGHT", true},    {"STATE", false},
-                                      {"PICKS", true},     {"FAILED", true},    {"CONNECT", true},
-                                      {"EJECTIONS", true}, {"IN-FLIGHT", true}, {"ZONE", false}};
+constexpr Column kBackendColumns[] = {
+    {"BACKEND", false}, {"WEIGHT", true},    {"STATE", false},    {"PICKS", true},       {"FAILED", true},
+    {"CONNECT", true},  {"EJECTIONS", true}, {"IN-FLIGHT", true}, {"LIMIT", true, true}, {"ZONE", false}};
 
 using Row = std::vector<std::string>;
 
@@ -37,11 +38,15 @@ class Table {
  public:
   template <size_t N>
   Table(const char* indent, const Column (&columns)[N]) : indent_(indent), columns_(columns, columns + N) {
-    for (const Column& column : columns_) widths_.push_back(std::string_view(column.head).size());
+    for (const Column& column : columns_)
+      widths_.push_back(column.if_used ? 0 : std::string_view(column.head).size());
   }
 
   void Measure(const Row& row) {
-    for (size_t i = 0; i < row.size(); ++i) widths_[i] = std::max(widths_[i], row[i].size());
+    for (size_t i = 0; i < row.size(); ++i) {
+      if (row[i].empty()) continue;
+      widths_[i] = std::max({widths_[i], row[i].size(), std::string_view(columns_[i].head).size()});
+    }
   }
 
   std::string Head() const {
@@ -53,6 +58,7 @@ class Table {
   std::string Line(const Row& row) const {
     std::string line = indent_;
     for (size_t i = 0; i < row.size(); ++i) {
+      if (columns_[i].if_used && widths_[i] == 0) continue;
       const std::string blanks(widths_[i] - row[i].size(), ' ');
       absl::StrAppend(&line, i == 0 ? "" : "  ", columns_[i].right ? blanks : "", row[i],
                       columns_[i].right ? "" : blanks);
@@ -105,6 +111,7 @@ Row BackendRow(const Json& backend) {
           absl::StrCat(NumberIn(backend, "ejections")),
           backend.contains("open") ? absl::StrCat(NumberIn(backend, "open"), " open")
                                    : absl::StrCat(NumberIn(backend, "in_flight")),
+          backend.contains("limit") ? absl::StrCat(NumberIn(backend, "limit")) : "",
           TextIn(backend, "zone")};
 }
 
@@ -126,6 +133,14 @@ std::string ServiceNotes(const Json& service) {
   std::string notes;
   if (service.value("panic", false))
     notes += "  ! panic: too few backends are available, so all of them are used\n";
+  if (const auto queue = service.find("queue"); queue != service.end() && queue->is_object()) {
+    const uint64_t waited = NumberIn(*queue, "waited");
+    const double mean_us =
+        waited == 0 ? 0 : queue->value("waited_s", 0.0) * 1e6 / static_cast<double>(waited);
+    absl::StrAppend(&notes, "  at the limit: ", NumberIn(*queue, "waiting"), " wait, ", waited,
+                    " have waited (", MeanText(mean_us), "), ", NumberIn(*queue, "refused"),
+                    " were refused\n");
+  }
   const std::string source = TextIn(service, "source");
   if (source.empty()) return notes;
   const std::string error = TextIn(service, "source_error");

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "net/balancer/place_count.h"
 #include "tools/discover_config.h"
 #include "tools/service_values.h"
 #include "tools/yaml_reading.h"
@@ -22,6 +23,7 @@ constexpr size_t kLongestName = 63;     // of a service: a label of a metric, a 
 constexpr size_t kMostAddresses = 64;   // of a service
 constexpr uint32_t kMostInARow = 1000;  // failures or successes that are waited for
 constexpr uint32_t kMostInACluster = 1'000'000;
+constexpr uint32_t kMostQueued = 100'000;
 
 // ---- backends
 
@@ -168,6 +170,21 @@ absl::Status ReadConnect(const std::string& file, const std::string& path, const
                                                     }}});
 }
 
+absl::Status ReadLimits(const std::string& file, const std::string& path, const YAML::Node& value,
+                        net::LimitSpec& limits) {
+  const absl::Status status = ReadMapping(
+      file, path + ".", value,
+      {{"max-connections",
+        [&](const YAML::Node& node) {
+          return ReadCount(node, 1, net::PlaceCount::kMost, limits.max_connections);
+        }},
+       {"queue", [&](const YAML::Node& node) { return ReadCount(node, 0, kMostQueued, limits.queue); }},
+       {"queue-timeout",
+        [&](const YAML::Node& node) { return ReadDuration(node, "1ms", "10m", limits.queue_timeout); }}});
+  if (!status.ok() || limits.enabled()) return status;
+  return absl::InvalidArgumentError("should have max-connections: how many each backend may have");
+}
+
 // ---- services
 
 absl::Status ReadServiceName(const YAML::Node& value, std::string& name) {
@@ -272,6 +289,7 @@ absl::Status ServiceReader::Read(const std::string& path, const YAML::Node& valu
        [&](const Node& node) { return ReadDiscover(file_, below("discover"), node, service.discover); }},
       {"connect",
        [&](const Node& node) { return ReadConnect(file_, below("connect"), node, service.connect); }},
+      {"limits", [&](const Node& node) { return ReadLimits(file_, below("limits"), node, service.limits); }},
       {"health", [&](const Node& node) { return ReadHealth(file_, below("health"), node, service.health); }},
       {"outlier",
        [&](const Node& node) {
@@ -309,6 +327,11 @@ absl::Status ServiceReader::Check(const std::string& path, const YAML::Node& val
     return AtKey(path, value, "policy",
                  "counts connections in the host's network: should be least-request, or another one, with "
                  "network: container and for UDP");
+  }
+  if (service.limits.enabled() && service.network == net::ServiceNetwork::kContainer) {
+    return AtKey(path, value, "limits",
+                 "counts connections in the host's network: should be left out with network: container and "
+                 "for UDP");
   }
   for (size_t i = 0; i < service.backends.size(); ++i) {
     if (!LeadsToItself(service, service.backends[i].address)) continue;

@@ -30,21 +30,29 @@ Json BackendToJson(const net::BackendReport& backend) {
     one["open"] = *backend.open;
     one["rtt_us"] = backend.rtt_us;
   }
+  if (backend.limit != 0) one["limit"] = backend.limit;
   return one;
 }
 
 Json ServiceToJson(const net::ServiceReport& service) {
   Json backends = Json::array();
   for (const net::BackendReport& backend : service.backends) backends.push_back(BackendToJson(backend));
-  return {{"name", service.name},
-          {"addresses", service.addresses},
-          {"policy", service.policy},
-          {"affinity", service.affinity},
-          {"panic", service.panic},
-          {"source", service.source},
-          {"source_error", service.source_error},
-          {"source_age_s", service.source_age_s},
-          {"backends", std::move(backends)}};
+  Json one = {{"name", service.name},
+              {"addresses", service.addresses},
+              {"policy", service.policy},
+              {"affinity", service.affinity},
+              {"panic", service.panic},
+              {"source", service.source},
+              {"source_error", service.source_error},
+              {"source_age_s", service.source_age_s},
+              {"backends", std::move(backends)}};
+  if (service.limited) {
+    one["queue"] = {{"waiting", service.queued},
+                    {"refused", service.refused},
+                    {"waited", service.waited},
+                    {"waited_s", service.waited_s}};
+  }
+  return one;
 }
 
 }  // namespace

@@ -25,9 +25,37 @@ std::string Seconds(double seconds) {
   return absl::StrFormat("%.9f", seconds);
 }
 
-// Whether new connections get there.
+// Whether new connections get there; to one that is full, when others have ended.
 int IsUp(const net::BackendReport& backend) {
-  return backend.state == "up" || backend.state == "slow-start" ? 1 : 0;
+  return backend.state == "up" || backend.state == "slow-start" || backend.state == "full" ? 1 : 0;
+}
+
+// Appends a line for each service that limits its backends' connections.
+template <typename Of>
+void AppendLimited(const Reports& reports, const char* name, Of of, std::string& text) {
+  for (const net::ServiceReport& service : reports) {
+    if (!service.limited) continue;
+    absl::StrAppend(&text, name, "{service=\"", EscapedLabel(service.name), "\"} ", of(service), "\n");
+  }
+}
+
+void AppendQueues(const Reports& reports, std::string& text) {
+  using Report = net::ServiceReport;
+  AppendMetricHead("shunt_service_limit_refusals_total", "counter",
+                   "Connects that were refused because every backend was full", text);
+  AppendLimited(
+      reports, "shunt_service_limit_refusals_total", [](const Report& one) { return one.refused; }, text);
+  AppendMetricHead("shunt_service_queued", "gauge", "Connects that wait for a backend that is not full",
+                   text);
+  AppendLimited(
+      reports, "shunt_service_queued", [](const Report& one) { return one.queued; }, text);
+  AppendMetricHead("shunt_service_queue_seconds", "summary",
+                   "How long connects have waited that found a backend then", text);
+  AppendLimited(
+      reports, "shunt_service_queue_seconds_sum", [](const Report& one) { return Seconds(one.waited_s); },
+      text);
+  AppendLimited(
+      reports, "shunt_service_queue_seconds_count", [](const Report& one) { return one.waited; }, text);
 }
 
 }  // namespace
@@ -73,6 +101,7 @@ std::string ServiceMetricsText(const Reports& reports) {
     absl::StrAppend(&text, "shunt_service_source_age_seconds{service=\"", EscapedLabel(service.name), "\"} ",
                     Seconds(service.source_age_s), "\n");
   }
+  AppendQueues(reports, text);
   return text;
 }
 

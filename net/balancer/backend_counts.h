@@ -7,7 +7,8 @@
 // read two from each reactor, lie apart from the other counts: sixteen backends in a cache line.
 //
 // Connections that are open: reactors know which have begun, and the kernel which are there
-// (net/balancer/live_counts.h). So what it said last counts, and what has begun since.
+// (net/balancer/live_counts.h). So what it said last counts, and what has begun since. Where there is a limit
+// to them all reactors count in one place instead (net/balancer/place_count.h).
 
 #pragma once
 
@@ -18,6 +19,7 @@
 #include <memory>
 
 #include "core/check.h"
+#include "net/balancer/place_count.h"
 
 namespace shunt::net {
 
@@ -62,6 +64,7 @@ class BackendCountBook {
     for (size_t i = 0; i * kChunk < slots; ++i) {
       if (watched_[i] == nullptr) watched_[i] = std::make_unique<Flags>();
       if (live_[i] == nullptr) live_[i] = std::make_unique<Live>();
+      if (places_[i] == nullptr) places_[i] = std::make_unique<Places>();
       if (chunks_[i] == nullptr) chunks_[i] = std::make_unique<Block[]>(reactors_);
     }
   }
@@ -94,6 +97,8 @@ class BackendCountBook {
   void SetOpen(uint32_t slot, uint32_t open) {
     OfLive(slot).offset.store(open - Begun(slot), std::memory_order_relaxed);
   }
+
+  PlaceCount& PlacesOf(uint32_t slot) const { return (*places_[slot / kChunk])[slot % kChunk]; }
 
   // How far away it is, microseconds; 0: not known. Set by the thread that makes slots.
   uint32_t Rtt(uint32_t slot) const { return OfLive(slot).rtt_us.load(std::memory_order_relaxed); }
@@ -131,12 +136,14 @@ class BackendCountBook {
     std::array<char, 64> odd_line;
   };
 
+  using Places = std::array<PlaceCount, kChunk>;
   using Flags = std::array<std::atomic<bool>, kChunk>;
   std::atomic<bool>& Flag(uint32_t slot) const { return (*watched_[slot / kChunk])[slot % kChunk]; }
 
   size_t reactors_;
   std::array<std::unique_ptr<Flags>, kChunks> watched_;
   std::array<std::unique_ptr<Live>, kChunks> live_;
+  std::array<std::unique_ptr<Places>, kChunks> places_;
   std::array<std::unique_ptr<Block[]>, kChunks> chunks_;
 };
 

@@ -336,10 +336,12 @@ void Balancer::TableRetired(const ServiceTable& table) {
 std::vector<Balancer::Counted> Balancer::CountedBackends() const {
   std::vector<Counted> counted;
   for (const std::unique_ptr<ServiceRecord>& record : state_->services) {
-    if (!PicksByLiveCounts(record->spec.policy)) continue;
+    const bool limited = record->spec.limits.enabled();
+    if (!PicksByLiveCounts(record->spec.policy) && !limited) continue;
     const bool by_rtt = record->spec.policy == PickPolicy::kLeastRtt;
     for (const std::unique_ptr<Member>& member : record->members)
-      counted.push_back({.address = member->address, .slot = member->slot, .by_rtt = by_rtt});
+      counted.push_back(
+          {.address = member->address, .slot = member->slot, .by_rtt = by_rtt, .limited = limited});
   }
   return counted;
 }

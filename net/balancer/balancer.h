@@ -79,11 +79,13 @@ struct BackendReport {
   uint32_t weight = 1;          // as the operator wants it
   double effective_weight = 1;  // with slow start
   bool backup = false;
-  // "up", "down", "ejected", "draining", "disabled", "off" (weight 0), "slow-start"
+  // "up", "down", "ejected", "draining", "disabled", "off" (weight 0), "slow-start", "full"
   std::string state;
   uint64_t picks = 0, connected = 0, failed = 0, ejections = 0;
   uint32_t in_flight = 0;
-  // Where the policy needs it: connections that are open, and the time to reach it (0: not known).
+  uint32_t limit = 0;  // connections that it may have; 0: any number
+  // Where the policy or the limit needs it: connections that are open; and the time to reach it (0: not
+  // known).
   std::optional<uint32_t> open;
   uint32_t rtt_us = 0;
   double mean_connect_us = 0;  // 0: none was connected
@@ -99,6 +101,11 @@ struct ServiceReport {
   std::string source;        // "" (the configuration), or which file or name
   std::string source_error;  // why it does not answer; empty: it does
   double source_age_s = 0;   // since what is in force came from it
+  // With limits: connects that wait for a place, that found none in the end, that have waited, and how long.
+  bool limited = false;
+  uint32_t queued = 0;
+  uint64_t refused = 0, waited = 0;
+  double waited_s = 0;
   std::vector<BackendReport> backends;
 };
 
@@ -172,11 +179,13 @@ class Balancer {
   // it is found.
   std::vector<std::string> TakeRemarks();
 
-  // The backends of services that pick by live counts, until the next Configure(), Discover() or Command().
+  // The backends of services that pick by live counts, or limit them, until the next Configure(), Discover()
+  // or Command().
   struct Counted {
     SockAddr address;
     uint32_t slot = 0;
     bool by_rtt = false;
+    bool limited = false;
   };
   std::vector<Counted> CountedBackends() const;
 

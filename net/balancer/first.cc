@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// First: the first one that was not tried.
+// First: the first one that was not tried and is not full.
 
 #include <utility>
 
@@ -11,9 +11,9 @@ namespace {
 
 class FirstPolicy {
  public:
-  const Backend* Pick(std::span<const Backend> backends, const PickWish& wish, PickSeat&) const {
+  const Backend* Pick(std::span<const Backend> backends, const PickWish& wish, PickSeat& seat) const {
     for (const Backend& backend : backends) {
-      if (!WasTried(backend, wish)) return &backend;
+      if (!IsOut(backend, wish, seat)) return &backend;
     }
     return nullptr;
   }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // GroupedPicks: what picks of all policies have in common. A group is drawn by its share, a policy picks in
-// it, backends that were tried are skipped, and a group that has none left hands over to the others.
+// it, backends that were tried or are full are skipped, and a group that has none left hands over to the
+// others.
 //
 // A policy is made of the backends of one group, and has
 //   const Backend* Pick(std::span<const Backend> backends, const PickWish& wish, PickSeat& seat) const;
-// which gives nullptr if all of them were tried. There is at least one backend, in an order that stays.
+// which gives nullptr if all of them were tried or are full. There is at least one backend, in an order that
+// stays.
 
 #pragma once
 
@@ -21,11 +23,12 @@
 
 namespace shunt::net {
 
-inline bool WasTried(const Backend& backend, const PickWish& wish) {
+// It was tried, or is full.
+inline bool IsOut(const Backend& backend, const PickWish& wish, const PickSeat& seat) {
   for (const uint32_t slot : wish.tried) {
     if (slot == backend.slot) return true;
   }
-  return false;
+  return wish.places != 0 && seat.counts().PlacesOf(backend.slot).IsFull(wish.places);
 }
 
 // Apart, so that the first draw is inlined.
@@ -35,24 +38,24 @@ template <typename Draw>
   constexpr uint32_t kDraws = 8;
   for (uint32_t i = 1; i < kDraws; ++i) {
     const Backend& backend = backends[draw(i)];
-    if (!WasTried(backend, wish)) return &backend;
+    if (!IsOut(backend, wish, seat)) return &backend;
   }
   const size_t start = Below(wish.has_key ? MixNth(wish.key, kDraws) : seat.Random(), backends.size());
   for (size_t i = 0; i < backends.size(); ++i) {
     const Backend& backend = backends[(start + i) % backends.size()];
-    if (!WasTried(backend, wish)) return &backend;
+    if (!IsOut(backend, wish, seat)) return &backend;
   }
   return nullptr;
 }
 
-// The first of these that was not tried: what `draw` says, asked with 0, 1, 2..., and after a few of these
-// any in order, from a place that is the key's if there is one, so that all of them come within bounded time.
-// The place is random otherwise: what a failed backend had to take is not all its neighbour's.
+// The first of these that was not tried and is not full: what `draw` says, asked with 0, 1, 2..., and after a
+// few of these any in order, from a place that is the key's if there is one, so that all of them come within
+// bounded time. The place is random otherwise: what a failed backend had to take is not all its neighbour's.
 template <typename Draw>
 const Backend* PickUntried(std::span<const Backend> backends, const PickWish& wish, PickSeat& seat,
                            Draw draw) {
   const Backend& backend = backends[draw(0)];
-  if (!WasTried(backend, wish)) [[likely]]
+  if (!IsOut(backend, wish, seat)) [[likely]]
     return &backend;
   return PickAgain(backends, wish, seat, draw);
 }

@@ -68,9 +68,9 @@ class LeastLoaded {
     const uint32_t first = by_weight_.Draw(random);
     if (rivals_.size() == 1) return first;
     const uint32_t second = Another(first, random, seat);
-    if (!wish.tried.empty()) [[unlikely]] {
-      if (WasTried(backends[first], wish)) return second;
-      if (WasTried(backends[second], wish)) return first;
+    if (!wish.tried.empty() || wish.places != 0) [[unlikely]] {
+      if (IsOut(backends[first], wish, seat)) return second;
+      if (IsOut(backends[second], wish, seat)) return first;
     }
     return Load::Less(seat.counts(), rivals_[second], rivals_[first]) ? second : first;
   }

@@ -22,33 +22,47 @@ void LiveCounts::Watch(const std::vector<Balancer::Counted>& backends) {
         old != before.end() && old->second.backend.address == backend.address) {
       watched = old->second;
       watched.backend = backend;
+      if (backend.limited && !old->second.backend.limited) NotSeenYet(backend);
     } else {
       const CountTotals totals = TotalsOf(counts_, backend.slot);
       watched.connected = totals.connected;
       watched.connect_ns = totals.connect_ns;
-      due_ = std::min(due_, rest_until_);  // at once
+      NotSeenYet(backend);
     }
     backends_.push_back(watched);
     tallies_[PlaceOf(backend.address.ip(), backend.address.port())] = {};
   }
 }
 
-void LiveCounts::Advance(int64_t now) {
-  if (backends_.empty() || now < due_) return;
+// It is looked for at once, and has no place before.
+void LiveCounts::NotSeenYet(const Balancer::Counted& backend) {
+  due_ = std::min(due_, rest_until_);
+  if (backend.limited) counts_.PlacesOf(backend.slot).Forget();
+}
+
+void LiveCounts::Hurry(bool on) {
+  const int64_t interval = on ? kHurriedInterval : kInterval;
+  if (std::exchange(interval_, interval) != interval && looked_ != 0)
+    due_ = std::max(on ? std::min(due_, looked_ + interval) : looked_ + interval, rest_until_);
+}
+
+bool LiveCounts::Advance(int64_t now) {
+  if (backends_.empty() || now < due_) return false;
   const bool with_rtt =
       std::ranges::any_of(backends_, [](const Watched& watched) { return watched.backend.by_rtt; });
   for (auto& [place, tally] : tallies_) tally = {};
-  const int64_t begin = MonotonicNow();
+  for (Watched& watched : backends_) watched.begun = counts_.PlacesOf(watched.backend.slot).BeginLook();
+  const int64_t begin = NowOn(CLOCK_THREAD_CPUTIME_ID);  // others may have the CPU meanwhile
   const Result<void> counted = Count(with_rtt);
-  rest_until_ = now + (MonotonicNow() - begin) * kShare;
+  rest_until_ = now + (NowOn(CLOCK_THREAD_CPUTIME_ID) - begin) * kShare;
   if (!counted) {
     for (auto& [place, tally] : tallies_) tally = {};
     census_.reset();
     if (std::exchange(failed_with_, counted.error().code) != counted.error().code) {
       failure_ = absl::StrCat(
           "the kernel does not tell which connections there are (", std::strerror(counted.error().code),
-          "; CONFIG_INET_DIAG): least-connections and least-rtt go by the connects of the "
-          "last ",
+          "; CONFIG_INET_DIAG): least-connections, least-rtt and limits go by the connects of "
+          "the last ",
           kInterval / 1'000'000, " ms");
     }
   } else {
@@ -60,10 +74,12 @@ void LiveCounts::Advance(int64_t now) {
     const SockAddr& address = watched.backend.address;
     const Tally& tally = tallies_[PlaceOf(address.ip(), address.port())];
     counts_.SetOpen(watched.backend.slot, tally.open);
+    if (watched.backend.limited) counts_.PlacesOf(watched.backend.slot).EndLook(tally.open, watched.begun);
     if (watched.backend.by_rtt) NoteRtt(watched, tally, weight);
   }
   looked_ = now;
-  due_ = std::max(now + kInterval, rest_until_);
+  due_ = std::max(now + interval_, rest_until_);
+  return true;
 }
 
 Result<void> LiveCounts::Count(bool with_rtt) {

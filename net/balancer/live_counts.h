@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // LiveCounts: how many connections each backend has, and how far away it is, for the policies that pick by
-// that. The host's network only: that is where connections to services are, unless a service says otherwise.
+// that, and for services that limit them. The host's network only: that is where connections to services are,
+// unless a service says otherwise.
 //
 // The kernel is asked for all connections (net/connection_census.h), every kInterval, but so that it takes
-// a twentieth of a CPU at most; what reactors have begun since is added to that (BackendCountBook::Open()).
+// a twentieth of a CPU at most, and more often while somebody waits for a connection to end; what reactors
+// have begun since is added to that (BackendCountBook::Open()).
 // So a count is never off for longer, whatever was missed: connections that end, those that were made by an
 // engine before this one, or by other programs of this machine, which are counted as well. Multicasts of ends
 // would be more punctual, but make every close(2) of the namespace a third slower and are lost by the
@@ -35,17 +37,21 @@ namespace shunt::net {
 class LiveCounts {
  public:
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
-  static constexpr int64_t kInterval = 200'000'000;  // ns
-  static constexpr int64_t kShare = 20;              // of the time of a dump: the pause after it
+  static constexpr int64_t kInterval = 200'000'000;       // ns
+  static constexpr int64_t kHurriedInterval = 5'000'000;  // while somebody waits
+  static constexpr int64_t kShare = 20;                   // of the CPU time of a dump: the pause after it
 
   // `counts` outlives it.
   explicit LiveCounts(BackendCountBook& counts) : counts_(counts) {}
 
   // Whose connections are counted from now on, in the place of those before.
   void Watch(const std::vector<Balancer::Counted>& backends);
+  // Somebody waits, from the last look on.
+  void Hurry(bool on);
   // CLOCK_MONOTONIC, ns.
   int64_t NextDue() const { return backends_.empty() ? kNever : due_; }
-  void Advance(int64_t now);
+  // True: it has looked.
+  bool Advance(int64_t now);
 
   // Why there are no counts, once for each reason; then picks go by what was begun lately.
   std::optional<std::string> TakeFailure() { return std::exchange(failure_, {}); }
@@ -61,9 +67,11 @@ class LiveCounts {
   struct Watched {
     Balancer::Counted backend;
     uint64_t connected = 0, connect_ns = 0;  // when it was looked at last
+    uint32_t begun = 0;                      // PlaceCount::BeginLook()
     double rtt_us = 0;
   };
 
+  void NotSeenYet(const Balancer::Counted& backend);
   Result<void> Count(bool with_rtt);
   void NoteRtt(Watched& watched, const Tally& tally, double weight);
 
@@ -71,6 +79,7 @@ class LiveCounts {
   std::optional<ConnectionCensus> census_;
   std::vector<Watched> backends_;
   absl::flat_hash_map<Place, Tally> tallies_;
+  int64_t interval_ = kInterval;
   int64_t due_ = 0;
   int64_t rest_until_ = 0;  // from the last dump
   int64_t looked_ = 0;

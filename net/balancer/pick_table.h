@@ -20,8 +20,8 @@
 // others by Maglev's. So the key's connections stay together without any memory of it.
 //
 // Backends are in groups (net/balancer/pick_groups.h); a group gets its share of the connections, and with an
-// affinity key the key decides which one. When all of a group were tried, the others are asked in their
-// order, so a group without a share is one that is kept in reserve.
+// affinity key the key decides which one. When all of a group were tried, or are full, the others are asked
+// in their order, so a group without a share is one that is kept in reserve.
 
 #pragma once
 
@@ -101,6 +101,8 @@ struct PickWish {
   bool has_key = false;
   uint64_t key = 0;                      // a hash of whose connections are to stay together
   std::span<const uint32_t> tried = {};  // slots of backends that shall not be picked again
+  // Connections that a backend may have: one that has so many is not picked either. 0: any number.
+  uint32_t places = 0;
   // After others have failed, the last try: in another zone if there is one, since what has failed may be a
   // zone.
   bool elsewhere = false;
@@ -113,7 +115,7 @@ class PickTable {
                                                RoundRobinPlaces& places);
   virtual ~PickTable() = default;
 
-  // nullptr: there is none, or none that was not tried. All groups are asked before that.
+  // nullptr: there is none, or none that was not tried and has a place. All groups are asked before that.
   virtual const Backend* Pick(const PickWish& wish, PickSeat& seat) const = 0;
   // Of all groups.
   virtual size_t size() const = 0;

@@ -4,16 +4,18 @@
 #pragma once
 
 #include "net/balancer/affinity_memory.h"
+#include "net/balancer/held_place.h"
 #include "net/balancer/outcomes.h"
 #include "net/balancer/pick_table.h"
+#include "net/balancer/place_queue.h"
 #include "net/balancer/service_table.h"
 
 namespace shunt::net {
 
 struct ReactorServices {
-  // `counts` and `event_fd` (Outcomes) outlive this.
+  // `counts` and `event_fd` (Outcomes, PlaceQueue) outlive this.
   ReactorServices(size_t reactor, const BackendCountBook& its_counts, uint64_t seed, int event_fd)
-      : counts(its_counts), picks(reactor, its_counts, seed), outcomes(event_fd) {}
+      : counts(its_counts), picks(reactor, its_counts, seed), outcomes(event_fd), queue(event_fd) {}
 
   BackendCounts& CountsOf(uint32_t slot) const { return counts.At(picks.reactor(), slot); }
 
@@ -24,6 +26,8 @@ struct ReactorServices {
   Outcomes outcomes;
   AffinityMemory* affinities =
       nullptr;  // all reactors'; set before the first call; null: nothing is remembered
+  HeldPlaces held;
+  PlaceQueue queue;
 };
 
 }  // namespace shunt::net

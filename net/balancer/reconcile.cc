@@ -229,6 +229,7 @@ std::unique_ptr<Member> Balancer::State::NewMember(ServiceRecord& record, const 
   member->before = TotalsOf(counts, *slot);
   counts.SetOpen(*slot, 0);
   counts.SetRtt(*slot, 0);
+  counts.PlacesOf(*slot).Forget();
   Relist(*member, spec);
   closings.Clear({record.spec.name, member->address});
   if (IsChecked(*member)) ScheduleCheck(*member, After(now, CheckOffset(record.spec, member->address)));
@@ -262,7 +263,7 @@ void Balancer::State::Drop(Member& member) {
 
 void Balancer::State::Reclaim() {
   slots.Reclaim(tables.oldest_in_use(), [&](uint32_t slot) {
-    if (counts.InFlight(slot) != 0) return false;
+    if (counts.InFlight(slot) != 0 || counts.PlacesOf(slot).held() != 0) return false;
     --slots_of_id[id_of_slot[slot]];
     return true;
   });

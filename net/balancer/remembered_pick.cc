@@ -8,12 +8,12 @@
 namespace shunt::net {
 namespace {
 
-const Backend* Untried(const Backend* backend, const PickWish& wish) {
-  return backend == nullptr || WasTried(*backend, wish) ? nullptr : backend;
+const Backend* IfNotOut(const Backend* backend, const PickWish& wish, const PickSeat& seat) {
+  return backend == nullptr || IsOut(*backend, wish, seat) ? nullptr : backend;
 }
 
-// What was remembered and cannot be had (it has gone, is not available, was tried) makes way for what is
-// picked now.
+// What was remembered and cannot be had (it has gone, is not available, was tried, is full) makes way for
+// what is picked now.
 [[gnu::noinline]] const Backend* PickRemembered(const Service& service, const PickTable& table,
                                                 const Connecting& connecting, PickSeat& seat,
                                                 AffinityMemory& memory) {
@@ -26,7 +26,7 @@ const Backend* Untried(const Backend* backend, const PickWish& wish) {
       .timeout = service.remembers_ns};
   const AffinityMemory::Entry entry = memory.Find(use);
   if (entry.backend != 0) {
-    if (const Backend* const known = Untried(index.Find(entry.backend), connecting.wish)) {
+    if (const Backend* const known = IfNotOut(index.Find(entry.backend), connecting.wish, seat)) {
       memory.Renew(entry, use);
       return known;
     }
@@ -38,7 +38,7 @@ const Backend* Untried(const Backend* backend, const PickWish& wish) {
   const uint64_t name = AffinityMemory::NameOf(picked->identity);
   const uint64_t theirs = memory.Remember(use, entry, name);
   if (theirs == name) return picked;
-  const Backend* const quicker = Untried(index.Find(theirs), connecting.wish);
+  const Backend* const quicker = IfNotOut(index.Find(theirs), connecting.wish, seat);
   return quicker == nullptr ? picked : quicker;
 }
 

@@ -128,6 +128,17 @@ enum class ServiceNetwork : uint8_t {
 // What getpeername(2) shows of a balanced connection.
 enum class PeerName : uint8_t { kBackend, kService };
 
+// How many connections a backend may have, HAProxy's maxconn; and how many connects of a service may wait
+// for one (on one machine), HAProxy's queue.
+struct LimitSpec {
+  uint32_t max_connections = 0;  // 0: any number
+  uint32_t queue = 0;
+  std::chrono::nanoseconds queue_timeout = std::chrono::seconds(1);
+
+  bool enabled() const { return max_connections > 0; }
+  friend bool operator==(const LimitSpec&, const LimitSpec&) = default;
+};
+
 struct ServiceSpec {
   std::string name;
   std::vector<ServiceAddress> addresses;
@@ -140,6 +151,7 @@ struct ServiceSpec {
   std::map<std::string, std::string> subset;  // only backends that have all of these labels
   DiscoverSpec discover;
   ConnectSpec connect;
+  LimitSpec limits;
   HealthSpec health;
   OutlierSpec outlier;
   double panic = 0.50;  // share of available backends below which all are taken for available

@@ -47,6 +47,13 @@ const char* StateOf(const Member& member, int64_t now) {
   return member.health.StartsSlowlyAt(member.service->spec.slow_start, now) ? "slow-start" : "up";
 }
 
+// Connections that are open, or about to be; nothing before anybody has looked.
+std::optional<uint32_t> TakenPlaces(const BackendCountBook& counts, uint32_t slot) {
+  const uint32_t taken = counts.PlacesOf(slot).taken();
+  if (taken >= PlaceCount::kMost) return {};
+  return taken;
+}
+
 BackendReport ReportOf(const Member& member, const BackendCountBook& counts, int64_t now) {
   BackendReport report;
   report.address = member.address.ToString();
@@ -64,6 +71,12 @@ BackendReport ReportOf(const Member& member, const BackendCountBook& counts, int
   if (PicksByLiveCounts(member.service->spec.policy)) {
     report.open = counts.Open(member.slot);
     report.rtt_us = counts.Rtt(member.slot);
+  }
+  if (const LimitSpec& limits = member.service->spec.limits; limits.enabled()) {
+    report.limit = limits.max_connections;
+    report.open = TakenPlaces(counts, member.slot);
+    const bool serves = member.Wanted() && member.Fit();
+    if (serves && report.open && *report.open >= report.limit) report.state = "full";
   }
   if (report.connected > 0) {
     const double ns = static_cast<double>(totals.connect_ns - member.before.connect_ns);
@@ -172,6 +185,8 @@ std::shared_ptr<const Service> ServiceRecord::Build(const std::string& own_zone,
   service->name = spec.name;
   service->attempts = spec.connect.attempts;
   service->attempt_timeout_ns = spec.connect.attempt_timeout.count();
+  service->limits = spec.limits;
+  service->queue = queue_;
   service->affinity = affinity;
   service->network = spec.network;
   service->peer_name = spec.peer_name;
@@ -196,6 +211,13 @@ ServiceReport ServiceRecord::Report(const BackendCountBook& counts, int64_t now)
     absl::StrAppend(&report.source_error, report.source_error.empty() ? "" : "; ", without_slot,
                     " backends are left out: there may be ", BackendCountBook::kMostSlots,
                     " of all services together");
+  }
+  if (spec.limits.enabled()) {
+    report.limited = true;
+    report.queued = queue_->waiting.load(std::memory_order_relaxed);
+    report.refused = queue_->refused.load(std::memory_order_relaxed);
+    report.waited = queue_->waited.load(std::memory_order_relaxed);
+    report.waited_s = static_cast<double>(queue_->waited_ns.load(std::memory_order_relaxed)) / kSecond;
   }
   if (discovered_at) report.source_age_s = static_cast<double>(now - *discovered_at) / kSecond;
   for (const std::unique_ptr<Member>& member : members)

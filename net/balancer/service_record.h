@@ -102,6 +102,7 @@ struct ServiceRecord {
 
   // Turns of this service's round-robin, which go on from table to table. A table keeps its own alive.
   std::shared_ptr<RoundRobinPlaces> v4_places_, v6_places_;
+  const std::shared_ptr<QueueTally> queue_ = std::make_shared<QueueTally>();
 };
 
 // kDefault is given its meaning.

@@ -18,6 +18,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "net/balancer/pick_table.h"
+#include "net/balancer/place_queue.h"
 #include "net/balancer/service.h"
 
 namespace shunt::net {
@@ -47,6 +48,8 @@ struct Service {
   ServiceNetwork network = ServiceNetwork::kHost;
   PeerName peer_name = PeerName::kBackend;
   bool pending = false;  // its source has not said anything yet, good or bad
+  LimitSpec limits;
+  std::shared_ptr<QueueTally> queue;  // the same in every table, as long as it is configured; never null
   // By what the socket can reach: AF_INET sockets IPv4 backends; AF_INET6 ones IPv6 backends, or IPv4 ones by
   // their mapped addresses if there are no others. Null: no backends.
   std::shared_ptr<const PickTable> v4, v6;

@@ -283,6 +283,35 @@ class Services(ServiceCase):
         self.wait_until(lambda: self.report(agent)["backends"][0]["open"] == 0, "closed connections are counted")
         self.assertEqual(self.ports(agent, 8), self.port_of(0, 1))
 
+    def test_who_finds_all_full_waits_over_engines(self):
+        limits = "limits: {max-connections: 1, queue: 5, queue-timeout: 2m}"
+        self.write_service(limits, backends=self.backends[:1])
+        agent = self.serve("--metrics-bind-address", "127.0.0.1:0")
+        busy = socket.create_connection((HOST, self.backends[0].port), timeout=30)
+        self.addCleanup(busy.close)
+        self.wait_until(lambda: self.state_of(agent, self.backends[0]) == "full", "the backend is not full")
+        self.start_container("waits", agent, program=f"{GET} >/tmp/answer; mkdir /tmp/over; sleep 1000",
+                             change=with_network)
+        waiting = lambda: self.report(agent)["queue"]["waiting"]  # noqa: E731
+        self.wait_until(lambda: waiting() == 1, "nobody waits")
+        table = self.ctl(agent, "services")
+        self.assertRegex(table, r"IN-FLIGHT +LIMIT")
+        self.assertRegex(table, r" full .* 1 open +1\n")
+        self.assertIn("at the limit: 1 wait, 0 have waited", table)
+        self.kill_engine(agent)
+        self.wait_until(lambda: waiting() == 1, "nobody waits in the next engine")
+        self.assertEqual(self.state_of(agent, self.backends[0]), "full")
+        over = os.path.join(self.rootfs, "tmp", "over")
+        self.assertFalse(os.path.exists(over))
+        busy.close()
+        self.wait_until(lambda: os.path.exists(over), "it is not let in")
+        with open(os.path.join(self.rootfs, "tmp", "answer"), encoding="utf-8") as file:
+            self.assertEqual(file.read().split(), [str(self.backends[0].port)])
+        url = re.search(r"http://\S+", next(line for line in agent.lines if "metrics on" in line))[0]
+        read, of_web = scrape(url), (("service", "web"),)
+        self.assertEqual(read["shunt_service_queue_seconds_count", of_web], 1)
+        self.assertEqual(read["shunt_service_queued", of_web], 0)
+
     def test_connections_to_who_has_gone_are_closed(self):
         self.write_service("drain: {on-removal: 0s}", backends=self.backends[:1])
         agent = self.serve()

@@ -117,6 +117,27 @@ TEST(ServicesTextTest, HasOneLineForEachBackendAndFitsATerminal) {
           "  ! from /etc/shunt/orders.yaml, 5m12s ago, and since then: gone", "  (no backends)", ""));
 }
 
+TEST(ServicesTextTest, ShowsLimitsWhereThereAreSome) {
+  auto reports = TwoServices();
+  reports[0].limited = true;
+  reports[0].queued = 2;
+  reports[0].refused = 17;
+  reports[0].waited = 4;
+  reports[0].waited_s = 0.05;
+  reports[0].backends[0].limit = 30;
+  reports[0].backends[0].open = 30;
+  reports[0].backends[0].state = "full";
+  const Json json = ServicesToJson(reports);
+  EXPECT_EQ(json["services"][0]["queue"],
+            Json::parse(R"({"waiting": 2, "refused": 17, "waited": 4, "waited_s": 0.05})"));
+  EXPECT_EQ(json["services"][0]["backends"][0]["limit"], 30);
+  const std::string text = ServicesText(json);
+  EXPECT_THAT(text, HasSubstr("IN-FLIGHT  LIMIT  ZONE\n"));
+  EXPECT_THAT(text, HasSubstr("\n  at the limit: 2 wait, 4 have waited (12.5ms), 17 were refused\n"));
+  EXPECT_THAT(text,
+              HasSubstr("  full                  1200       7    250us          2    30 open     30  a\n"));
+}
+
 TEST(ServicesTextTest, SaysWhereBackendsCameFromAndThatThereAreNoServices) {
   auto reports = TwoServices();
   reports[1].source_error.clear();

@@ -9,5 +9,11 @@
 int main() {
   shunt::MetricsReading reading;
   reading.services = shunt::TwoServices();
+  shunt::net::ServiceReport& orders = reading.services[0];
+  orders.limited = true;
+  orders.queued = 2;
+  orders.refused = 17;
+  orders.waited = 4;
+  orders.waited_s = 0.05;
   std::fputs(shunt::MetricsText(reading).c_str(), stdout);
 }

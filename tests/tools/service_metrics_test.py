@@ -39,6 +39,13 @@ class ServiceMetrics(unittest.TestCase):
     def test_a_backend_that_starts_slowly_is_up_and_one_that_is_down_is_not(self):
         self.assertEqual([self.of("backend_up", n) for n in (11, 12, 13)], [1, 1, 0])
 
+    def test_limits_are_told_of_services_that_have_some(self):
+        orders = (("service", "orders"),)
+        for name, value in (("limit_refusals_total", 17), ("queued", 2), ("queue_seconds_sum", 0.05),
+                            ("queue_seconds_count", 4)):
+            self.assertEqual(self.read["shunt_service_" + name, orders], value)
+        self.assertNotIn(("shunt_service_queued", (("service", ODD),)), self.read)
+
     def test_panic_and_age_are_of_services_and_names_come_through(self):
         self.assertEqual(self.read["shunt_service_panic", (("service", "orders"),)], 0)
         self.assertEqual(self.read["shunt_service_panic", (("service", ODD),)], 1)

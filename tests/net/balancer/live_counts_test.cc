@@ -118,6 +118,45 @@ TEST_F(LiveCountsTest, WhatReactorsHaveBegunSinceIsAdded) {
   EXPECT_EQ(counts_.Open(0), 1u) << "the kernel knows better";
 }
 
+TEST_F(LiveCountsTest, PlacesAreThereAfterTheFirstLookAndCountAllConnections) {
+  const CountedPeer a, b;
+  std::vector<Fd> held;
+  for (int i = 0; i < 3; ++i) held.push_back(a.Connect());
+  const auto watch = [&](bool limited) {
+    live_.Watch(
+        {{.address = a.address(), .slot = 0, .limited = limited}, {.address = b.address(), .slot = 1}});
+  };
+  watch(true);
+  EXPECT_FALSE(counts_.PlacesOf(0).Hold(100));
+  Look();
+  EXPECT_EQ(counts_.PlacesOf(0).taken(), 3u);
+  ASSERT_TRUE(counts_.PlacesOf(0).Hold(4));
+  held.push_back(a.Connect());
+  counts_.PlacesOf(0).Begin();
+  held.erase(held.begin());
+  EXPECT_FALSE(counts_.PlacesOf(0).Hold(4));
+  Look();
+  EXPECT_EQ(counts_.PlacesOf(0).taken(), 3u) << "one more, one less";
+  watch(false);
+  watch(true);
+  EXPECT_FALSE(counts_.PlacesOf(0).Hold(100)) << "nobody has looked since there is a limit";
+  EXPECT_LT(live_.NextDue(), now_ + LiveCounts::kInterval);
+}
+
+TEST_F(LiveCountsTest, LookMoreOftenWhileSomebodyWaits) {
+  const CountedPeer a;
+  Watch({&a});
+  Look();
+  live_.Hurry(true);
+  const int64_t due = live_.NextDue();
+  EXPECT_LT(due, now_ + LiveCounts::kInterval / 2);
+  EXPECT_FALSE(live_.Advance(due - 1));
+  EXPECT_TRUE(live_.Advance(due));
+  EXPECT_LT(live_.NextDue(), due + LiveCounts::kInterval / 2) << "again";
+  live_.Hurry(false);
+  EXPECT_GE(live_.NextDue(), due + LiveCounts::kInterval);
+}
+
 TEST_F(LiveCountsTest, LookAtLeastSoFarApart) {
   const CountedPeer a;
   Watch({&a});

@@ -225,6 +225,60 @@ TEST(Groups, DoNotDecideWhichBackendAKeyGets) {
   EXPECT_LT(ChiSquare(counted, ten, picks), ChiSquareLimit(9));
 }
 
+// Connections that the kernel has told.
+void HaveOpen(PickParts& parts, uint32_t slot, uint32_t open) {
+  PlaceCount& places = parts.counts.PlacesOf(slot);
+  places.EndLook(open, places.BeginLook());
+}
+
+TEST(PickTable, NoPolicyPicksABackendThatIsFull) {
+  for (const PickPolicy policy : kAllPolicies) {
+    for (const bool by_key : {false, true}) {
+      PickParts parts(12);
+      std::vector<Backend> all = EqualBackends(12);
+      // Two in reserve, as backups are.
+      const auto table = parts.Make(policy,
+                                    std::vector<PickGroup>{{65536, {all.begin(), all.begin() + 10}},
+                                                           {0, {all.begin() + 10, all.end()}}},
+                                    by_key);
+      const auto picked = [&] {
+        std::set<uint32_t> slots;
+        for (uint64_t key = 0; key < 2000; ++key) {
+          const Backend* const backend =
+              table->Pick({.has_key = by_key, .key = key, .places = 3}, parts.seat);
+          if (backend != nullptr) slots.insert(backend->slot);
+        }
+        return slots;
+      };
+      EXPECT_TRUE(picked().empty()) << "nobody has looked";
+      for (uint32_t slot = 0; slot < 12; ++slot) HaveOpen(parts, slot, slot == 4 || slot == 7 ? 2 : 3);
+      EXPECT_EQ(picked(), policy == PickPolicy::kFirst ? std::set<uint32_t>{4} : (std::set<uint32_t>{4, 7}))
+          << NameOf(policy);
+      HaveOpen(parts, 4, 3);
+      HaveOpen(parts, 7, 5);
+      HaveOpen(parts, 11, 0);
+      EXPECT_EQ(picked(), std::set<uint32_t>{11}) << NameOf(policy);
+      EXPECT_NE(table->Pick({.has_key = by_key}, parts.seat), nullptr) << "without a limit";
+    }
+  }
+}
+
+TEST(PickTable, AKeyGoesToTheNextOneOfItsOrderAsLongAsItsOwnIsFull) {
+  PickParts parts(20);
+  const auto table = parts.Make(PickPolicy::kMaglev, EqualBackends(20), true);
+  for (uint32_t slot = 0; slot < 20; ++slot) HaveOpen(parts, slot, 0);
+  for (uint64_t key = 0; key < 200; ++key) {
+    const uint32_t own = table->Pick({.has_key = true, .key = key, .places = 2}, parts.seat)->slot;
+    HaveOpen(parts, own, 2);
+    const uint32_t next = table->Pick({.has_key = true, .key = key, .places = 2}, parts.seat)->slot;
+    EXPECT_NE(next, own);
+    EXPECT_EQ(table->Pick({.has_key = true, .key = key, .tried = {&own, 1}}, parts.seat)->slot, next)
+        << "the one that it fails over to";
+    HaveOpen(parts, own, 1);
+    EXPECT_EQ(table->Pick({.has_key = true, .key = key, .places = 2}, parts.seat)->slot, own);
+  }
+}
+
 TEST(HeapCalls, AreSeen) {
   uint64_t before = HeapCalls();
   const std::vector<uint32_t> backends(1);
