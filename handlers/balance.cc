@@ -16,6 +16,7 @@
 #include "core/limits.h"
 #include "core/reactor.h"
 #include "core/task.h"
+#include "handlers/attempt.h"
 #include "handlers/connection.h"
 #include "handlers/container.h"
 #include "handlers/homecoming.h"
@@ -29,7 +30,6 @@
 #include "net/connect_now.h"
 
 namespace shunt {
-namespace {
 
 bool TellsOfBackend(int error) {
   switch (error) {
@@ -45,6 +45,8 @@ bool TellsOfBackend(int error) {
       return false;
   }
 }
+
+namespace {
 
 // Whether it speaks against the backend for everybody. That there is no way to it is this machine's matter,
 // or that of the container, which may have seen to it.
@@ -71,11 +73,14 @@ Destination FirstDestination(const Call& call, const net::Service& service, cons
   return to;
 }
 
-// Good until the call waits; nullptr: it is not configured any more.
+}  // namespace
+
 const net::Service* ServiceNow(const Call& call, int64_t id) {
   const net::ServiceTable* const table = BenchOf(call).services().table;
   return table == nullptr ? nullptr : table->At(static_cast<uint32_t>(id));
 }
+
+namespace {
 
 net::PickWish WishOf(const Destination& to, uint32_t places) {
   return {.has_key = to.has_key,
@@ -103,12 +108,6 @@ const net::Backend* PickForAttempt(const Call& call, const net::Service& service
       services.picks, services.affinities);
 }
 
-enum class Picked : uint8_t {
-  kYes,
-  kNone,  // there is none that was not tried
-  kFull,  // those that there are have all the connections that they may have
-};
-
 // A place at a backend, which another reactor may take first: then it is full, too.
 const net::Backend* PickPlace(const Call& call, const net::Service& service, Destination& to) {
   net::ReactorServices& services = BenchOf(call).services();
@@ -133,9 +132,9 @@ void AimAt(const Call& call, const net::Backend& backend, int family, Destinatio
   net::BackendCounts::Add(BenchOf(call).services().CountsOf(to.slot).picks);
 }
 
-// The next backend. Where others wait for a place, it is not for this call, unless it is `its_turn`.
-Picked PickNext(const Call& call, const net::Service& service, int family, Destination& to,
-                bool its_turn = false) {
+}  // namespace
+
+Picked PickNext(const Call& call, const net::Service& service, int family, Destination& to, bool its_turn) {
   const bool limited = service.limits.enabled();
   const net::Backend* backend = nullptr;
   if (!limited) {
@@ -149,7 +148,6 @@ Picked PickNext(const Call& call, const net::Service& service, int family, Desti
   return Picked::kYes;
 }
 
-// Counts how an attempt has ended, and tells who decides about backends what may matter.
 void NoteEnd(const Call& call, const Destination& to, int error) {
   if (to.slot == Destination::kNoSlot) return;
   net::ReactorServices& services = BenchOf(call).services();
@@ -165,6 +163,8 @@ void NoteEnd(const Call& call, const Destination& to, int error) {
       services.outcomes.Tell({.slot = to.slot, .well = false});
   }
 }
+
+namespace {
 
 // True if the socket has to be moved to reach the backend.
 bool GoesToHost(const Call& call, const net::Service& service, const TargetSocket& socket,
@@ -240,10 +240,14 @@ Again TakeAgain(const Call& call, int number, uint64_t inode) {
   return again;
 }
 
-uint64_t InodeOf(int socket_fd) {
+}  // namespace
+
+uint64_t SocketInode(int socket_fd) {
   struct stat status {};
   return fstat(socket_fd, &status) == 0 ? status.st_ino : 0;
 }
+
+namespace {
 
 Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error);
 Reply WhenFull(Call& call, const TargetSocket& socket, const net::Service& service, const Destination& to,
@@ -276,11 +280,14 @@ Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error) {
   return Approach(call, number, *std::move(again.socket), std::move(again.claim), *service, to);
 }
 
-// Never waits, whatever the program does to the socket meanwhile.
+}  // namespace
+
 void Disconnect(int socket_fd) {
   const sockaddr nowhere{.sa_family = AF_UNSPEC};
   net::ConnectNow(socket_fd, &nowhere, sizeof(nowhere));
 }
+
+namespace {
 
 // What has become of a connection that we have just begun: 0, EINPROGRESS or why it failed, which is thereby
 // taken out of the socket, so that it can be connected anew. The kernel does not begin anew where it has
@@ -291,8 +298,8 @@ int ResultOf(int socket_fd, const net::SockAddr& address) {
   return error == EALREADY ? EINPROGRESS : error;
 }
 
-// The same of one that was awaited. Meanwhile another thread may have disconnected it: ECONNABORTED, and it
-// is not begun anew.
+}  // namespace
+
 int ResultAfterWait(int socket_fd, const net::SockAddr& address) {
   uint8_t state = 0;
   socklen_t size = sizeof(state);
@@ -307,16 +314,21 @@ int ResultAfterWait(int socket_fd, const net::SockAddr& address) {
   return error == 0 ? ECONNABORTED : error;
 }
 
+namespace {
+
 // Whether another backend could be tried after this one.
 bool HasAnother(const Call& call, const Destination& to) {
   const net::Service* const service = ServiceNow(call, to.service);
   return service != nullptr && PickUntried(call, *service, to) != nullptr;
 }
 
-// Short tasks are always to find a slot: attempts that wait leave them some.
+}  // namespace
+
 bool MayWait(const Call& call) {
   return call.seat.slots_held < limits::kTaskSlotsPerListener * 3 / 4;
 }
+
+namespace {
 
 // A place was found for a call that has waited for one. Nothing has become of the socket meanwhile, or that
 // is the end of it.
@@ -368,29 +380,12 @@ Reply WhenFull(Call& call, const TargetSocket& socket, const net::Service& servi
       /*if_no_slot=*/Reply::Fail(if_refused));
 }
 
-// An attempt whose end is awaited, as others see it.
-class InFlight {
- public:
-  InFlight(const Call& call, uint32_t slot)
-      : counts_(slot == Destination::kNoSlot ? nullptr : &BenchOf(call).services().CountsOf(slot)) {
-    if (counts_ != nullptr) counts_->Begin();
-  }
-  InFlight(const InFlight&) = delete;
-  InFlight& operator=(const InFlight&) = delete;
-  ~InFlight() {
-    if (counts_ != nullptr) counts_->End();
-  }
-
- private:
-  net::BackendCounts* const counts_;
-};
-
 // An attempt of a blocking connect that is not the last one: waits until it is over, or its time is.
 Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination to) {
   int64_t& deadline = call.record.deadline_ns;
   if (deadline == 0 && send_timeout_ns > 0) deadline = MonotonicNow() + send_timeout_ns;
   const int64_t attempt_ends = to.begun_at + to.timeout_ns;
-  const uint64_t inode = InodeOf(socket_fd.get());
+  const uint64_t inode = SocketInode(socket_fd.get());
   int error = EINPROGRESS;
   {
     const InFlight in_flight(call, to.slot);
@@ -509,7 +504,7 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
   NoteEnd(call, to, error);
   if (error == 0) return Reply::Return(0);
   if (!TellsOfBackend(error)) return Reply::Fail(error);
-  const uint64_t inode = InodeOf(twin.fd.get());
+  const uint64_t inode = SocketInode(twin.fd.get());
   twin = {};  // its claim goes, too
   return NextAttempt(call, inode, to, error);
 }
