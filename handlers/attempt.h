@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What attempts to reach a backend are made of, for those that come one after the other (handlers/balance.cc)
-// and those that do otherwise: the pick, how an attempt stands, and what is noted of its end.
+// and those that race (handlers/race.cc): the pick, how an attempt stands, and what is noted of its end.
 
 #pragma once
 

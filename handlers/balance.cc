@@ -23,6 +23,7 @@
 #include "handlers/move.h"
 #include "handlers/pending_signals.h"
 #include "handlers/place_wait.h"
+#include "handlers/race.h"
 #include "handlers/timed_call.h"
 #include "handlers/way.h"
 #include "net/balancer/mix.h"
@@ -66,6 +67,7 @@ Destination FirstDestination(const Call& call, const net::Service& service, cons
   to.service = service.id;
   to.attempts = service.attempts;
   to.timeout_ns = service.attempt_timeout_ns;
+  to.race_after_ns = service.race_after_ns;
   to.to_v4 = peer.ip().IsV4();
   to.has_key = service.affinity != net::AffinityKey::kNone;
   if (to.has_key) to.key = KeyOf(call, service.affinity);
@@ -496,6 +498,7 @@ Reply AfterStart(Call& call, Twin twin, const Destination& to, int error) {
       if (!seen) call.counters.Add(Counter::failover_missed);
       return Reply::Fail(EINPROGRESS);
     }
+    if (MayRace(call, to)) return Race(call, std::move(twin), to);
     if (!HasAnother(call, to) || !MayWait(call)) return AwaitByKernel(call, std::move(twin));
     const int64_t send_timeout_ns = twin.has_send_timeout ? ReadSendTimeout(twin.fd.get()) : 0;
     return Start(AwaitAttempt(call, std::move(twin.fd), send_timeout_ns, to),
@@ -538,6 +541,8 @@ Reply ConnectToService(Call& call, int number, TargetSocket socket, SocketClaim 
   }
   // Connecting, connected or listening: the kernel looks at no address.
   if (socket.facts.tcp_state != TCP_CLOSE) return Reply::Continue();
+  // Two cannot have the port that the program has bound.
+  if (to.race_after_ns > 0 && socket.BoundToPort(BenchOf(call))) to.race_after_ns = 0;
   const Picked picked = PickNext(call, service, socket.facts.family, to);
   if (picked == Picked::kFull) {
     call.record.number = number;

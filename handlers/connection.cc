@@ -61,8 +61,8 @@ Reply StartConnection(Call& call, Twin twin, const Destination& to) {
   Destination begun = to;
   if (to.is_service()) begun.begun_at = MonotonicNow();
   int error = net::ConnectNow(twin.fd.get(), to.address);
-  if (call.resumed()) {
-    // Whoever began this may have started the connection, too.
+  if (call.resumed() || to.overtook) {
+    // Whoever began this may have started the connection, too; who has won a race is there already.
     if (error == EALREADY) error = EINPROGRESS;
     if (error == EISCONN) error = 0;
     // The first connect of a nonblocking socket never says 0, however fast the peer is; a second one may.

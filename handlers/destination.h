@@ -27,10 +27,12 @@ struct Destination {
   bool has_key = false;
   uint64_t key = 0;             // whose connections are to stay together
   int64_t timeout_ns = 0;       // of this attempt
+  int64_t race_after_ns = 0;    // after which another attempt joins it; 0: never
   int64_t begun_at = 0;         // when this attempt began; CLOCK_MONOTONIC, ns
   uint32_t slot = kNoSlot;      // of the backend that is being tried; kNoSlot: not known any more
   net::HeldPlace place;         // at that backend, where the service has limits
   bool in_its_network = false;  // that the service says its backends are in
+  bool overtook = false;        // it has won a race (handlers/race.h) against the socket that it replaces
   int attempts = 1;             // that there may be
   int begun = 0;                // attempts so far, this one included
   std::array<uint32_t, net::ConnectSpec::kMostAttempts> tried;  // slots, of as many as have begun

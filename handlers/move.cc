@@ -7,6 +7,7 @@
 
 #include "core/reactor.h"
 #include "core/task.h"
+#include "handlers/attempt.h"
 #include "handlers/balance.h"
 #include "handlers/connection.h"
 #include "handlers/container.h"
@@ -38,6 +39,8 @@ struct OldSocket {
 
 // Puts the twin in place and starts its connection.
 Reply Swap(Call& call, int number, OldSocket old_socket, Twin twin, const Destination& to) {
+  // One that is connecting does not show whether somebody else holds it.
+  if (to.overtook) Disconnect(old_socket.fd.get());
   switch (SwapIn(call, number, old_socket.fd, old_socket.inode, twin, to.address)) {
     case Swapped::kNotAtAll:
       twin = {};  // and its claim

@@ -95,6 +95,9 @@ const std::map<std::string, const char*>& Meanings() {
        "where the API server is; left out: $KUBECONFIG of the agent, or the pod's service account"},
       {"services.connect.attempts", "backends that a blocking connect tries, the first one included"},
       {"services.connect.attempt-timeout", "how long each attempt but the last may take"},
+      {"services.connect.race-after",
+       "when an attempt has taken so long another backend is tried beside it, and the first to answer gets "
+       "it"},
       {"services.limits.max-connections",
        "connections that each backend may have, by all that the host's network has to it"},
       {"services.limits.queue", "blocking connects that wait when all backends are full; others are refused"},

@@ -163,11 +163,14 @@ absl::Status ReadConnect(const std::string& file, const std::string& path, const
     connect.attempts = static_cast<int>(attempts);
     return status;
   };
-  return ReadMapping(file, path + ".", value,
-                     {{"attempts", read_attempts}, {"attempt-timeout", [&](const YAML::Node& node) {
-                                                      return ReadDuration(node, "10ms", "10m",
-                                                                          connect.attempt_timeout);
-                                                    }}});
+  return ReadMapping(
+      file, path + ".", value,
+      {{"attempts", read_attempts},
+       {"attempt-timeout",
+        [&](const YAML::Node& node) { return ReadDuration(node, "10ms", "10m", connect.attempt_timeout); }},
+       // The bounds of gRPC's A61.
+       {"race-after",
+        [&](const YAML::Node& node) { return ReadDuration(node, "100ms", "2s", connect.race_after); }}});
 }
 
 absl::Status ReadLimits(const std::string& file, const std::string& path, const YAML::Node& value,

@@ -26,6 +26,7 @@ class Remarks {
     FindHostBits();
     FindOverlaps();
     FindCircles();
+    FindRacesInside();
     for (std::vector<ServiceRemark>& of_one : remarks_) {
       std::ranges::sort(of_one, {}, [](const ServiceRemark& one) { return std::tie(one.line, one.text); });
     }
@@ -55,6 +56,7 @@ class Remarks {
   void FindOverlaps();
   void SayOverlap(const Place& loser);
   static bool ComesFirst(const net::ServiceAddress& a, const net::ServiceAddress& b);
+  void FindRacesInside();
   void FindCircles();
   std::vector<std::vector<Step>> Steps() const;
   void SayCircle(const std::vector<std::pair<size_t, size_t>>& path, size_t to, size_t backend);
@@ -206,6 +208,17 @@ void Remarks::FindCircles() {
         path.emplace_back(step.to, 0);
       }
     }
+  }
+}
+
+// A race takes sockets that may be replaced: those of the host's network.
+void Remarks::FindRacesInside() {
+  for (size_t i = 0; i < services_.size(); ++i) {
+    const net::ServiceSpec& service = services_[i];
+    if (service.connect.race_after.count() == 0 || service.network == net::ServiceNetwork::kHost) continue;
+    remarks_[i].push_back({list_[i]["connect"]["race-after"].Mark().line + 1,
+                           "race-after: NOBODY RACES with network: container: one backend is tried after the "
+                           "other, each for attempt-timeout"});
   }
 }
 

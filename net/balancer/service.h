@@ -84,6 +84,8 @@ struct ConnectSpec {
   // Of each attempt but the last one, which takes as long as the kernel tries. Longer than the second that
   // the kernel waits before it sends a SYN again, so that one lost packet is no failure.
   std::chrono::nanoseconds attempt_timeout = std::chrono::milliseconds(1200);
+  // After which another attempt joins one that takes long: gRPC's connection attempt delay. 0: never.
+  std::chrono::nanoseconds race_after{0};
 
   friend bool operator==(const ConnectSpec&, const ConnectSpec&) = default;
 };

@@ -185,6 +185,7 @@ std::shared_ptr<const Service> ServiceRecord::Build(const std::string& own_zone,
   service->name = spec.name;
   service->attempts = spec.connect.attempts;
   service->attempt_timeout_ns = spec.connect.attempt_timeout.count();
+  service->race_after_ns = spec.connect.race_after.count();
   service->limits = spec.limits;
   service->queue = queue_;
   service->affinity = affinity;

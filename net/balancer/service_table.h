@@ -44,6 +44,7 @@ struct Service {
   std::string name;
   int attempts = 3;
   int64_t attempt_timeout_ns = 0;
+  int64_t race_after_ns = 0;
   AffinityKey affinity = AffinityKey::kNone;  // never kDefault
   ServiceNetwork network = ServiceNetwork::kHost;
   PeerName peer_name = PeerName::kBackend;

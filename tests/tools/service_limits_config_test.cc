@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Limits of connections in the agent's configuration: what holds with and without being told.
+// Limits of connections and races in the agent's configuration: what holds with and without being told.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -37,6 +37,11 @@ TEST(ServiceLimitsConfigTest, ConnectionsOfUdpAreNotCounted) {
   const absl::StatusOr<AgentConfig> config = ConfigWith("10.0.0.1:1/udp", ", limits: {max-connections: 1}");
   EXPECT_THAT(std::string(config.status().message()),
               HasSubstr("\"services[0].limits\": counts connections in the host's network"));
+}
+
+TEST(ServiceLimitsConfigTest, NobodyRacesUnlessToldSo) {
+  EXPECT_EQ(ServiceWith("").connect.race_after.count(), 0);
+  EXPECT_EQ(ServiceWith(", connect: {race-after: 250ms}").connect.race_after, std::chrono::milliseconds(250));
 }
 
 }  // namespace

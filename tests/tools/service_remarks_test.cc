@@ -27,7 +27,7 @@ std::vector<std::string> RemarkedOn(const std::vector<std::string>& services) {
   EXPECT_TRUE(explained.ok()) << explained.status();
   std::vector<std::string> remarks;
   for (const absl::string_view line : absl::StrSplit(explained.value_or(""), '\n', absl::SkipEmpty())) {
-    for (const char* const word : {"NOT ALL OF IT", "THE WHOLE NETWORK", "IN A CIRCLE"}) {
+    for (const char* const word : {"NOT ALL OF IT", "THE WHOLE NETWORK", "IN A CIRCLE", "NOBODY RACES"}) {
       if (line.find(word) != absl::string_view::npos) remarks.emplace_back(line);
     }
   }
@@ -91,6 +91,15 @@ TEST(ServiceRemarksTest, NameServicesThatLeadToOneAnother) {
   EXPECT_THAT(RemarkedOn({"name: a, address: '10.0.0.0/8:80', backends: [192.168.0.1:80]",
                           "name: b, address: '192.168.0.0/16:80', backends: [10.0.0.1:80]"}),
               IsEmpty());
+}
+
+TEST(ServiceRemarksTest, SayThatNobodyRacesInsideAContainersNetwork) {
+  EXPECT_THAT(
+      RemarkedOn({"name: a, address: '10.96.0.1:80', backends: [192.0.2.1:80], connect: {race-after: 250ms}",
+                  "name: b, address: '10.96.0.2:80', backends: [192.0.2.1:80], network: container, "
+                  "connect: {race-after: 250ms}"}),
+      ElementsAre("f:3:   race-after: NOBODY RACES with network: container: one backend is tried after the "
+                  "other, each for attempt-timeout"));
 }
 
 }  // namespace
