@@ -33,6 +33,11 @@ bool TellsOfBackend(int error);
 // Counts how an attempt has ended, and tells who decides about backends what may matter.
 void NoteEnd(const Call& call, const Destination& to, int error);
 
+// What has become of a connection that we have just begun: 0, EINPROGRESS or why it failed, which is thereby
+// taken out of the socket, so that it can be connected anew. The kernel does not begin anew where it has
+// begun before.
+int ResultOf(int socket_fd, const net::SockAddr& address);
+
 // What has become of a connection to `address` that was awaited: 0, EINPROGRESS, or why it failed, which is
 // thereby taken out of the socket, so that it can be connected anew. Another thread may have disconnected it
 // meanwhile: ECONNABORTED.

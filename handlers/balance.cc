@@ -31,22 +31,6 @@
 #include "net/connect_now.h"
 
 namespace shunt {
-
-bool TellsOfBackend(int error) {
-  switch (error) {
-    case ECONNREFUSED:
-    case ECONNRESET:
-    case ETIMEDOUT:
-    case EHOSTUNREACH:
-    case EHOSTDOWN:
-    case ENETUNREACH:
-    case ENETDOWN:
-      return true;
-    default:
-      return false;
-  }
-}
-
 namespace {
 
 // Whether it speaks against the backend for everybody. That there is no way to it is this machine's matter,
@@ -242,15 +226,6 @@ Again TakeAgain(const Call& call, int number, uint64_t inode) {
   return again;
 }
 
-}  // namespace
-
-uint64_t SocketInode(int socket_fd) {
-  struct stat status {};
-  return fstat(socket_fd, &status) == 0 ? status.st_ino : 0;
-}
-
-namespace {
-
 Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error);
 Reply WhenFull(Call& call, const TargetSocket& socket, const net::Service& service, const Destination& to,
                int if_refused);
@@ -281,42 +256,6 @@ Reply NextAttempt(Call& call, uint64_t inode, Destination to, int error) {
   call.counters.Add(Counter::failed_over);
   return Approach(call, number, *std::move(again.socket), std::move(again.claim), *service, to);
 }
-
-}  // namespace
-
-void Disconnect(int socket_fd) {
-  const sockaddr nowhere{.sa_family = AF_UNSPEC};
-  net::ConnectNow(socket_fd, &nowhere, sizeof(nowhere));
-}
-
-namespace {
-
-// What has become of a connection that we have just begun: 0, EINPROGRESS or why it failed, which is thereby
-// taken out of the socket, so that it can be connected anew. The kernel does not begin anew where it has
-// begun before.
-int ResultOf(int socket_fd, const net::SockAddr& address) {
-  const int error = net::ConnectNow(socket_fd, address);
-  if (error == EISCONN) return 0;
-  return error == EALREADY ? EINPROGRESS : error;
-}
-
-}  // namespace
-
-int ResultAfterWait(int socket_fd, const net::SockAddr& address) {
-  uint8_t state = 0;
-  socklen_t size = sizeof(state);
-  if (getsockopt(socket_fd, IPPROTO_TCP, TCP_INFO, &state, &size) != 0) return errno;
-  if (state == TCP_SYN_SENT || state == TCP_SYN_RECV) return EINPROGRESS;
-  if (state == TCP_LISTEN) return ECONNABORTED;
-  if (state != TCP_CLOSE) return ResultOf(socket_fd, address);
-  int error = 0;
-  size = sizeof(error);
-  if (getsockopt(socket_fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) return errno;
-  if (error != 0) Disconnect(socket_fd);
-  return error == 0 ? ECONNABORTED : error;
-}
-
-namespace {
 
 // Whether another backend could be tried after this one.
 bool HasAnother(const Call& call, const Destination& to) {
