@@ -24,64 +24,13 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kServiceLabel[] = "kubernetes.io/service-name";
-constexpr size_t kLongestMention = 300;  // of a text of the server's, in a message
 
 // ---- reading JSON
-
-// What a text is that is not as the API has it; gets no further than ReadSlicePage() and ReadSliceEvent().
-struct NotAsTheApi {
-  std::string what;
-};
-
-// Nothing: it is not there, or null, which is the same to the API.
-const Json* FieldOf(const Json& object, const char* name, Json::value_t type) {
-  const auto found = object.find(name);
-  if (found == object.end() || found->is_null()) return nullptr;
-  if (found->type() != type) throw NotAsTheApi{absl::StrCat(name, " is no ", Json(type).type_name())};
-  return &*found;
-}
-
-const Json& NeededIn(const Json& object, const char* name, Json::value_t type) {
-  const Json* const found = FieldOf(object, name, type);
-  if (found == nullptr) throw NotAsTheApi{absl::StrCat(name, " is missing")};
-  return *found;
-}
-
-std::string WordIn(const Json& object, const char* name) {
-  const Json* const found = FieldOf(object, name, Json::value_t::string);
-  return found == nullptr ? "" : found->get<std::string>();
-}
-
-std::string NeededWordIn(const Json& object, const char* name) {
-  std::string word = WordIn(object, name);
-  if (word.empty()) throw NotAsTheApi{absl::StrCat(name, " is missing")};
-  return word;
-}
-
-bool FlagIn(const Json& object, const char* name, bool otherwise) {
-  const Json* const found = FieldOf(object, name, Json::value_t::boolean);
-  return found == nullptr ? otherwise : found->get<bool>();
-}
-
-template <typename Visit>
-void ForEachObject(const Json& object, const char* list, const Visit& visit) {
-  const Json* const items = FieldOf(object, list, Json::value_t::array);
-  if (items == nullptr) return;
-  for (const Json& item : *items) {
-    if (!item.is_object()) throw NotAsTheApi{absl::StrCat(list, " has something else than objects")};
-    visit(item);
-  }
-}
 
 EndpointSlice::Port PortIn(const Json& json) {
   EndpointSlice::Port port{.name = WordIn(json, "name"), .protocol = WordIn(json, "protocol"), .number = {}};
   if (port.protocol.empty()) port.protocol = "TCP";
-  if (const Json* const number = FieldOf(json, "port", Json::value_t::number_unsigned)) {
-    const auto value = number->get<uint64_t>();
-    if (value == 0 || value > std::numeric_limits<uint16_t>::max())
-      throw NotAsTheApi{absl::StrCat("there is no port ", value)};
-    port.number = static_cast<uint16_t>(value);
-  }
+  if (const uint16_t number = PortNumberIn(json, "port"); number != 0) port.number = number;
   return port;
 }
 
@@ -113,42 +62,6 @@ std::optional<EndpointSlice::Endpoint> EndpointIn(const Json& json) {
   return endpoint;
 }
 
-EndpointSlice SliceIn(const Json& json) {
-  EndpointSlice slice;
-  const Json& metadata = NeededIn(json, "metadata", Json::value_t::object);
-  slice.name = NeededWordIn(metadata, "name");
-  try {
-    if (const Json* const labels = FieldOf(metadata, "labels", Json::value_t::object))
-      slice.service = WordIn(*labels, kServiceLabel);
-    ForEachObject(json, "ports", [&slice](const Json& port) { slice.ports.push_back(PortIn(port)); });
-    const std::string type = NeededWordIn(json, "addressType");
-    if (type != "IPv4" && type != "IPv6") return slice;
-    ForEachObject(json, "endpoints", [&slice](const Json& one) {
-      if (std::optional<EndpointSlice::Endpoint> endpoint = EndpointIn(one))
-        slice.endpoints.push_back(*std::move(endpoint));
-    });
-    return slice;
-  } catch (const NotAsTheApi& wrong) {
-    throw NotAsTheApi{
-        absl::StrCat("EndpointSlice ", Shortened(slice.name, kLongestMention), ": ", wrong.what)};
-  }
-}
-
-std::string VersionIn(const Json& json) {
-  return NeededWordIn(NeededIn(json, "metadata", Json::value_t::object), "resourceVersion");
-}
-
-Json ObjectIn(absl::string_view text) {
-  Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) throw NotAsTheApi{"it is no JSON object"};
-  return json;
-}
-
-absl::Status Unexpected(absl::string_view what, const std::string& why) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(what, " is not what the API server says of EndpointSlices: ", why));
-}
-
 // ---- backends
 
 bool IsNumber(const std::string& text) {
@@ -170,46 +83,25 @@ using Places = std::unordered_map<net::SockAddr, size_t, SockAddrHash>;
 
 }  // namespace
 
-absl::StatusOr<SlicePage> ReadSlicePage(absl::string_view text) try {
-  const Json json = ObjectIn(text);
-  if (WordIn(json, "kind") != "EndpointSliceList") throw NotAsTheApi{"its kind is no EndpointSliceList"};
-  SlicePage page;
-  page.version = VersionIn(json);
-  page.next = WordIn(json["metadata"], "continue");
-  ForEachObject(json, "items", [&page](const Json& item) { page.slices.push_back(SliceIn(item)); });
-  return page;
-} catch (const NotAsTheApi& wrong) {
-  return Unexpected("the list", wrong.what);
-}
-
-absl::StatusOr<SliceEvent> ReadSliceEvent(absl::string_view text) try {
-  const Json json = ObjectIn(text);
-  const std::string type = WordIn(json, "type");
-  const Json& object = NeededIn(json, "object", Json::value_t::object);
-  SliceEvent event;
-  if (type == "ERROR") {
-    event.kind = SliceEvent::Kind::kError;
-    if (const Json* const code = FieldOf(object, "code", Json::value_t::number_unsigned))
-      event.code = code->get<int64_t>();
-    event.message = Shortened(WordIn(object, "message"), kLongestMention);
-    return event;
+absl::StatusOr<EndpointSlice> ReadSlice(const Json& json) {
+  EndpointSlice slice;
+  const Json& metadata = json["metadata"];
+  slice.name = metadata["name"].get<std::string>();
+  try {
+    if (const Json* const labels = FieldOf(metadata, "labels", Json::value_t::object))
+      slice.service = WordIn(*labels, kServiceLabel);
+    ForEachObject(json, "ports", [&slice](const Json& port) { slice.ports.push_back(PortIn(port)); });
+    const std::string type = NeededWordIn(json, "addressType");
+    if (type != "IPv4" && type != "IPv6") return slice;
+    ForEachObject(json, "endpoints", [&slice](const Json& one) {
+      if (std::optional<EndpointSlice::Endpoint> endpoint = EndpointIn(one))
+        slice.endpoints.push_back(*std::move(endpoint));
+    });
+    return slice;
+  } catch (const NotAsTheApi& wrong) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("EndpointSlice ", Shortened(slice.name, kLongestMention), ": ", wrong.what));
   }
-  if (WordIn(object, "kind") != "EndpointSlice") throw NotAsTheApi{"the object's kind is no EndpointSlice"};
-  event.version = VersionIn(object);
-  if (type == "BOOKMARK") return event;
-  if (type == "DELETED") {
-    // What it was has no meaning any more.
-    event.kind = SliceEvent::Kind::kDeleted;
-    event.slice.name = NeededWordIn(object["metadata"], "name");
-    return event;
-  }
-  if (type != "ADDED" && type != "MODIFIED")
-    throw NotAsTheApi{absl::StrCat("its type is \"", Shortened(type, kLongestMention), "\"")};
-  event.kind = SliceEvent::Kind::kChanged;
-  event.slice = SliceIn(object);
-  return event;
-} catch (const NotAsTheApi& wrong) {
-  return Unexpected("a line of the watch", wrong.what);
 }
 
 // ---- a slice's ports
@@ -255,6 +147,11 @@ absl::Status EndpointSlices::Put(EndpointSlice slice) {
   std::string name = slice.name;
   slices_.emplace(std::move(name), std::move(slice));
   return absl::OkStatus();
+}
+
+const EndpointSlice* EndpointSlices::Find(const std::string& name) const {
+  const auto found = slices_.find(name);
+  return found == slices_.end() ? nullptr : &found->second;
 }
 
 void EndpointSlices::Remove(const std::string& name) {

@@ -2,7 +2,7 @@
 // EndpointSlices: what the API server says of where a Service of Kubernetes is (discovery.k8s.io/v1), and
 // which backends follow from it. Pure.
 //
-// A text that is not what the API says is an error as a whole. Values in it that no backend can have (others
+// A slice that is not what the API says is an error as a whole. Values in it that no backend can have (others
 // than the cluster's controllers write slices, too) concern their endpoint alone.
 
 #pragma once
@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "net/balancer/service.h"
+#include "tools/kube_reading.h"
 
 namespace shunt {
 
@@ -47,25 +49,11 @@ struct EndpointSlice {
   absl::StatusOr<std::optional<uint16_t>> PortFor(const std::string& wanted) const;
 };
 
-// A page of a list.
-struct SlicePage {
-  std::vector<EndpointSlice> slices;
-  std::string version;  // the resourceVersion
-  std::string next;     // what the next page is asked for with; empty: there is none
-};
+inline constexpr KubeKind kEndpointSlices = {"EndpointSlice", "endpointslices", "discovery.k8s.io/v1"};
+inline constexpr char kEndpointSlicesSince[] = "; discovery.k8s.io/v1 takes Kubernetes 1.21 or later";
 
-// A line of a watch.
-struct SliceEvent {
-  enum class Kind : uint8_t { kChanged, kDeleted, kBookmark, kError };
-  Kind kind = Kind::kBookmark;
-  EndpointSlice slice;
-  std::string version;  // but of an error
-  int64_t code = 0;     // of an error
-  std::string message;  // of an error
-};
-
-absl::StatusOr<SlicePage> ReadSlicePage(absl::string_view json);
-absl::StatusOr<SliceEvent> ReadSliceEvent(absl::string_view json);
+// Of an object that has a name. The error names it.
+absl::StatusOr<EndpointSlice> ReadSlice(const nlohmann::json& object);
 
 // Those of one Service.
 class EndpointSlices {
@@ -79,6 +67,7 @@ class EndpointSlices {
   // (tools/service_config.h), or slices; that name has none then.
   absl::Status Put(EndpointSlice slice);
   void Remove(const std::string& name);
+  const EndpointSlice* Find(const std::string& name) const;  // null: there is none
   size_t size() const { return slices_.size(); }
 
   // Whoever is about to end is a backup. The zone is that of the hints, if all ready endpoints have some,

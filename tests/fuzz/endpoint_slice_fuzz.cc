@@ -33,21 +33,27 @@ void CheckBackends(const shunt::EndpointSlices& slices) {
   }
 }
 
+void Put(const nlohmann::json& object, shunt::EndpointSlices& slices) {
+  SHUNT_CHECK(!shunt::KubeNameOf(object).empty());
+  absl::StatusOr<shunt::EndpointSlice> slice = shunt::ReadSlice(object);
+  CheckError(slice.status());
+  if (slice.ok()) CheckError(slices.Put(*std::move(slice)));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   shunt::EndpointSlices slices;
-  absl::StatusOr<shunt::SlicePage> page = shunt::ReadSlicePage(text);
+  absl::StatusOr<shunt::KubePage> page = shunt::ReadKubePage(text, shunt::kEndpointSlices);
   CheckError(page.status());
   if (page.ok()) {
     SHUNT_CHECK(!page->version.empty());
-    for (shunt::EndpointSlice& slice : page->slices) CheckError(slices.Put(std::move(slice)));
+    for (const nlohmann::json& object : page->objects) Put(object, slices);
   }
-  absl::StatusOr<shunt::SliceEvent> event = shunt::ReadSliceEvent(text);
+  absl::StatusOr<shunt::KubeEvent> event = shunt::ReadKubeEvent(text, shunt::kEndpointSlices);
   CheckError(event.status());
-  if (event.ok() && event->kind == shunt::SliceEvent::Kind::kChanged)
-    CheckError(slices.Put(std::move(event->slice)));
+  if (event.ok() && event->what == shunt::KubeEvent::What::kChanged) Put(event->object, slices);
   CheckBackends(slices);
   return 0;
 }

@@ -42,11 +42,13 @@ std::string EventText(const std::string& type, const std::string& name, const st
 
 absl::StatusOr<EndpointSlices::Backends> BackendsIn(const std::vector<std::string>& slices,
                                                     const std::string& port = "") {
-  absl::StatusOr<SlicePage> page = ReadSlicePage(PageText(slices));
+  absl::StatusOr<KubePage> page = ReadKubePage(PageText(slices), kEndpointSlices);
   if (!page.ok()) return page.status();
   EndpointSlices all;
-  for (EndpointSlice& slice : page->slices) {
-    if (absl::Status status = all.Put(std::move(slice)); !status.ok()) return status;
+  for (const nlohmann::json& object : page->objects) {
+    absl::StatusOr<EndpointSlice> slice = ReadSlice(object);
+    if (!slice.ok()) return slice.status();
+    if (absl::Status status = all.Put(*std::move(slice)); !status.ok()) return status;
   }
   return all.BackendsAt(port);
 }
@@ -178,25 +180,28 @@ TEST(EndpointSliceTest, WhatNoMachineIsAtIsLeftOutAndTold) {
 }
 
 TEST(EndpointSliceTest, APageHasAVersionAndPerhapsANext) {
-  const absl::StatusOr<SlicePage> page = ReadSlicePage(
-      R"({"kind":"EndpointSliceList","metadata":{"resourceVersion":"7","continue":"abc"},"items":null})");
+  const absl::StatusOr<KubePage> page = ReadKubePage(
+      R"({"kind":"EndpointSliceList","metadata":{"resourceVersion":"7","continue":"abc"},"items":null})",
+      kEndpointSlices);
   ASSERT_TRUE(page.ok()) << page.status();
   EXPECT_EQ(page->version, "7");
   EXPECT_EQ(page->next, "abc");
-  EXPECT_THAT(page->slices, IsEmpty());
+  EXPECT_THAT(page->objects, IsEmpty());
 }
 
 TEST(EndpointSliceTest, EventsAreReadByTheirType) {
   for (const char* type : {"ADDED", "MODIFIED", "DELETED", "BOOKMARK"}) {
-    const absl::StatusOr<SliceEvent> event = ReadSliceEvent(EventText(type, "a", "9"));
+    const absl::StatusOr<KubeEvent> event = ReadKubeEvent(EventText(type, "a", "9"), kEndpointSlices);
     ASSERT_TRUE(event.ok()) << event.status();
     EXPECT_EQ(event->version, "9");
-    EXPECT_EQ(event->slice.name, std::string(type) == "BOOKMARK" ? "" : "a");
+    if (event->what == KubeEvent::What::kBookmark) continue;
+    EXPECT_EQ(KubeNameOf(event->object), "/a");
   }
-  const absl::StatusOr<SliceEvent> error = ReadSliceEvent(
-      R"({"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}})");
+  const absl::StatusOr<KubeEvent> error = ReadKubeEvent(
+      R"({"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}})",
+      kEndpointSlices);
   ASSERT_TRUE(error.ok()) << error.status();
-  EXPECT_EQ(error->kind, SliceEvent::Kind::kError);
+  EXPECT_EQ(error->what, KubeEvent::What::kError);
   EXPECT_EQ(error->code, 410);
   EXPECT_EQ(error->message, "too old");
 }
@@ -221,15 +226,19 @@ TEST(EndpointSliceTest, WhatIsSomethingElseIsAnErrorThatSaysWhat) {
                            R"({"kind":"EndpointSliceList","metadata":{"resourceVersion":"7"},"items":{}})",
                            R"({"kind":"EndpointSliceList","metadata":{"resourceVersion":"7"},"items":[{}]})",
                            R"({"type":"ADDED"})", R"({"type":"GONE","object":{}})", R"({"type":"ERROR"})"}) {
-    EXPECT_THAT(std::string(ReadSlicePage(text).status().message()),
+    EXPECT_THAT(std::string(ReadKubePage(text, kEndpointSlices).status().message()),
                 HasSubstr("is not what the API server says of EndpointSlices"))
         << text;
-    EXPECT_THAT(std::string(ReadSliceEvent(text).status().message()),
+    EXPECT_THAT(std::string(ReadKubeEvent(text, kEndpointSlices).status().message()),
                 HasSubstr("is not what the API server says of EndpointSlices"))
         << text;
   }
-  EXPECT_FALSE(ReadSliceEvent(std::string(100'000, '[')).ok());
-  EXPECT_LT(ReadSliceEvent(EventText(std::string(100'000, 'x'), "a", "9")).status().message().size(), 1000u);
+  EXPECT_FALSE(ReadKubeEvent(std::string(100'000, '['), kEndpointSlices).ok());
+  EXPECT_LT(ReadKubeEvent(EventText(std::string(100'000, 'x'), "a", "9"), kEndpointSlices)
+                .status()
+                .message()
+                .size(),
+            1000u);
 }
 
 TEST(EndpointSliceTest, ThereIsRoomForSoManyEndpointsAndNoMore) {

@@ -309,6 +309,45 @@ TEST_F(KubeWatcherTest, GarbageLosesNothing) {
   }
 }
 
+TEST_F(KubeWatcherTest, ASliceThatIsBrokenKeepsWhatItHadAndStopsNoOther) {
+  const auto broken = [](const std::string& name, const std::string& version) {
+    std::string slice = Orders(name, version, "10.0.0.9");
+    return slice.replace(slice.find("8080"), 4, "70000");
+  };
+  GetOn();
+  EXPECT_TRUE(Line(Event("MODIFIED", broken("orders-1", "101"))));
+  EXPECT_THAT(told_, ElementsAre("10.0.0.1:8080"));
+  EXPECT_THAT(missing_, HasSubstr("EndpointSlice orders-1: there is no port 70000"));
+  EXPECT_TRUE(Line(Event("ADDED", Orders("orders-2", "102", "10.0.0.2"))));
+  EXPECT_THAT(told_, ElementsAre("10.0.0.1:8080", "10.0.0.2:8080"));
+  EXPECT_THAT(missing_, HasSubstr("there is no port 70000"));
+  EXPECT_EQ(VersionAsked(), "102");
+  // Also where it is listed.
+  EXPECT_TRUE(watcher_->OnAnswer(Refusal(410, "too old")).ok());
+  Path();
+  EXPECT_TRUE(watcher_
+                  ->OnAnswer(List("300", {broken("orders-1", "101"), broken("orders-3", "103"),
+                                          Orders("orders-2", "290", "10.0.0.3")}))
+                  .ok());
+  EXPECT_THAT(told_, ElementsAre("10.0.0.1:8080", "10.0.0.3:8080"));
+  EXPECT_THAT(missing_, HasSubstr("(and 1 more)"));
+  BeginWatch();
+  EXPECT_TRUE(Line(Event("MODIFIED", Orders("orders-1", "301", "10.0.0.4"))));
+  EXPECT_TRUE(Line(Event("DELETED", broken("orders-3", "302"))));
+  EXPECT_THAT(told_, ElementsAre("10.0.0.4:8080", "10.0.0.3:8080"));
+  EXPECT_EQ(missing_, "");
+}
+
+TEST_F(KubeWatcherTest, PagesThatAreTooLargeAreAskedForInSmallerOnes) {
+  Watch();
+  Path();
+  EXPECT_TRUE(watcher_->OnFailure(absl::OutOfRangeError("the answer has more than 7 bytes")).ok());
+  EXPECT_EQ(Path(), absl::StrCat(kList, "&limit=25"));
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(watcher_->OnFailure(absl::OutOfRangeError("too large")).ok());
+  EXPECT_EQ(Path(), absl::StrCat(kList, "&limit=1"));
+  EXPECT_FALSE(watcher_->OnFailure(absl::OutOfRangeError("too large")).ok());
+}
+
 TEST_F(KubeWatcherTest, SlicesOfOtherServicesDoNotCount) {
   Watch();
   Path();
