@@ -13,7 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/fd.h"
-#include "net/balancer/service.h"
+#include "net/balancer/found.h"
 #include "tools/keeper_protocol.h"
 
 namespace shunt {

@@ -88,6 +88,10 @@ absl::Status CheckRegisters(const MultinodeConfig& config) {
 net::ServiceSpec MultinodeService(const MultinodeConfig& config) {
   net::ServiceSpec service;
   service.name = kMultinodeName;
+  // Of each service that is found.
+  service.policy = net::PickPolicy::kFirst;
+  service.connect.attempts = 1;
+  service.peer_name = net::PeerName::kService;  // the program talks to a container, wherever that is
   service.discover = {.etcd = config.etcd, .services_in = config.networks};
   return service;
 }

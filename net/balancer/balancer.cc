@@ -182,10 +182,23 @@ void Balancer::Discover(std::string_view service, std::vector<BackendSpec> backe
   record->discovered_from = record->spec.discover;
   record->discovered_at = state_->now;
   if (record->discovered == backends && record->without_slot == 0) return;
-  state_->Reclaim();
   record->discovered = std::move(backends);
-  if (record->spec.discover.finds_services()) return state_->FollowFound();
+  if (record->spec.discover.finds_services()) return state_->Follow(*record, ServicesIn(record->discovered));
+  state_->Reclaim();
   if (state_->Reconcile(*record)) state_->MarkDirty(*record);
+}
+
+void Balancer::DiscoverServices(std::string_view finder, FoundChanges changes, std::string wrong,
+                                int64_t now) {
+  state_->Advance(now);
+  ServiceRecord* record = state_->Find(finder);
+  if (record == nullptr || !record->spec.discover.finds_services()) return;
+  if (wrong.empty() || !changes.empty()) {
+    record->discovered_from = record->spec.discover;
+    record->discovered_at = state_->now;
+  }
+  record->source_error = std::move(wrong);
+  if (!changes.empty()) state_->Follow(*record, std::move(changes));
 }
 
 void Balancer::Remember(std::vector<FoundBackends> found) {
@@ -198,6 +211,9 @@ FoundBackends Balancer::Found(std::string_view service) const {
   if (record == nullptr || !record->discovered_at) return found;
   found.source = record->discovered_from;
   found.backends = record->discovered;
+  if (record->spec.discover.services_in.empty()) {
+    for (const auto& [name, one] : record->finds) found.services.push_back(one);
+  }
   found.found_at = *record->discovered_at;
   return found;
 }
@@ -243,7 +259,7 @@ absl::Status Balancer::Command(std::string_view service_name, std::string_view b
   const std::string service(service_name), backend(backend_name);
   std::vector<std::string> known;
   if (record == nullptr) {
-    for (const auto& other : state_->services) known.push_back(other->spec.name);
+    state_->ForEach([&known](const ServiceRecord& other) { known.push_back(other.spec.name); });
     return absl::NotFoundError(
         absl::StrCat("there is no service \"", service, "\"; services: ", SomeOf(known)));
   }
@@ -276,6 +292,7 @@ std::shared_ptr<const ServiceTable> Balancer::TakeTable(int64_t now, bool at_onc
   State& state = *state_;
   state.Advance(now);
   if (!state.table_wanted || (!at_once && state.TableDue() > state.now)) return nullptr;
+  if (state.index_stale) state.RebuildIndex();
   for (const uint32_t id : std::exchange(state.dirty, {})) {
     ServiceRecord* record = state.by_id[id];
     if (record == nullptr) continue;
@@ -335,21 +352,21 @@ void Balancer::TableRetired(const ServiceTable& table) {
 
 std::vector<Balancer::Counted> Balancer::CountedBackends() const {
   std::vector<Counted> counted;
-  for (const std::unique_ptr<ServiceRecord>& record : state_->services) {
-    const bool limited = record->spec.limits.enabled();
-    if (!PicksByLiveCounts(record->spec.policy) && !limited) continue;
-    const bool by_rtt = record->spec.policy == PickPolicy::kLeastRtt;
-    for (const std::unique_ptr<Member>& member : record->members)
+  state_->ForEach([&counted](const ServiceRecord& record) {
+    const bool limited = record.spec.limits.enabled();
+    if (!PicksByLiveCounts(record.spec.policy) && !limited) return;
+    const bool by_rtt = record.spec.policy == PickPolicy::kLeastRtt;
+    for (const std::unique_ptr<Member>& member : record.members)
       counted.push_back(
           {.address = member->address, .slot = member->slot, .by_rtt = by_rtt, .limited = limited});
-  }
+  });
   return counted;
 }
 
 std::vector<ServiceReport> Balancer::Describe(int64_t now) const {
   std::vector<ServiceReport> reports;
-  for (const std::unique_ptr<ServiceRecord>& record : state_->services)
-    reports.push_back(record->Report(state_->counts, now));
+  state_->ForEach(
+      [&](const ServiceRecord& record) { reports.push_back(record.Report(state_->counts, now)); });
   return reports;
 }
 

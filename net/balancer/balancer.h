@@ -34,6 +34,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "net/balancer/backend_counts.h"
+#include "net/balancer/found.h"
 #include "net/balancer/pick_groups.h"
 #include "net/balancer/service.h"
 #include "net/balancer/service_table.h"
@@ -127,10 +128,14 @@ class Balancer {
   // service, or it has no source any more. Another source than before: what the former has found is in force
   // until this one answers.
   //
-  // Where it finds services (DiscoverSpec::finds_services()), each is one of TCP that is named after its
-  // address and has one backend. None gets an address of a service that is configured. Takes time in
-  // proportion to all services.
+  // Where it finds services by their addresses (DiscoverSpec::services_in), each is one of TCP that is named
+  // after its address and has one backend.
   void Discover(std::string_view service, std::vector<BackendSpec> backends, int64_t now);
+  // What has become of the services that the source of `finder` finds (DiscoverSpec::finds_services()), and
+  // what is wrong with the source now; empty: nothing. They are as `finder` is configured in all that is not
+  // found. None gets an address of a service that is configured. Of two for one address, the first one by
+  // name gets it. Takes time in proportion to what has changed.
+  void DiscoverServices(std::string_view finder, FoundChanges changes, std::string wrong, int64_t now);
   // What sources had found for who balanced before us. It is in force, until the source answers, in services
   // that come with the next Configure() and look for their backends in the same place; the rest is forgotten.
   void Remember(std::vector<FoundBackends> found);

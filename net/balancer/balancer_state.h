@@ -5,7 +5,7 @@
 // nobody has configured; balancer.cc has those that happen to a backend. Each of them that changes one ends
 // in Settle(), which knows whether picks are to change and whether a slow start begins. What is to happen by
 // itself stands in an agenda. Time has been advanced before any of them begins. All take time in proportion
-// to the service that they are about, but for Configure() and FollowFound().
+// to the service that they are about, but for Configure(), and RebuildIndex(), once for a table at most.
 
 #pragma once
 
@@ -20,8 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "net/balancer/agenda.h"
 #include "net/balancer/balancer.h"
@@ -63,6 +63,9 @@ struct ClosingKey {
   }
 };
 
+// Each backend is a service's, at the address that BackendSpec::service says; the first one counts.
+FoundChanges ServicesIn(const std::vector<BackendSpec>& backends);
+
 // "a, b, c and 17 more"
 std::string SomeOf(const std::vector<std::string>& names);
 
@@ -71,22 +74,38 @@ struct Balancer::State {
 
   // --- What the operator and the sources want.
   void Configure(std::vector<ServiceSpec> specs, std::string new_zone);
-  // Services that there were: who is wanted again takes his place, the rest goes.
-  struct Former {
-    explicit Former(std::vector<std::unique_ptr<ServiceRecord>> the_records);
-    std::vector<std::unique_ptr<ServiceRecord>> records;  // null: taken
-    absl::flat_hash_map<std::string, size_t> place;       // by name
-  };
-  ServiceRecord& Admit(ServiceSpec spec, Former& former);
-  void RemoveRest(Former& former);
-  // Makes the services that sources have found, behind those that are configured (found_services.cc).
-  void AdmitFound(Former& former);
-  void FollowFound();
-  void Change(ServiceRecord& record, ServiceSpec spec);
+  // A service as it is wanted now: `before` changed, or if that is null a new one.
+  using Record = std::unique_ptr<ServiceRecord>;
+  Record Admit(Record before, ServiceSpec spec, FoundServicePtr found, const std::string& finder);
+  void Change(ServiceRecord& record, ServiceSpec spec, FoundServicePtr found);
   void Remove(ServiceRecord& record);
+  // All services, those that are configured first.
+  template <typename Visit>
+  void ForEach(const Visit& visit) const {
+    for (const Record& record : services) visit(*record);
+    for (const auto& [name, record] : found_services) visit(*record);
+  }
   // Before its first Reconcile().
   void Recall(ServiceRecord& record);
   void RebuildIndex();
+  void MarkIndexStale() { index_stale = table_wanted = true; }
+
+  // --- Services that sources have found (found_services.cc). What may be there follows from what was found
+  // and what is configured, each time anew: a service that is configured later takes its address back.
+  // Which addresses were turned down, of each that was found.
+  using TurnedDown = absl::flat_hash_map<std::string, std::vector<std::string>>;
+  // All, after all that is configured has changed. `before`: those that there were, by name.
+  void PlaceAll(absl::flat_hash_map<std::string, Record>& before);
+  // `record`: the one that there was of that name and finder; null: none. `told`: of what was turned down.
+  void Place(const ServiceRecord& finder, const FoundServicePtr& found, Record record,
+             const std::vector<std::string>& told);
+  Record TakeFound(const ServiceRecord& finder, const std::string& name);
+  static std::vector<std::string> TakeTold(TurnedDown& of_all, const ServiceRecord& finder,
+                                           const std::string& name);
+  void Follow(ServiceRecord& finder, FoundChanges changes);
+  void Lose(ServiceRecord& finder, const std::string& name);
+  void TellTurnedDown();
+
   // Makes the members of what is listed and discovered. True: picks are to change.
   bool Reconcile(ServiceRecord& record);
   std::unique_ptr<Member> NewMember(ServiceRecord& record, const BackendSpec& spec);
@@ -139,7 +158,9 @@ struct Balancer::State {
   std::string zone;
   int64_t now = std::numeric_limits<int64_t>::min();  // the latest that was told
 
-  std::vector<std::unique_ptr<ServiceRecord>> services;  // as they were configured
+  std::vector<Record> services;                         // as they were configured
+  absl::btree_map<std::string, Record> found_services;  // by name
+  std::vector<ServiceRecord*> finders;                  // of `services`, in their order
   absl::flat_hash_map<std::string, ServiceRecord*> by_name;
   absl::flat_hash_map<std::string, FoundBackends> remembered;  // by service, until they are configured
   std::vector<ServiceRecord*> by_id;                           // null: nobody's
@@ -156,7 +177,9 @@ struct Balancer::State {
   Agenda<ClosingKey> closings;
   Agenda<uint32_t> aimings;  // by service: when it is to be said where its UDP flows may be
   uint64_t last_check = 0;
-  absl::flat_hash_set<std::string> turned_down;  // services that were found and may not be there
+  ServiceIndex owned;  // addresses of services that are configured
+  TurnedDown turned_down;
+  std::vector<std::string> owned_now, elsewhere_now, twice_now;  // turned down, and not told of yet
   std::vector<std::string> remarks;
 
   // The next table: what it shares with the last one, and what is to be made anew.

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Services that a source finds (DiscoverSpec::finds_services()), behind those that are configured.
+// Services that a source finds (DiscoverSpec::finds_services()), beside those that are configured.
 //
-// They are records like all others, so picks, counts, reports and commands are theirs as well. What may be
-// there follows from what was found and what is configured, each time anew: a service that is configured
-// later takes its address back.
+// They are records like all others, so picks, counts, reports and commands are theirs as well.
 
 #include <algorithm>
 #include <utility>
@@ -14,74 +12,169 @@
 namespace shunt::net {
 namespace {
 
-ServiceSpec FoundService(const BackendSpec& found) {
-  const IpAddress ip = found.service.ip();
-  const uint16_t port = found.service.port();
-  ServiceSpec spec;
-  spec.name = found.service.ToString();
-  spec.addresses = {{Subnet(ip, ip.IsV4() ? 32 : 128), port, port, Transport::kTcp}};
-  spec.policy = PickPolicy::kFirst;
-  spec.backends = {found};
-  spec.backends[0].service = {};
-  spec.connect.attempts = 1;
-  spec.peer_name = PeerName::kService;  // the program talks to a container, wherever that is
+ServiceSpec SpecOf(const ServiceSpec& finder, const FoundService& found,
+                   std::vector<ServiceAddress> addresses) {
+  ServiceSpec spec = finder;
+  spec.name = found.name;
+  spec.addresses = std::move(addresses);
+  spec.discover = {};
+  spec.backends = {};
+  if (found.sticky) spec.affinity = AffinityKey::kContainer;
+  if (spec.addresses[0].transport == Transport::kUdp) {
+    // As a service of UDP alone is configured: connecting tells nothing about the backend, and such sockets
+    // stay where they are.
+    spec.network = ServiceNetwork::kContainer;
+    spec.health = {};
+    spec.connect = {};
+    if (PicksByLiveCounts(spec.policy)) spec.policy = PickPolicy::kLeastRequest;
+  }
   return spec;
 }
 
 bool LiesIn(const std::vector<Subnet>& networks, const IpAddress& ip) {
-  return std::any_of(networks.begin(), networks.end(), [&](const Subnet& one) { return one.Contains(ip); });
+  return networks.empty() ||
+         std::any_of(networks.begin(), networks.end(), [&](const Subnet& one) { return one.Contains(ip); });
+}
+
+// For the operator. Those that are found by their addresses are named so as well.
+std::string Mention(const FoundService& found, const ServiceAddress& address) {
+  std::string at = SockAddr(address.network.prefix(), address.first_port).ToString();
+  return at == found.name ? at : absl::StrCat(found.name, " at ", at);
+}
+
+std::string KeyOf(const ServiceRecord& finder, const std::string& name) {
+  return absl::StrCat(finder.spec.name, "\n", name);
 }
 
 }  // namespace
 
-void Balancer::State::AdmitFound(Former& former) {
-  const size_t configured = services.size();
-  ServiceIndex theirs;
-  for (const std::unique_ptr<ServiceRecord>& record : services) {
-    for (const ServiceAddress& address : record->spec.addresses) (void)theirs.Add(address, record->id);
+FoundChanges ServicesIn(const std::vector<BackendSpec>& backends) {
+  FoundChanges changes;
+  changes.whole = true;
+  for (const BackendSpec& backend : backends) {
+    if (!backend.service.valid()) continue;
+    const IpAddress ip = backend.service.ip();
+    const uint16_t port = backend.service.port();
+    FoundService found;
+    found.name = backend.service.ToString();
+    found.addresses = {{Subnet(ip, ip.IsV4() ? 32 : 128), port, port, Transport::kTcp}};
+    found.backends = {backend};
+    found.backends[0].service = {};
+    std::string name = found.name;
+    changes.services.try_emplace(std::move(name), std::make_shared<const FoundService>(std::move(found)));
   }
-  std::vector<std::string> owned, elsewhere;  // that are told of for the first time
-  const absl::flat_hash_set<std::string> told = std::exchange(turned_down, {});
-  const auto turn_down = [&](std::string name, std::vector<std::string>& which) {
-    if (!told.contains(name)) which.push_back(name);
-    turned_down.insert(std::move(name));
-  };
-  for (size_t i = 0; i < configured; ++i) {
-    if (!services[i]->spec.discover.finds_services()) continue;
-    for (const BackendSpec& found : services[i]->discovered) {
-      if (!found.service.valid()) continue;
-      const SockAddr& at = found.service;
-      if (theirs.Find(Transport::kTcp, at.ip(), at.port()) >= 0) {
-        turn_down(at.ToString(), owned);
-      } else if (!LiesIn(services[i]->spec.discover.services_in, at.ip())) {
-        turn_down(at.ToString(), elsewhere);
-      } else if (ServiceSpec spec = FoundService(found); !by_name.contains(spec.name)) {
-        Admit(std::move(spec), former).is_found = true;
-      }
+  return changes;
+}
+
+void Balancer::State::PlaceAll(absl::flat_hash_map<std::string, Record>& before) {
+  TurnedDown told = std::exchange(turned_down, {});
+  for (const ServiceRecord* finder : finders) {
+    for (const auto& [name, found] : finder->finds) {
+      const auto known = before.find(name);
+      const bool is_its =
+          known != before.end() && known->second != nullptr && known->second->finder == finder->spec.name;
+      Place(*finder, found, is_its ? std::move(known->second) : nullptr, TakeTold(told, *finder, name));
     }
   }
-  if (!owned.empty()) {
-    remarks.push_back(absl::StrCat("what was found for ", SomeOf(owned),
-                                   " is left out: a service that is configured has the address"));
+  TellTurnedDown();
+}
+
+void Balancer::State::Place(const ServiceRecord& finder, const FoundServicePtr& found, Record record,
+                            const std::vector<std::string>& told) {
+  std::vector<ServiceAddress> addresses;
+  std::vector<std::string> down;
+  const auto turn_down = [&](std::string what, std::vector<std::string>& now_told) {
+    if (std::ranges::find(told, what) == told.end()) now_told.push_back(what);
+    down.push_back(std::move(what));
+  };
+  for (const ServiceAddress& address : found->addresses) {
+    const IpAddress& ip = address.network.prefix();
+    if (owned.Find(address.transport, ip, address.first_port) >= 0) {
+      turn_down(Mention(*found, address), owned_now);
+    } else if (!LiesIn(finder.spec.discover.services_in, ip)) {
+      turn_down(Mention(*found, address), elsewhere_now);
+    } else {
+      addresses.push_back(address);
+    }
   }
-  if (!elsewhere.empty()) {
-    remarks.push_back(absl::StrCat("what was found for ", SomeOf(elsewhere),
-                                   " is left out: it is in none of the networks for that"));
+  const bool taken = by_name.contains(found->name);  // the record of it that there was is not there now
+  if (taken) turn_down(found->name, twice_now);
+  if (!addresses.empty() && !taken) {
+    const bool is_same = record != nullptr && record->found == found;
+    const std::optional<int64_t> since = is_same ? record->discovered_at : finder.discovered_at;
+    Record placed =
+        Admit(std::move(record), SpecOf(finder.spec, *found, std::move(addresses)), found, finder.spec.name);
+    placed->discovered_at = since;
+    found_services.insert_or_assign(found->name, std::move(placed));
+  } else if (record != nullptr) {
+    Remove(*record);
+  }
+  if (!down.empty()) turned_down.insert_or_assign(KeyOf(finder, found->name), std::move(down));
+}
+
+std::vector<std::string> Balancer::State::TakeTold(TurnedDown& of_all, const ServiceRecord& finder,
+                                                   const std::string& name) {
+  if (of_all.empty()) return {};
+  auto told = of_all.extract(KeyOf(finder, name));
+  return told.empty() ? std::vector<std::string>() : std::move(told.mapped());
+}
+
+Balancer::State::Record Balancer::State::TakeFound(const ServiceRecord& finder, const std::string& name) {
+  const auto known = found_services.find(name);
+  if (known == found_services.end() || known->second->finder != finder.spec.name) return nullptr;
+  Record record = std::move(known->second);
+  found_services.erase(known);
+  by_name.erase(name);
+  return record;
+}
+
+void Balancer::State::Follow(ServiceRecord& finder, FoundChanges changes) {
+  Reclaim();
+  for (std::string& remark : changes.remarks) remarks.push_back(std::move(remark));
+  std::vector<std::string> gone;
+  if (changes.whole) {
+    for (const auto& [name, found] : finder.finds) {
+      if (!changes.services.contains(name)) gone.push_back(name);
+    }
+  }
+  for (const auto& [name, found] : changes.services) {
+    if (found == nullptr) gone.push_back(name);
+  }
+  for (const std::string& name : gone) Lose(finder, name);
+  for (auto& [name, found] : changes.services) {
+    if (found == nullptr) continue;
+    FoundServicePtr& known = finder.finds[name];
+    if (known != nullptr && *known == *found) continue;
+    known = std::move(found);
+    Place(finder, known, TakeFound(finder, name), TakeTold(turned_down, finder, name));
+  }
+  TellTurnedDown();
+}
+
+void Balancer::State::Lose(ServiceRecord& finder, const std::string& name) {
+  finder.finds.erase(name);
+  TakeTold(turned_down, finder, name);
+  const Record record = TakeFound(finder, name);
+  if (record == nullptr) return;
+  Remove(*record);
+  for (const ServiceRecord* other : finders) {
+    const auto found = other->finds.find(name);
+    if (found == other->finds.end()) continue;
+    Place(*other, found->second, nullptr, TakeTold(turned_down, *other, name));
+    break;
   }
 }
 
-void Balancer::State::FollowFound() {
-  std::vector<std::unique_ptr<ServiceRecord>> before;
-  for (std::unique_ptr<ServiceRecord>& record : services) {
-    if (!record->is_found) continue;
-    by_name.erase(record->spec.name);
-    before.push_back(std::move(record));
-  }
-  std::erase(services, nullptr);
-  Former former(std::move(before));
-  AdmitFound(former);
-  RemoveRest(former);
-  if (index_stale) RebuildIndex();
+void Balancer::State::TellTurnedDown() {
+  const auto tell = [this](std::vector<std::string>& which, const char* why) {
+    if (which.empty()) return;
+    std::ranges::sort(which);
+    remarks.push_back(absl::StrCat("what was found for ", SomeOf(which), " is left out: ", why));
+    which.clear();
+  };
+  tell(owned_now, "a service that is configured has the address");
+  tell(elsewhere_now, "it is in none of the networks for that");
+  tell(twice_now, "another source has found one of that name");
 }
 
 }  // namespace shunt::net

@@ -34,61 +34,57 @@ int64_t CheckOffset(const ServiceSpec& spec, const SockAddr& address) {
 
 }  // namespace
 
-Balancer::State::Former::Former(std::vector<std::unique_ptr<ServiceRecord>> the_records)
-    : records(std::move(the_records)) {
-  for (size_t i = 0; i < records.size(); ++i) place.emplace(records[i]->spec.name, i);
-}
-
 void Balancer::State::Configure(std::vector<ServiceSpec> specs, std::string new_zone) {
   Reclaim();
   const bool zone_changed = zone != new_zone;
   zone = std::move(new_zone);
-  Former former(std::exchange(services, {}));
+  absl::flat_hash_map<std::string, Record> before;
+  for (Record& record : std::exchange(services, {})) before.emplace(record->spec.name, std::move(record));
+  for (auto& [name, record] : std::exchange(found_services, {})) before.emplace(name, std::move(record));
   by_name.clear();
+  finders.clear();
+  owned = {};
   for (ServiceSpec& spec : specs) {
     if (by_name.contains(spec.name)) continue;  // the specs are consistent
-    ServiceRecord& record = Admit(std::move(spec), former);
-    if (zone_changed) MarkDirty(record);
+    const auto known = before.find(spec.name);
+    Record record =
+        Admit(known == before.end() ? nullptr : std::move(known->second), std::move(spec), nullptr, "");
+    for (const ServiceAddress& address : record->spec.addresses) (void)owned.Add(address, record->id);
+    if (record->spec.discover.finds_services()) finders.push_back(record.get());
+    services.push_back(std::move(record));
   }
-  AdmitFound(former);
-  RemoveRest(former);
+  PlaceAll(before);
+  for (const auto& [name, record] : before) {
+    if (record != nullptr) Remove(*record);
+  }
+  if (zone_changed) ForEach([this](ServiceRecord& record) { MarkDirty(record); });
   remembered.clear();
-  if (index_stale) RebuildIndex();
 }
 
-ServiceRecord& Balancer::State::Admit(ServiceSpec spec, Former& former) {
-  const auto found = former.place.find(spec.name);
-  std::unique_ptr<ServiceRecord> record;
-  if (found != former.place.end()) {
-    record = std::move(former.records[found->second]);
-    index_stale = index_stale || record->spec.addresses != spec.addresses;
-    Change(*record, std::move(spec));
-    record->is_found = false;
+Balancer::State::Record Balancer::State::Admit(Record record, ServiceSpec spec, FoundServicePtr found,
+                                               const std::string& finder) {
+  if (record != nullptr) {
+    if (record->spec.addresses != spec.addresses) MarkIndexStale();
+    Change(*record, std::move(spec), std::move(found));
   } else {
     const std::optional<uint32_t> id = ids.Take(std::numeric_limits<uint32_t>::max());
     SHUNT_CHECK(id);  // memory is too small for so many
     record = std::make_unique<ServiceRecord>(std::move(spec), *id);
+    record->found = std::move(found);
     if (*id >= by_id.size()) {
       by_id.resize(*id + 1);
       built.resize(*id + 1);
       slots_of_id.resize(*id + 1);
     }
     by_id[*id] = record.get();
-    index_stale = true;
+    MarkIndexStale();
     Recall(*record);
     Reconcile(*record);
     MarkDirty(*record);
   }
-  by_name.emplace(record->spec.name, record.get());
-  return *services.emplace_back(std::move(record));
-}
-
-void Balancer::State::RemoveRest(Former& former) {
-  for (const std::unique_ptr<ServiceRecord>& record : former.records) {
-    if (record == nullptr) continue;
-    Remove(*record);
-    index_stale = true;
-  }
+  record->finder = finder;
+  by_name.insert_or_assign(record->spec.name, record.get());
+  return record;
 }
 
 void Balancer::State::Recall(ServiceRecord& record) {
@@ -96,19 +92,31 @@ void Balancer::State::Recall(ServiceRecord& record) {
   if (found == remembered.end() || record.spec.discover.none()) return;
   if (found->second.source != record.spec.discover) return;
   record.discovered = std::move(found->second.backends);
+  if (record.spec.discover.finds_services()) {
+    for (const FoundServicePtr& service : found->second.services)
+      record.finds.emplace(service->name, service);
+    for (auto& [name, service] : ServicesIn(record.discovered).services)
+      record.finds.emplace(name, std::move(service));
+  }
   record.discovered_from = record.spec.discover;
   record.discovered_at = std::min(found->second.found_at, now);
   record.source_error = "it has not answered yet; what it told before stays in force";
 }
 
 // Puts another spec in the place of a service's.
-void Balancer::State::Change(ServiceRecord& record, ServiceSpec spec) {
-  if (record.spec == spec) return;
+void Balancer::State::Change(ServiceRecord& record, ServiceSpec spec, FoundServicePtr found) {
+  const bool other_found = record.found != found;
+  record.found = std::move(found);
+  if (record.spec == spec) {
+    if (other_found && Reconcile(record)) MarkDirty(record);
+    return;
+  }
   StepSlowStart(record, now);  // what is over by the old window is over
   const ServiceSpec old = std::exchange(record.spec, std::move(spec));
   const ServiceSpec& now_spec = record.spec;
   if (now_spec.discover.none()) {
     record.discovered.clear();
+    record.finds.clear();
     record.discovered_from = {};
     record.discovered_at.reset();
   }
@@ -151,18 +159,16 @@ void Balancer::State::Remove(ServiceRecord& record) {
   built[record.id] = nullptr;
   // Until a table without it has been in use: what waits has an id for longer than a table.
   ids.GiveUp(record.id, tables.last() + 1);
-  table_wanted = true;
+  MarkIndexStale();
 }
 
 void Balancer::State::RebuildIndex() {
   auto fresh = std::make_shared<ServiceIndex>();
-  for (const std::unique_ptr<ServiceRecord>& record : services) {
-    for (const ServiceAddress& address : record->spec.addresses)
-      (void)fresh->Add(address, record->id);  // the specs are consistent
-  }
+  ForEach([&](const ServiceRecord& record) {
+    for (const ServiceAddress& address : record.spec.addresses) (void)fresh->Add(address, record.id);
+  });
   index = std::move(fresh);
   index_stale = false;
-  table_wanted = true;
 }
 
 bool Balancer::State::Reconcile(ServiceRecord& record) {
@@ -196,7 +202,9 @@ bool Balancer::State::Reconcile(ServiceRecord& record) {
     }
   };
   for (const BackendSpec& spec : record.spec.backends) admit(spec);
-  if (!record.spec.discover.finds_services()) {
+  if (record.found != nullptr) {
+    for (const BackendSpec& spec : record.found->backends) admit(spec);
+  } else if (!record.spec.discover.finds_services()) {
     for (const BackendSpec& spec : record.discovered) admit(spec);
   }
   for (const std::unique_ptr<Member>& member : before) {

@@ -61,21 +61,11 @@ struct BackendSpec {
   bool backup = false;  // used when there is too little of the others
   std::string zone;     // empty: not told
   std::map<std::string, std::string> labels;
-  // From a source that finds services (DiscoverSpec::finds_services()): the address of the service of which
-  // this is the only backend. Else not valid.
+  // From a source that finds services by their addresses (DiscoverSpec::services_in): that of the service of
+  // which this is the only backend. Else not valid.
   SockAddr service;
 
   friend bool operator==(const BackendSpec&, const BackendSpec&) = default;
-};
-
-// What the source of a service has found, for those who balance after us.
-struct FoundBackends {
-  std::string service;
-  DiscoverSpec source;  // none(): there is nothing any more
-  std::vector<BackendSpec> backends;
-  int64_t found_at = 0;  // CLOCK_MONOTONIC, ns
-
-  friend bool operator==(const FoundBackends&, const FoundBackends&) = default;
 };
 
 struct ConnectSpec {

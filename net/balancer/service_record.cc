@@ -206,8 +206,8 @@ ServiceReport ServiceRecord::Report(const BackendCountBook& counts, int64_t now)
   report.policy = TextOf(spec.policy);
   report.affinity = TextOf(EffectiveAffinity(spec));
   report.panic = panics;
-  report.source = spec.discover.Where();
-  report.source_error = source_error;
+  report.source = found == nullptr ? spec.discover.Where() : finder;
+  report.source_error = found == nullptr ? source_error : found->trouble;
   if (without_slot > 0) {
     absl::StrAppend(&report.source_error, report.source_error.empty() ? "" : "; ", without_slot,
                     " backends are left out: there may be ", BackendCountBook::kMostSlots,

@@ -14,9 +14,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "net/balancer/backend_counts.h"
 #include "net/balancer/backend_health.h"
 #include "net/balancer/balancer.h"
+#include "net/balancer/found.h"
 #include "net/balancer/pick_table.h"
 #include "net/balancer/service.h"
 #include "net/balancer/service_table.h"
@@ -86,7 +88,6 @@ struct ServiceRecord {
 
   ServiceSpec spec;
   const uint32_t id;
-  bool is_found = false;                         // a source has found it, nobody has configured it
   std::vector<BackendSpec> discovered;           // what the source has found
   DiscoverSpec discovered_from;                  // which one it was
   std::optional<int64_t> discovered_at;          // nothing: it has not answered yet
@@ -96,6 +97,13 @@ struct ServiceRecord {
   size_t ejected = 0;                            // of the members
   bool dirty = false;                            // the next table has it anew
   bool panics = false;                           // in the last table
+
+  // Where a source has found it and nobody has configured it: what it is made of, and the name of the service
+  // whose source that is. Null, and empty: it is configured.
+  FoundServicePtr found;
+  std::string finder;
+  // Where its own source finds services: these, by name.
+  absl::flat_hash_map<std::string, FoundServicePtr> finds;
 
  private:
   int64_t FlowsLeave(const Member& member) const;
