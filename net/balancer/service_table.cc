@@ -27,7 +27,7 @@ bool ServiceIndex::Add(const ServiceAddress& address, uint32_t service) {
   if (length == lengths_.end() || shape(*length) != std::tuple(v4, prefix_len))
     length = lengths_.insert(length, ByLength{.v4 = v4, .prefix_len = prefix_len, .networks = {}});
 
-  std::vector<Entry>& entries = length->networks[address.network.prefix()];
+  Entries& entries = length->networks[address.network.prefix()];
   const auto order = [](const Entry& entry) {
     return std::tuple(entry.last_port - entry.first_port, entry.first_port, entry.transport);
   };

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "net/balancer/pick_table.h"
 #include "net/balancer/place_queue.h"
 #include "net/balancer/service.h"
@@ -83,8 +84,10 @@ class ServiceIndex {
   int64_t Find(Transport transport, const IpAddress& ip, uint16_t port) const;
 
  private:
-  // By first address; of each, the narrowest range of ports first.
-  using Networks = absl::flat_hash_map<IpAddress, std::vector<Entry>, std::hash<IpAddress>>;
+  // By first address; of each, the narrowest range of ports first. Most have one or two: an index of tens of
+  // thousands is made in a few allocations.
+  using Entries = absl::InlinedVector<Entry, 2>;
+  using Networks = absl::flat_hash_map<IpAddress, Entries, std::hash<IpAddress>>;
   struct ByLength {
     bool v4;
     int prefix_len;  // 0 to 32 for IPv4
