@@ -33,11 +33,27 @@ milliseconds RoundedUp(WatchThread::Clock::duration time) {
 
 }  // namespace
 
-// What the thread has told and its source has not taken yet.
-struct WatchThread::Letterbox {
-  using Found = absl::StatusOr<std::vector<net::BackendSpec>>;
+// What the thread has told and a source has not taken yet.
+struct WatchThread::Box {
+  explicit Box(Fd its_event) : event(std::move(its_event)) {}
 
-  explicit Letterbox(Fd its_event) : event(std::move(its_event)) {}
+  void Ring() const {
+    const uint64_t one = 1;
+    (void)!write(event.get(), &one, sizeof(one));
+  }
+  void Hush() const {
+    uint64_t count = 0;
+    (void)!read(event.get(), &count, sizeof(count));
+  }
+
+  const Fd event;
+  std::atomic<bool> abandoned = false;  // by the source
+  std::mutex mutex;
+};
+
+struct WatchThread::Letterbox : Box {
+  using Box::Box;
+  using Found = absl::StatusOr<std::vector<net::BackendSpec>>;
 
   void Put(Found found) {
     {
@@ -45,50 +61,121 @@ struct WatchThread::Letterbox {
       if (found.ok()) letters.clear();  // overtaken
       letters.push_back(std::move(found));
     }
-    const uint64_t one = 1;
-    (void)!write(event.get(), &one, sizeof(one));
+    Ring();
   }
   std::vector<Found> Take() {
-    uint64_t count = 0;
-    (void)!read(event.get(), &count, sizeof(count));
+    Hush();
     const std::lock_guard lock(mutex);
     return std::exchange(letters, {});
   }
 
-  const Fd event;
-  std::atomic<bool> abandoned = false;  // by the source
-  std::mutex mutex;
   std::vector<Found> letters;
+};
+
+// What several watchers have found together, and what is wrong with each.
+struct WatchThread::ServicesBox : Box {
+  ServicesBox(Fd its_event, size_t watchers) : Box(std::move(its_event)), wrong(watchers) {}
+
+  void Add(net::FoundChanges more) {
+    {
+      const std::lock_guard lock(mutex);
+      changes.Add(std::move(more));
+      news = true;
+    }
+    Ring();
+  }
+  void Say(size_t watcher, const absl::Status& status) {
+    {
+      const std::lock_guard lock(mutex);
+      if (wrong[watcher] == status) return;
+      wrong[watcher] = status;
+      news = true;
+    }
+    Ring();
+  }
+  void TellTo(const net::Source::TellServices& tell) {
+    Hush();
+    net::FoundChanges found;
+    absl::Status status;
+    {
+      const std::lock_guard lock(mutex);
+      if (!std::exchange(news, false)) return;
+      found = std::exchange(changes, {});
+      for (const absl::Status& one : wrong) {
+        if (one.ok() || status == one) continue;
+        status =
+            status.ok() ? one : absl::Status(one.code(), absl::StrCat(status.message(), "; ", one.message()));
+      }
+    }
+    tell(std::move(found), status);
+  }
+
+  bool news = false;
+  net::FoundChanges changes;
+  std::vector<absl::Status> wrong;  // of each watcher
 };
 
 class WatchThread::RemoteSource : public net::Source {
  public:
-  RemoteSource(WatchThread& thread, std::string title, std::shared_ptr<Letterbox> letterbox, Tell tell)
-      : thread_(thread), title_(std::move(title)), letterbox_(std::move(letterbox)), tell_(std::move(tell)) {}
+  RemoteSource(WatchThread& thread, std::string title, std::shared_ptr<Box> box,
+               std::function<void()> advance)
+      : thread_(thread), title_(std::move(title)), box_(std::move(box)), advance_(std::move(advance)) {}
   ~RemoteSource() override {
-    letterbox_->abandoned = true;
+    box_->abandoned = true;
     thread_.curl_.multi_wakeup(thread_.multi_);
   }
   std::string Title() const override { return title_; }
-  int event_fd() const override { return letterbox_->event.get(); }
+  int event_fd() const override { return box_->event.get(); }
   int64_t NextDue() const override { return kNever; }
-  void Advance(int64_t /*now*/) override {
-    for (Letterbox::Found& found : letterbox_->Take()) tell_(std::move(found));
-  }
+  void Advance(int64_t /*now*/) override { advance_(); }
 
  private:
   WatchThread& thread_;
   const std::string title_;
-  const std::shared_ptr<Letterbox> letterbox_;
-  const Tell tell_;
+  const std::shared_ptr<Box> box_;
+  const std::function<void()> advance_;
+};
+
+// Who hears a watcher.
+struct WatchThread::Ear {
+  virtual ~Ear() = default;
+  virtual void Found(std::vector<net::BackendSpec> /*backends*/, absl::Status /*missing*/) {}
+  virtual void FoundServices(net::FoundChanges /*changes*/) {}
+  virtual void IsRight() {}
+  virtual void Failed(absl::Status why) = 0;
+};
+
+struct WatchThread::ListEar : Ear {
+  explicit ListEar(std::shared_ptr<Letterbox> its_box)
+      : box(std::move(its_box)),
+        teller([to = box.get()](Letterbox::Found found) { to->Put(std::move(found)); }) {}
+  void Found(std::vector<net::BackendSpec> backends, absl::Status missing) override {
+    teller.Found(std::move(backends), std::move(missing));
+  }
+  void Failed(absl::Status why) override { teller.Failed(std::move(why)); }
+
+  const std::shared_ptr<Letterbox> box;
+  net::Teller teller;
+};
+
+struct WatchThread::ServicesEar : Ear {
+  ServicesEar(std::shared_ptr<ServicesBox> its_box, size_t its_watcher)
+      : box(std::move(its_box)), watcher(its_watcher) {}
+  void FoundServices(net::FoundChanges changes) override { box->Add(std::move(changes)); }
+  void IsRight() override { box->Say(watcher, absl::OkStatus()); }
+  void Failed(absl::Status why) override { box->Say(watcher, why); }
+
+  const std::shared_ptr<ServicesBox> box;
+  const size_t watcher;
 };
 
 // A watcher and its request.
 struct WatchThread::Entry {
-  Entry(const WatchThread& thread, std::unique_ptr<Watcher> its_watcher, std::shared_ptr<Letterbox> its_box)
+  Entry(const WatchThread& thread, std::unique_ptr<Watcher> its_watcher, std::shared_ptr<Box> its_box,
+        std::unique_ptr<Ear> its_ear)
       : watcher(std::move(its_watcher)),
-        letterbox(std::move(its_box)),
-        teller([box = letterbox.get()](Letterbox::Found found) { box->Put(std::move(found)); }),
+        box(std::move(its_box)),
+        ear(std::move(its_ear)),
         request(thread.curl_, thread.multi_) {}
 
   absl::Status Titled(const absl::Status& status) const {
@@ -97,8 +184,8 @@ struct WatchThread::Entry {
   }
 
   const std::unique_ptr<Watcher> watcher;
-  const std::shared_ptr<Letterbox> letterbox;
-  net::Teller teller;
+  const std::shared_ptr<Box> box;
+  const std::unique_ptr<Ear> ear;
   HttpRequest request;
   Clock::time_point due;    // the next request, if none is under way
   Clock::time_point begun;  // the one under way
@@ -141,11 +228,29 @@ absl::StatusOr<std::unique_ptr<net::Source>> WatchThread::Watch(std::unique_ptr<
                                                                 net::Source::Tell tell) {
   Fd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event.valid()) return ToStatus({errno}, "make an eventfd for what a server tells");
-  auto letterbox = std::make_shared<Letterbox>(std::move(event));
-  auto source = std::make_unique<RemoteSource>(*this, watcher->Title(), letterbox, std::move(tell));
+  auto box = std::make_shared<Letterbox>(std::move(event));
+  auto source = std::make_unique<RemoteSource>(*this, watcher->Title(), box, [box, tell = std::move(tell)] {
+    for (Letterbox::Found& found : box->Take()) tell(std::move(found));
+  });
   {
     const std::lock_guard lock(mutex_);
-    new_.emplace_back(*this, std::move(watcher), std::move(letterbox));
+    new_.emplace_back(*this, std::move(watcher), box, std::make_unique<ListEar>(box));
+  }
+  curl_.multi_wakeup(multi_);
+  return source;
+}
+
+absl::StatusOr<std::unique_ptr<net::Source>> WatchThread::Watch(
+    std::string title, std::vector<std::unique_ptr<Watcher>> watchers, net::Source::TellServices tell) {
+  Fd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event.valid()) return ToStatus({errno}, "make an eventfd for what a server tells");
+  auto box = std::make_shared<ServicesBox>(std::move(event), watchers.size());
+  auto source = std::make_unique<RemoteSource>(*this, std::move(title), box,
+                                               [box, tell = std::move(tell)] { box->TellTo(tell); });
+  {
+    const std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < watchers.size(); ++i)
+      new_.emplace_back(*this, std::move(watchers[i]), box, std::make_unique<ServicesEar>(box, i));
   }
   curl_.multi_wakeup(multi_);
   return source;
@@ -161,6 +266,7 @@ void WatchThread::Run() {
     curl_.multi_perform(multi_, &running);
     HearCurl();
     const Clock::time_point next = Turn();
+    for (const Entry& entry : entries_) entry.watcher->OnPause();
     constexpr milliseconds kLongestSleep{60'000};
     const milliseconds sleep = std::clamp(RoundedUp(next - Clock::now()), milliseconds(0), kLongestSleep);
     curl_.multi_poll(multi_, nullptr, 0, static_cast<int>(sleep.count()), nullptr);
@@ -175,7 +281,7 @@ bool WatchThread::TakeNew() {
 }
 
 WatchThread::Clock::time_point WatchThread::Turn() {
-  entries_.remove_if([](const Entry& entry) { return entry.letterbox->abandoned.load(); });
+  entries_.remove_if([](const Entry& entry) { return entry.box->abandoned.load(); });
   Clock::time_point next = Clock::now() + std::chrono::hours(1);
   for (auto at = entries_.begin(); at != entries_.end(); ++at) {
     Entry& entry = *at;
@@ -220,8 +326,11 @@ void WatchThread::Begin(Entry& entry) {
     wanted.take_line = [&entry](absl::string_view line) { return entry.watcher->OnLine(line); };
   }
   entry.watcher->TellTo([&entry](std::vector<net::BackendSpec> backends, const absl::Status& missing) {
-    entry.teller.Found(std::move(backends), entry.Titled(missing));
+    entry.ear->Found(std::move(backends), entry.Titled(missing));
   });
+  entry.watcher->TellTo(Watcher::HearServices{
+      .found = [&entry](net::FoundChanges changes) { entry.ear->FoundServices(std::move(changes)); },
+      .right = [&entry] { entry.ear->IsRight(); }});
   if (absl::Status status = entry.request.Begin(ask->origin, std::move(wanted)); !status.ok())
     return Settle(entry, entry.watcher->OnFailure(std::move(status)), {});
   entry.begun = Clock::now();
@@ -268,7 +377,7 @@ void WatchThread::Settle(Entry& entry, const absl::Status& status, std::chrono::
     entry.due = entry.streams ? std::max(now, entry.begun + kStreamsApart) : now;
     return;
   }
-  entry.teller.Failed(entry.Titled(status));
+  entry.ear->Failed(entry.Titled(status));
   const milliseconds longest = std::min(kLongestPause, kFirstPause * (1 << std::min(entry.failures++, 10)));
   const milliseconds pause = std::chrono::duration_cast<milliseconds>(longest * (1 + Chance()) / 2);
   entry.due = now + std::max<milliseconds>(pause, at_least);

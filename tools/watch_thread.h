@@ -20,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -49,12 +50,21 @@ class WatchThread {
   // descriptors.
   absl::StatusOr<std::unique_ptr<net::Source>> Watch(std::unique_ptr<Watcher> watcher,
                                                      net::Source::Tell tell);
+  // Of services, which these find together; `title` is the source's.
+  absl::StatusOr<std::unique_ptr<net::Source>> Watch(std::string title,
+                                                     std::vector<std::unique_ptr<Watcher>> watchers,
+                                                     net::Source::TellServices tell);
   // Any thread: who rests may have something to ask.
   void Wake() { curl_.multi_wakeup(multi_); }
 
  private:
   class RemoteSource;
+  struct Box;
   struct Letterbox;
+  struct ServicesBox;
+  struct Ear;
+  struct ListEar;
+  struct ServicesEar;
   struct Entry;
 
   explicit WatchThread(const Libcurl& curl);

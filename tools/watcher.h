@@ -17,7 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "net/balancer/service.h"
+#include "net/balancer/found.h"
 #include "tools/http_origin.h"
 #include "tools/http_request.h"
 
@@ -39,11 +39,17 @@ class Watcher {
   };
 
   using Hear = std::function<void(std::vector<net::BackendSpec>, absl::Status missing)>;
+  // Of one that finds services.
+  struct HearServices {
+    std::function<void(net::FoundChanges)> found;
+    std::function<void()> right;
+  };
 
   virtual ~Watcher() = default;
 
   // Before the first request. Who hears the lists that are found, from within the calls below.
   void TellTo(Hear found) { found_ = std::move(found); }
+  void TellTo(HearServices services) { services_ = std::move(services); }
 
   // For messages: "etcd http://127.0.0.1:2379 /services/orders/".
   virtual std::string Title() const = 0;
@@ -61,6 +67,8 @@ class Watcher {
   // No answer at all, or its end was not to be seen, or OnLine() has refused it: what is returned from here
   // counts as if OnAnswer() had returned it.
   virtual absl::Status OnFailure(absl::Status why) { return why; }
+  // All that has come so far has been heard: what was put off to be told together, is told.
+  virtual void OnPause() {}
 
  protected:
   // A list, whole: when there is another one, and when a server answers again after an error, which is how
@@ -69,9 +77,13 @@ class Watcher {
   void Found(std::vector<net::BackendSpec> backends, absl::Status missing = absl::OkStatus()) {
     found_(std::move(backends), std::move(missing));
   }
+  // Of services: what has become of them, and that the server answers. From OnPause() as well.
+  void FoundServices(net::FoundChanges changes) { services_.found(std::move(changes)); }
+  void IsRight() { services_.right(); }
 
  private:
   Hear found_;
+  HearServices services_;
 };
 
 }  // namespace shunt

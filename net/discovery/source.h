@@ -13,8 +13,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "net/balancer/service.h"
+#include "net/balancer/found.h"
 
 namespace shunt::net {
 
@@ -27,6 +28,9 @@ class Source {
   // one hears that the source answers again. An error right after a list says what is missing from that.
   // Called from Advance() only; must not destroy the source.
   using Tell = std::function<void(absl::StatusOr<std::vector<BackendSpec>>)>;
+  // Of services, where these are what it finds, one by one: what has become of them since the last time, and
+  // what is wrong now; OK: nothing. Told once for each change of either, and else as above.
+  using TellServices = std::function<void(FoundChanges changes, const absl::Status& wrong)>;
 
   virtual ~Source() = default;
 
