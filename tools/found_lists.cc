@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "tools/agent_settings.h"
+#include "tools/service_values.h"
 
 namespace shunt {
 namespace {
@@ -32,9 +33,12 @@ Json FoundSourceToJson(const net::DiscoverSpec& source) {
                     {"cert", etcd.certificate},           {"key", etcd.key},       {"user", etcd.user},
                     {"password-file", etcd.password_file}};
   }
-  if (const net::KubernetesSpec& kubernetes = source.kubernetes; !kubernetes.service.empty()) {
-    json["kubernetes"] = {
-        {"service", kubernetes.service}, {"port", kubernetes.port}, {"kubeconfig", kubernetes.kubeconfig}};
+  if (const net::KubernetesSpec& kubernetes = source.kubernetes; !kubernetes.none()) {
+    json["kubernetes"] = {{"service", kubernetes.service},
+                          {"port", kubernetes.port},
+                          {"kubeconfig", kubernetes.kubeconfig},
+                          {"services", kubernetes.services},
+                          {"node", kubernetes.node}};
   }
   for (const net::Subnet& network : source.services_in) json["services_in"].push_back(network.ToString());
   return json;
@@ -55,7 +59,9 @@ net::DiscoverSpec FoundSourceFrom(const Json& json) {
   if (const auto kubernetes = json.find("kubernetes"); kubernetes != json.end()) {
     source.kubernetes = {.service = kubernetes->at("service").get<std::string>(),
                          .port = kubernetes->at("port").get<std::string>(),
-                         .kubeconfig = kubernetes->at("kubeconfig").get<std::string>()};
+                         .kubeconfig = kubernetes->at("kubeconfig").get<std::string>(),
+                         .services = kubernetes->value("services", ""),
+                         .node = kubernetes->value("node", "")};
   }
   for (const Json& text : json.value("services_in", Json::array())) {
     if (const auto network = net::ParseSubnet(text.get<std::string>()); network.ok())
@@ -86,6 +92,34 @@ net::BackendSpec FoundBackendFrom(const Json& json) {
   return backend;
 }
 
+std::string LineOfService(const std::string& finder, const net::FoundService& service) {
+  Json addresses = Json::array(), backends = Json::array();
+  for (const net::ServiceAddress& address : service.addresses)
+    addresses.push_back(ServiceAddressText(address));
+  for (const net::BackendSpec& backend : service.backends) backends.push_back(FoundBackendToJson(backend));
+  Json json = {{"finder", finder},
+               {"name", service.name},
+               {"addresses", std::move(addresses)},
+               {"backends", std::move(backends)}};
+  if (service.sticky) json["sticky_for"] = service.sticky_for.count();
+  if (!service.trouble.empty()) json["trouble"] = service.trouble;
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+net::FoundServicePtr FoundServiceFrom(const Json& json) {
+  net::FoundService service;
+  service.name = json.at("name").get<std::string>();
+  for (const Json& text : json.at("addresses")) {
+    if (const auto address = ParseServiceAddress(text.get<std::string>()); address.ok())
+      service.addresses.push_back(*address);
+  }
+  for (const Json& backend : json.at("backends")) service.backends.push_back(FoundBackendFrom(backend));
+  service.sticky = json.contains("sticky_for");
+  service.sticky_for = std::chrono::nanoseconds(json.value("sticky_for", int64_t{0}));
+  service.trouble = json.value("trouble", "");
+  return std::make_shared<const net::FoundService>(std::move(service));
+}
+
 net::FoundBackends FoundFrom(const Json& json) {
   net::FoundBackends found{.service = json.at("service").get<std::string>(),
                            .source = FoundSourceFrom(json.at("source")),
@@ -100,15 +134,26 @@ void FoundLists::Note(const std::vector<net::FoundBackends>& found) {
   for (const net::FoundBackends& one : found) {
     if (one.source.none()) {
       lines_.erase(one.service);
-    } else {
-      lines_[one.service] = LineOf(one);
+      continue;
+    }
+    Lines& lines = lines_[one.service];
+    lines.own = LineOf(one);
+    std::map<std::string, FoundLine> before = std::exchange(lines.found, {});
+    for (const net::FoundServicePtr& service : one.services) {
+      const auto known = before.find(service->name);
+      const bool is_same = known != before.end() && known->second.service == service;
+      lines.found[service->name] = {
+          service, is_same ? std::move(known->second.line) : LineOfService(one.service, *service)};
     }
   }
 }
 
 absl::StatusOr<Fd> FoundLists::ToFile() const {
   std::string text;
-  for (const auto& [service, line] : lines_) absl::StrAppend(&text, line, "\n");
+  for (const auto& [service, lines] : lines_) {
+    absl::StrAppend(&text, lines.own, "\n");
+    for (const auto& [name, found] : lines.found) absl::StrAppend(&text, found.line, "\n");
+  }
   return HeldText(text);
 }
 
@@ -116,8 +161,14 @@ absl::StatusOr<std::vector<net::FoundBackends>> FoundLists::FromFile(int fd) try
   const absl::StatusOr<std::string> text = ReadHeldText(fd);
   if (!text.ok()) return text.status();
   std::vector<net::FoundBackends> found;
-  for (const absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty()))
-    found.push_back(FoundFrom(Json::parse(line.begin(), line.end())));
+  for (const absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
+    const Json json = Json::parse(line.begin(), line.end());
+    if (!json.contains("finder")) {
+      found.push_back(FoundFrom(json));
+    } else if (!found.empty() && found.back().service == json["finder"]) {
+      found.back().services.push_back(FoundServiceFrom(json));  // they follow their finder's line
+    }
+  }
   return found;
 } catch (const Json::exception& error) {
   return absl::InvalidArgumentError(absl::StrCat("what sources had found, as it is held: ", error.what()));

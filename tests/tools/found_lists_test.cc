@@ -6,10 +6,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "tools/agent_settings.h"
+#include "tools/service_values.h"
 
 namespace shunt {
 namespace {
@@ -71,9 +75,68 @@ TEST(FoundListsTest, KnowTheirSourcesWhole) {
   net::FoundBackends kubernetes = FoundAt("b", "10.0.0.2:80");
   kubernetes.source = {
       .kubernetes = {.service = "default/orders", .port = "http", .kubeconfig = "/etc/kubeconfig"}};
+  net::FoundBackends cluster = FoundAt("c", "10.0.0.3:80");
+  cluster.source = {.kubernetes = {.kubeconfig = "/k", .services = "all", .node = "node-1"}};
   FoundLists lists;
-  lists.Note({etcd, kubernetes});
-  EXPECT_THAT(ReadBack(lists), ElementsAre(etcd, kubernetes));
+  lists.Note({etcd, kubernetes, cluster});
+  EXPECT_THAT(ReadBack(lists), ElementsAre(etcd, kubernetes, cluster));
+}
+
+TEST(FoundListsTest, KnowServicesOneByOne) {
+  const auto service = [](const std::string& name, const std::string& backend) {
+    net::FoundService one;
+    one.name = name;
+    one.addresses = {*ParseServiceAddress("10.96.1.1:80/tcp"), *ParseServiceAddress("[fd00::1]:80/tcp")};
+    one.backends = {{.address = *net::SockAddr::FromText(backend), .backup = true, .zone = "a"}};
+    return one;
+  };
+  net::FoundService dns = service("kube-system/dns:dns", "10.0.0.1:53");
+  dns.addresses = {*ParseServiceAddress("10.96.0.10:53/udp")};
+  dns.sticky = true;
+  dns.sticky_for = std::chrono::hours(3);
+  dns.trouble = "something";
+  net::FoundBackends cluster;
+  cluster.service = "cluster";
+  cluster.source = {.kubernetes = {.services = "all"}};
+  const auto web = std::make_shared<const net::FoundService>(service("prod/web", "10.0.0.2:80"));
+  cluster.services = {std::make_shared<const net::FoundService>(dns), web};
+  FoundLists lists;
+  lists.Note({FoundAt("a", "10.0.0.9:80"), cluster, FoundAt("x", "10.0.0.9:80")});
+  std::vector<net::FoundBackends> found = ReadBack(lists);
+  ASSERT_EQ(found.size(), 3u);
+  EXPECT_THAT(found[0].services, IsEmpty());
+  ASSERT_EQ(found[1].services.size(), 2u);
+  EXPECT_EQ(*found[1].services[0], dns);
+  EXPECT_EQ(*found[1].services[1], *web);
+  EXPECT_EQ(found[1].source, cluster.source);
+
+  const auto other = std::make_shared<const net::FoundService>(service("prod/web", "10.0.0.3:80"));
+  cluster.services = {other};
+  lists.Note({cluster});
+  found = ReadBack(lists);
+  ASSERT_EQ(found[1].services.size(), 1u);
+  EXPECT_EQ(*found[1].services[0], *other);
+  lists.Note({{.service = "cluster"}});
+  EXPECT_EQ(ReadBack(lists).size(), 2u);
+}
+
+TEST(FoundListsTest, LeaveNothingOutHoweverManyThereAre) {
+  net::FoundBackends cluster;
+  cluster.service = "cluster";
+  cluster.source = {.kubernetes = {.services = "all"}};
+  for (int i = 0; i < 10'000; ++i) {
+    net::FoundService one;
+    one.name = absl::StrCat("prod/web-", i);
+    one.backends.resize(10,
+                        {.address = *net::SockAddr::FromText("10.0.0.1:80"), .zone = "a zone of a machine"});
+    cluster.services.push_back(std::make_shared<const net::FoundService>(std::move(one)));
+  }
+  FoundLists lists;
+  lists.Note({cluster});
+  const std::vector<net::FoundBackends> found = ReadBack(lists);
+  ASSERT_EQ(found.size(), 1u);
+  ASSERT_EQ(found[0].services.size(), 10'000u);
+  EXPECT_EQ(found[0].services.back()->backends.size(), 10u);
 }
 
 TEST(FoundListsTest, KnowOfEachServiceTheLastWord) {
