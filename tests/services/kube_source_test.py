@@ -3,53 +3,26 @@
 """Services whose backends are those of a Service of Kubernetes, from a server that answers as the real one does.
 
     kube_source_test.py --agent PROGRAM --runtime runc|crun --as root|user [TEST]
-
-tests/runtimes/kube_apiserver_test.py asks a real one.
 """
 
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 
 sys.dont_write_bytecode = True
-from service_case import SERVICE, ServiceCase, with_network  # noqa: E402  (it leads to those below)
-import kube  # noqa: E402
-from kube_slices import LABEL, SliceServer, endpoint, slice_of  # noqa: E402
-from runtime_case import main  # noqa: E402
+from kube_case import KubeCase, run  # noqa: E402  (it leads to those below)
+from kube_objects import LABEL, endpoint, slice_of  # noqa: E402
+from service_case import SERVICE, with_network  # noqa: E402
 from stage import HOST  # noqa: E402
 
 ANSWER_WITHIN = 10  # seconds: WatchThread::kAnswerWithin
 ENDING = {"ready": False, "serving": True, "terminating": True}
 
 
-class KubeSource(ServiceCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.certificates = tempfile.mkdtemp()
-        cls.addClassCleanup(shutil.rmtree, cls.certificates)
-        kube.make_authority(cls.certificates, "ca")
-        kube.sign(cls.certificates, "ca", "server", "IP:127.0.0.1")
-
-    def setUp(self):
-        super().setUp()
-        self.server = SliceServer(self.certificates, "first")
-        self.addCleanup(self.server.kill)
-        self.write_token("first")
-        self.kubeconfig = os.path.join(self.folder, "kubeconfig")
-        kube.write_kubeconfig(self.kubeconfig, f"https://127.0.0.1:{self.server.port}",
-                              os.path.join(self.certificates, "ca.crt"), {"tokenFile": "token"})
-
-    def write_token(self, token):
-        path = os.path.join(self.folder, "token")
-        with open(path + ".new", "w", encoding="ascii") as file:
-            file.write(token + "\n")
-        os.rename(path + ".new", path)
-
+class KubeSource(KubeCase):
     def serve(self, port="http", kubeconfig=True):
         spec = {"service": "default/orders", "port": port}
         if kubeconfig:
@@ -215,13 +188,14 @@ class KubeSource(ServiceCase):
             self.server.say(line)
             agent.wait_for("warning: service web: .* a line of the watch is not what the API server says")
             agent.wait_for("service web: its source is right again: 1 backends")
-        slices, self.server.slices = self.server.slices, {"x": {"metadata": {"labels": {LABEL: "orders"}}}}
+        objects = self.server.objects
+        slices, objects["endpointslices"] = objects["endpointslices"], {"x": {"metadata": {"labels": {LABEL: "orders"}}}}
         self.wait_for_watch(6)
         self.server.forget()
         self.server.end_watches()
         self.wait_for_error(agent, "the list is not what the API server says of EndpointSlices: name is missing")
         self.wait_for_backends(agent, "192.0.2.1:80")
-        self.server.slices = slices
+        objects["endpointslices"] = slices
         self.wait_for_health(agent)
 
     def test_refusals_say_what_would_help_and_are_waited_out(self):
@@ -251,8 +225,4 @@ class KubeSource(ServiceCase):
 
 
 if __name__ == "__main__":
-    for program in ("nginx", "openssl"):
-        if shutil.which(program) is None:
-            print(f"skipped: {program} is not installed (tools/install-packages test)")
-            sys.exit(77)
-    sys.exit(main())
+    run()

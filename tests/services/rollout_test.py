@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "support"))
 sys.path.insert(0, HERE)
 import kube  # noqa: E402  (found by the lines above)
 from etcd import Etcd  # noqa: E402
-from kube_slices import SliceServer, endpoint, slice_of  # noqa: E402
+from kube_objects import ObjectServer, endpoint, slice_of  # noqa: E402
 from stage import DEADLINE, HOST, PYTHON_CLIENT, arguments, nginx  # noqa: E402
 
 ARGS = None
@@ -39,7 +39,7 @@ class Slices:
     def __init__(self, folder):
         kube.make_authority(folder, "ca")
         kube.sign(folder, "ca", "server", "IP:127.0.0.1")
-        self.server = SliceServer(folder, "token")
+        self.server = ObjectServer(folder, "token")
         self.kubeconfig = os.path.join(folder, "kubeconfig")
         kube.write_kubeconfig(self.kubeconfig, f"https://127.0.0.1:{self.server.port}", os.path.join(folder, "ca.crt"),
                               {"token": "token"})

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An API server over TLS that knows nothing but EndpointSlices, and lists and watches them as the real one does."""
+"""An API server over TLS that knows Services and EndpointSlices, and lists and watches them as the real one does."""
 
 import http.server
 import json
 import os
+import re
 import socket
 import ssl
 import threading
 import urllib.parse
 
-API = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+PATH = re.compile(r"/(api/v1|apis/discovery\.k8s\.io/v1)(?:/namespaces/([^/]+))?/(services|endpointslices)")
+KINDS = {"services": ("Service", "v1"), "endpointslices": ("EndpointSlice", "discovery.k8s.io/v1")}
 LABEL = "kubernetes.io/service-name"
 PATIENCE = 20  # seconds
 
@@ -18,37 +20,59 @@ def endpoint(address, **more):
     return {"addresses": [address], "conditions": {"ready": True}, **more}
 
 
-def slice_of(name, *endpoints, port=80, service="orders", **more):
+def slice_of(name, *endpoints, port=80, service="orders", space="default", **more):
     return {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
-            "metadata": {"name": name, "namespace": "default", "labels": {LABEL: service},
+            "metadata": {"name": name, "namespace": space, "labels": {LABEL: service},
                          "managedFields": [{"manager": "kube-controller-manager"}]},
             "endpoints": list(endpoints), "ports": [{"name": "http", "port": port, "protocol": "TCP"}], **more}
+
+
+def service_of(name, ips, *ports, space="default", labels=None, **spec):
+    """`ports` are (name, number) or (name, number, protocol)."""
+    return {"kind": "Service", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": space, "labels": labels or {}},
+            "spec": {"type": "ClusterIP", "clusterIP": ips[0] if ips else "None", "clusterIPs": ips or ["None"],
+                     "ports": [{"name": port[0], "port": port[1], "protocol": (*port, "TCP")[2]} for port in ports], **spec}}
+
+
+def name_of(one):
+    """A name without a namespace is one of the namespace default, as for kubectl."""
+    return f"{one['metadata'].get('namespace', 'default')}/{one['metadata'].get('name')}"
+
+
+def selected(one, selector):
+    labels = one["metadata"].get("labels", {})
+    for term in filter(None, selector.split(",")):
+        key, equal, value = term.partition("=")
+        if (labels.get(key) != value) if equal else (key[1:] in labels):
+            return False
+    return True
 
 
 def status(code, message):
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code}
 
 
-class SliceServer:
+class ObjectServer:
     """Starts at once; can be killed, and started again at the same port with what it knew.
 
-    `requests` are (whether it is a watch, its query, the header Authorization). `refusals` are (code, message, headers),
-    each of which answers one request.
+    `requests` are (whether it is a watch, its query, the header Authorization); a query has beside its own words
+    "resource", what was asked for. `refusals` are (code, message, headers), each of which answers one request.
     """
 
     def __init__(self, folder, token):
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(os.path.join(folder, "server.crt"), os.path.join(folder, "server.key"))
         self.token = token
-        self.page = 500  # slices
+        self.page = 500  # objects
         self.changed = threading.Condition()
         self.requests = []
         self.refusals = []
-        self.slices = {}
+        self.objects = {resource: {} for resource in KINDS}  # by name
         self.version = 100
         self.oldest = 0  # what has happened before is forgotten
-        self.events = []  # (version, line)
-        self.said = []  # lines for watches under way
+        self.events = []  # (version, resource, namespace, line)
+        self.said = []  # (resource, line), for watches under way
         self.ending = 0  # of watches: how often; `breaking`, without a word
         self.breaking = 0
         self.watches = 0  # under way
@@ -100,19 +124,20 @@ class SliceServer:
             self.changed.wait_for(lambda: self.watches == 0, PATIENCE)
 
     def put(self, one):
-        self._happens("MODIFIED" if one["metadata"]["name"] in self.slices else "ADDED", one)
+        resource, = [key for key, (kind, _) in KINDS.items() if kind == one["kind"]]
+        self._happens("MODIFIED" if name_of(one) in self.objects[resource] else "ADDED", resource, one)
 
-    def remove(self, name):
-        self._happens("DELETED", self.slices[name])
+    def remove(self, name, resource="endpointslices"):
+        self._happens("DELETED", resource, self.objects[resource][name if "/" in name else "default/" + name])
 
-    def bookmark(self):
-        self._happens("BOOKMARK", {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "metadata": {},
-                                   "endpoints": None, "addressType": ""})
+    def bookmark(self, resource="endpointslices"):
+        kind, version = KINDS[resource]
+        self._happens("BOOKMARK", resource, {"kind": kind, "apiVersion": version, "metadata": {}})
 
-    def say(self, line):
-        """In all watches under way."""
+    def say(self, line, resource="endpointslices"):
+        """In all watches of these that are under way."""
         with self.changed:
-            self.said.append(line)
+            self.said.append((resource, line))
             self.changed.notify_all()
 
     def end_watches(self, *, broken=False):
@@ -133,26 +158,28 @@ class SliceServer:
         with self.changed:
             return self.changed.wait_for(condition, PATIENCE)
 
-    def wait_for_watch(self, count):
-        """As many watches have been asked for, and the last one is under way."""
-        return self.wait_for(lambda: len(self.versions_watched()) >= count and self.watches == 1)
+    def wait_for_watch(self, count, resources=("endpointslices",)):
+        """As many watches of each have been asked for, and the last ones are under way."""
+        return self.wait_for(lambda: self.watches == len(resources) and
+                             all(len(self.versions_watched(one)) >= count for one in resources))
 
-    def versions_watched(self):
-        return [int(query["resourceVersion"]) for watch, query, _ in list(self.requests) if watch]
+    def versions_watched(self, resource="endpointslices"):
+        return [int(query["resourceVersion"]) for watch, query, _ in list(self.requests)
+                if watch and query["resource"] == resource]
 
-    def lists(self):
-        return [query for watch, query, _ in list(self.requests) if not watch]
+    def lists(self, resource="endpointslices"):
+        return [query for watch, query, _ in list(self.requests) if not watch and query["resource"] == resource]
 
-    def _happens(self, kind, one):
+    def _happens(self, kind, resource, one):
         with self.changed:
             self.version += 1
             one["metadata"]["resourceVersion"] = str(self.version)
-            name = one["metadata"].get("name")
             if kind == "DELETED":
-                del self.slices[name]
+                del self.objects[resource][name_of(one)]
             elif kind != "BOOKMARK":
-                self.slices[name] = one
-            self.events.append((self.version, json.dumps({"type": kind, "object": one})))
+                self.objects[resource][name_of(one)] = one
+            self.events.append((self.version, resource, None if kind == "BOOKMARK" else one["metadata"]["namespace"],
+                                json.dumps({"type": kind, "object": one})))
             self.changed.notify_all()
 
     # ---- what it does
@@ -169,6 +196,8 @@ class SliceServer:
             def do_GET(self):
                 url = urllib.parse.urlsplit(self.path)
                 query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
+                path = PATH.fullmatch(url.path)
+                query["resource"], self.space = (path[3], path[2]) if path else (None, None)
                 with server.changed:
                     server.requests.append(("watch" in query, query, self.headers["Authorization"]))
                     refusal = server.refusals.pop(0) if server.refusals else None
@@ -177,7 +206,7 @@ class SliceServer:
                     self.answer(refusal[0], status(*refusal[:2]), refusal[2])
                 elif self.headers["Authorization"] != f"Bearer {server.token}":
                     self.answer(401, status(401, "Unauthorized"))
-                elif url.path != API:
+                elif path is None or not KINDS[path[3]][1] in path[1]:
                     self.answer(404, status(404, "the server could not find the requested resource"))
                 elif "watch" in query:
                     self.watch(query)
@@ -195,16 +224,18 @@ class SliceServer:
                 self.wfile.write(text)
 
             def list(self, query):
-                label, service = query["labelSelector"].split("=")
+                kind, api = KINDS[query["resource"]]
                 with server.changed:
-                    found = [one for _, one in sorted(server.slices.items()) if one["metadata"]["labels"][label] == service]
+                    found = [one for _, one in sorted(server.objects[query["resource"]].items())
+                             if self.space in (None, one["metadata"].get("namespace", "default"))
+                             and selected(one, query["labelSelector"])]
                     version, oldest = server.version, server.oldest
                 begin, of = (int(part) for part in query.get("continue", f"0 {version}").split())
                 if of < oldest:
                     self.answer(410, status(410, "The provided continue parameter is too old"))
                     return
                 end = begin + min(server.page, int(query["limit"])) if "limit" in query else len(found)
-                self.answer(200, {"kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1",
+                self.answer(200, {"kind": kind + "List", "apiVersion": api,
                                   "metadata": {"resourceVersion": str(of),
                                                **({"continue": f"{end} {of}"} if end < len(found) else {})},
                                   "items": [{k: v for k, v in one.items() if k not in ("kind", "apiVersion")}
@@ -226,9 +257,10 @@ class SliceServer:
                     server.watches += 1
                     server.changed.notify_all()
                 try:
-                    while (lines := self.next_lines(since, said, ending, breaking)) is not None:
+                    while (lines := self.next_lines(query["resource"], since, said, ending, breaking)) is not None:
                         for version, line in lines:
-                            self.send_line(line)
+                            if line is not None:
+                                self.send_line(line)
                             since, said = (version, said) if version else (since, said + 1)
                     if server.breaking == breaking:
                         self.wfile.write(b"0\r\n\r\n")
@@ -239,11 +271,12 @@ class SliceServer:
                         server.watches -= 1
                         server.changed.notify_all()
 
-            def next_lines(self, since, said, ending, breaking):
-                """[(version or 0, line)]; None: no more."""
+            def next_lines(self, resource, since, said, ending, breaking):
+                """[(version or 0, line, or None if it is for others)]; None: no more."""
                 def there():
-                    return ([one for one in server.events if one[0] > since] +
-                            [(0, line) for line in server.said[said:]])
+                    return ([(version, line if resource == of and (None in (self.space, space) or self.space == space)
+                              else None) for version, of, space, line in server.events if version > since] +
+                            [(0, line if resource == of else None) for of, line in server.said[said:]])
 
                 def over():
                     return (ending, breaking) != (server.ending, server.breaking)
