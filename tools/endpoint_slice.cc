@@ -16,6 +16,8 @@
 #include "net/ip_address.h"
 #include "net/sock_addr.h"
 #include "tools/harmless.h"
+#include "tools/json_reading.h"
+#include "tools/kube_service.h"
 #include "tools/service_config.h"
 
 namespace shunt {
@@ -54,6 +56,7 @@ std::optional<EndpointSlice::Endpoint> EndpointIn(const Json& json) {
     throw NotAsTheApi{"addresses should begin with an address"};
   endpoint.address = addresses[0].get<std::string>();
   endpoint.zone = ZoneIn(json, "zone");
+  endpoint.node = WordIn(json, "nodeName");
   if (const Json* const hints = FieldOf(json, "hints", Json::value_t::object)) {
     ForEachObject(*hints, "forZones", [&endpoint](const Json& zone) {
       if (endpoint.hint.empty()) endpoint.hint = ZoneIn(zone, "name");
@@ -68,10 +71,9 @@ bool IsNumber(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), absl::ascii_isdigit);
 }
 
-// As ParseBackendAddress() has it (tools/service_values.h).
 std::optional<net::IpAddress> BackendIp(const std::string& text) {
   const absl::StatusOr<net::IpAddress> ip = net::IpAddress::Parse(text);
-  if (!ip.ok() || ip->IsUnspecified() || ip->IsMulticast() || ip->IsBroadcast()) return std::nullopt;
+  if (!ip.ok() || !IsKubeAddress(*ip)) return std::nullopt;
   return *ip;
 }
 
@@ -82,6 +84,11 @@ struct SockAddrHash {
 using Places = std::unordered_map<net::SockAddr, size_t, SockAddrHash>;
 
 }  // namespace
+
+std::string LabelledServiceOf(const Json& object) {
+  const Json* const labels = JsonMember(object["metadata"], "labels", Json::value_t::object);
+  return labels == nullptr ? "" : JsonText(*labels, kServiceLabel);
+}
 
 absl::StatusOr<EndpointSlice> ReadSlice(const Json& json) {
   EndpointSlice slice;
@@ -143,10 +150,15 @@ absl::Status EndpointSlices::Put(EndpointSlice slice) {
     return absl::OutOfRangeError(
         absl::StrCat("there are more than ", kMostBackends, " endpoints, or EndpointSlices"));
   }
-  endpoints_ = count;
+  Replace(std::move(slice));
+  return absl::OkStatus();
+}
+
+void EndpointSlices::Replace(EndpointSlice slice) {
+  Remove(slice.name);
+  endpoints_ += slice.endpoints.size();
   std::string name = slice.name;
   slices_.emplace(std::move(name), std::move(slice));
-  return absl::OkStatus();
 }
 
 const EndpointSlice* EndpointSlices::Find(const std::string& name) const {
@@ -178,13 +190,50 @@ std::string EndpointSlices::PortsText() const {
   return all.empty() ? "none" : Shortened(absl::StrJoin(all, ", "), kLongestMention);
 }
 
+// Backends as they add up.
+class EndpointSlices::Collection {
+ public:
+  explicit Collection(bool hints) : hints_(hints) {}
+
+  void Add(const EndpointSlice& slice, const EndpointSlice::Endpoint& endpoint, uint16_t port,
+           const std::vector<net::IpAddress>& except) {
+    const std::optional<net::IpAddress> ip = BackendIp(endpoint.address);
+    if (!ip || std::ranges::find(except, *ip) != except.end()) {
+      if (left_out_++ == 0)
+        first_left_out_ = absl::StrCat(endpoint.address, " of EndpointSlice ", slice.name);
+      return;
+    }
+    net::BackendSpec backend{.address = net::SockAddr(*ip, port),
+                             .backup = !endpoint.ready,
+                             .zone = hints_ && !endpoint.hint.empty() ? endpoint.hint : endpoint.zone,
+                             .labels = {}};
+    const auto [place, is_new] = places_.emplace(backend.address, backends_.list.size());
+    if (is_new) {
+      backends_.list.push_back(std::move(backend));
+    } else if (backends_.list[place->second].backup && !backend.backup) {
+      backends_.list[place->second] = std::move(backend);
+    }
+  }
+  Backends Take() {
+    if (left_out_ > 0) {
+      backends_.missing = absl::InvalidArgumentError(absl::StrCat(
+          Shortened(first_left_out_, kLongestMention), " is no address of one machine",
+          left_out_ == 1 ? "" : absl::StrCat(", nor are ", left_out_ - 1, " more"), ": left out"));
+    }
+    return std::move(backends_);
+  }
+
+ private:
+  const bool hints_;
+  Backends backends_;
+  Places places_;
+  size_t left_out_ = 0;
+  std::string first_left_out_;
+};
+
 absl::StatusOr<EndpointSlices::Backends> EndpointSlices::BackendsAt(const std::string& port) const {
-  const bool hints = HintsCount();
-  Backends backends;
-  Places places;
+  Collection backends(HintsCount());
   bool any_port = false, any_endpoint = false;
-  size_t left_out = 0;
-  std::string first_left_out;
   for (const auto& [name, slice] : slices_) {
     // Such as stands for a Service that has no pods; it has no ports, either.
     if (slice.endpoints.empty()) continue;
@@ -193,35 +242,30 @@ absl::StatusOr<EndpointSlices::Backends> EndpointSlices::BackendsAt(const std::s
     if (!number.ok()) return number.status();
     if (!number->has_value()) continue;  // other pods of the Service have it
     any_port = true;
-    for (const EndpointSlice::Endpoint& endpoint : slice.endpoints) {
-      const std::optional<net::IpAddress> ip = BackendIp(endpoint.address);
-      if (!ip) {
-        if (left_out++ == 0) first_left_out = absl::StrCat(endpoint.address, " of EndpointSlice ", name);
-        continue;
-      }
-      net::BackendSpec backend{.address = net::SockAddr(*ip, **number),
-                               .backup = !endpoint.ready,
-                               .zone = hints && !endpoint.hint.empty() ? endpoint.hint : endpoint.zone,
-                               .labels = {}};
-      const auto [place, is_new] = places.emplace(backend.address, backends.list.size());
-      if (is_new) {
-        backends.list.push_back(std::move(backend));
-      } else if (backends.list[place->second].backup && !backend.backup) {
-        backends.list[place->second] = std::move(backend);
-      }
-    }
+    for (const EndpointSlice::Endpoint& endpoint : slice.endpoints)
+      backends.Add(slice, endpoint, **number, {});
   }
   if (any_endpoint && !any_port) {
     return absl::FailedPreconditionError(absl::StrCat(
         port.empty() ? std::string("no TCP or UDP port") : absl::StrCat("no TCP or UDP port ", port),
         "; there are: ", PortsText()));
   }
-  if (left_out > 0) {
-    backends.missing = absl::InvalidArgumentError(
-        absl::StrCat(Shortened(first_left_out, kLongestMention), " is no address of one machine",
-                     left_out == 1 ? "" : absl::StrCat(", nor are ", left_out - 1, " more"), ": left out"));
+  return backends.Take();
+}
+
+EndpointSlices::Backends EndpointSlices::BackendsOf(const OfPort& wanted) const {
+  Collection backends(HintsCount());
+  for (const auto& [name, slice] : slices_) {
+    const auto port = std::ranges::find_if(slice.ports, [&wanted](const EndpointSlice::Port& one) {
+      return one.name == wanted.port && one.protocol == wanted.protocol && one.number;
+    });
+    if (port == slice.ports.end()) continue;
+    for (const EndpointSlice::Endpoint& endpoint : slice.endpoints) {
+      if (wanted.node.empty() || endpoint.node == wanted.node)
+        backends.Add(slice, endpoint, *port->number, wanted.except);
+    }
   }
-  return backends;
+  return backends.Take();
 }
 
 }  // namespace shunt

@@ -37,6 +37,7 @@ struct EndpointSlice {
     bool ready = true;    // else it is about to end, and still serves
     std::string zone;     // may be empty, as well
     std::string hint;     // the first zone that it is meant for
+    std::string node;     // may be empty, as well
   };
 
   std::string name;
@@ -54,6 +55,8 @@ inline constexpr char kEndpointSlicesSince[] = "; discovery.k8s.io/v1 takes Kube
 
 // Of an object that has a name. The error names it.
 absl::StatusOr<EndpointSlice> ReadSlice(const nlohmann::json& object);
+// The value of its label, also where the rest of it is broken; empty: it has none.
+std::string LabelledServiceOf(const nlohmann::json& object);
 
 // Those of one Service.
 class EndpointSlices {
@@ -70,11 +73,25 @@ class EndpointSlices {
   const EndpointSlice* Find(const std::string& name) const;  // null: there is none
   size_t size() const { return slices_.size(); }
 
+  // The same, without a limit.
+  void Replace(EndpointSlice slice);
+  size_t endpoints() const { return endpoints_; }
+
   // Whoever is about to end is a backup. The zone is that of the hints, if all ready endpoints have some,
   // else their own. An error: which port counts is not clear, or none has it.
   absl::StatusOr<Backends> BackendsAt(const std::string& port) const;
 
+  // Of a port of the Service: by its own name, which its slices have as well. None have it: no backends.
+  struct OfPort {
+    const std::string& port;
+    const std::string& protocol;
+    const std::string& node;                    // only endpoints there; empty: anywhere
+    const std::vector<net::IpAddress>& except;  // the Service's own addresses
+  };
+  Backends BackendsOf(const OfPort& wanted) const;
+
  private:
+  class Collection;
   bool HintsCount() const;
   std::string PortsText() const;
 

@@ -131,7 +131,9 @@ absl::Status KubeListWatch::OnPage(const std::string& body) {
   version_ = listed_version_;
   just_listed_ = in_pages_ = true;
   const Names names = std::exchange(listed_, {});
-  return OnListEnds(names);
+  absl::Status status = OnListEnds(names);
+  if (absl::IsOutOfRange(status)) ListAnew();
+  return status;
 }
 
 void KubeListWatch::ListAnew() {

@@ -50,7 +50,8 @@ class KubeListWatch : public Watcher {
   // An object of the list, or of the watch. The error is about all objects: they are listed anew.
   virtual absl::Status OnListed(const nlohmann::json& object) = 0;
   virtual absl::Status OnChanged(const nlohmann::json& object) = 0;
-  // The list has ended; `names` are those of all its objects, as KubeNameOf() has them. An error is told.
+  // The list has ended; `names` are those of all its objects, as KubeNameOf() has them. An error is told; if
+  // it is kOutOfRange, there is another list.
   virtual absl::Status OnListEnds(const Names& names) = 0;
   virtual absl::Status OnDeleted(const nlohmann::json& object) = 0;
   // If there was a failure, it has passed.
