@@ -68,9 +68,9 @@ struct AcceleratorOptions {
   RequestTimes* request_times = nullptr;
   // Connects to services are balanced (Balance()): takes a thread more (handlers/services.h).
   bool balances = false;
-  // Makes the source of a service's backends that it wants (ServiceSpec::discover).
-  std::function<absl::StatusOr<std::unique_ptr<net::Source>>(const net::ServiceSpec& service,
-                                                             net::Source::Tell tell)>
+  // Makes the source that a service wants (ServiceSpec::discover), which tells in one of the two ways.
+  std::function<absl::StatusOr<std::unique_ptr<net::Source>>(
+      const net::ServiceSpec& service, net::Source::Tell tell, net::Source::TellServices tell_services)>
       make_source;
   // What affinities with a timeout remember; outlives the accelerator. Null: nothing, such connections are
   // picked as those of services without affinity.

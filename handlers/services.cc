@@ -283,7 +283,12 @@ void Services::ChooseSources() {
         balancer_.SourceFailed(name, std::string(found.status().message()), now);
       }
     };
-    absl::StatusOr<std::unique_ptr<net::Source>> source = make_source_(service, tell);
+    const auto tell_services = [this, name = service.name](net::FoundChanges changes,
+                                                           const absl::Status& wrong) {
+      balancer_.DiscoverServices(name, std::move(changes), std::string(wrong.message()), MonotonicNow());
+      found_.insert(name);
+    };
+    absl::StatusOr<std::unique_ptr<net::Source>> source = make_source_(service, tell, tell_services);
     if (!source.ok()) continue;
     if ((*source)->event_fd() >= 0) Watch((*source)->event_fd()).IgnoreError();
     sources_[service.name] = {.spec = service.discover, .source = *std::move(source)};

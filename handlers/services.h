@@ -45,7 +45,7 @@ class Services {
  public:
   // Makes the source that a service wants. On the services' thread. If it fails, it has told why.
   using MakeSource = std::function<absl::StatusOr<std::unique_ptr<net::Source>>(
-      const net::ServiceSpec& service, net::Source::Tell tell)>;
+      const net::ServiceSpec& service, net::Source::Tell tell, net::Source::TellServices tell_services)>;
 
   // `make_source` may be empty: then no service is discovered.
   // `affinities`: what reactors remember; outlives this; null: nothing.

@@ -21,6 +21,7 @@
 #include "core/check.h"
 #include "core/fd.h"
 #include "net/publish.h"
+#include "tools/kube_server.h"
 #include "tools/metrics_socket.h"
 #include "tools/network_reading.h"
 #include "tools/service_config.h"
@@ -154,6 +155,7 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
       {"containers", [&](const YAML::Node& value) { return ReadContainerRules(name, value, config.rules); }},
       {"log", [&](const YAML::Node& value) { return ReadMapping(name, "log.", value, logging); }},
       {"zone", [&](const YAML::Node& value) { return ReadWord(value, config.zone); }},
+      {"node-name", [&](const YAML::Node& value) { return ReadWord(value, config.node_name); }},
       {"services", [&](const YAML::Node& value) { return ReadServices(name, value, config.services); }},
       {"multinode", [&](const YAML::Node& value) { return ReadMultinode(name, value, config.multinode); }},
   };
@@ -169,6 +171,11 @@ absl::StatusOr<AgentConfig> ParseAgentConfig(const std::string& text, const std:
 
 std::vector<net::ServiceSpec> AgentConfig::AllServices() const {
   std::vector<net::ServiceSpec> all = services;
+  for (net::ServiceSpec& service : all) {
+    net::KubernetesSpec& kubernetes = service.discover.kubernetes;
+    if (!kubernetes.services.empty())
+      kubernetes.node = node_name.empty() ? FindNodeName().value_or("") : node_name;
+  }
   if (multinode.enabled()) all.push_back(MultinodeService(multinode));
   return all;
 }

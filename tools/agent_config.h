@@ -15,6 +15,7 @@
 //   strict: false                # true: a container whose metadata has a mistake is refused
 //   containers: [...]            # rules about some of them (tools/container_rule.h)
 //   zone: a                      # where this machine is
+//   node-name: node-1            # what Kubernetes calls it
 //   services: [...]              # what is balanced (tools/service_config.h)
 //   multinode: {...}             # where ports of other machines' containers are (tools/multinode.h)
 //
@@ -67,7 +68,8 @@ struct AgentConfig {
   std::string metrics_bind_address;     // empty: metrics are not served
   std::vector<std::string> middleware;  // of every container, beside its own
   std::vector<ContainerRule> rules;
-  std::string zone;  // of this machine; empty: not told
+  std::string zone;       // of this machine; empty: not told
+  std::string node_name;  // of this machine in Kubernetes; empty: $NODE_NAME
   std::vector<net::ServiceSpec> services;
   MultinodeConfig multinode;
 

@@ -66,6 +66,9 @@ const std::map<std::string, const char*>& Meanings() {
       {"containers.publish",
        "ports that it publishes, beside those it asks for; publish.* does not limit them"},
       {"zone", "where this machine is: backends of the same zone come first"},
+      {"node-name",
+       "this machine's name in Kubernetes, for Services with internalTrafficPolicy: Local; left out: "
+       "$NODE_NAME"},
       {"services.address", "connections to there get a backend"},
       {"services.policy", "which backend a connection gets"},
       {"services.affinity.by",
@@ -89,6 +92,9 @@ const std::map<std::string, const char*>& Meanings() {
       {"services.discover.kubernetes.service",
        "more backends: the endpoints of that Service, by its EndpointSlices, of which changes are heard at "
        "once"},
+      {"services.discover.kubernetes.services",
+       "services at the cluster IPs of all Services, or those of a namespace, with their endpoints; changes "
+       "are heard at once"},
       {"services.discover.kubernetes.port",
        "which of the Service's ports, by name or number; left out: it has only one"},
       {"services.discover.kubernetes.kubeconfig",
@@ -244,12 +250,16 @@ void ExplainServices(const YAML::Node& list, const std::vector<net::ServiceSpec>
                                        [](const net::BackendSpec& one) { return one.backup; });
     explanation.Say(
         list[i].Mark().line + 1, "",
-        absl::StrCat("service ", service.name, ", ", i + 1, " of ", services.size(), ": ",
-                     service.backends.size(), " backends", backups == 0 ? "" : ", ",
-                     backups == 0 ? "" : absl::StrCat(backups, " of them for when the others are too few"),
-                     service.discover.none() ? "" : ", and those that are discovered",
-                     service.health.enabled ? "; checked" : "; not checked",
-                     service.outlier.enabled ? "; ejected when connects fail" : ""));
+        absl::StrCat(
+            "service ", service.name, ", ", i + 1, " of ", services.size(), ": ",
+            service.discover.finds_services()
+                ? std::string("finds services")
+                : absl::StrCat(
+                      service.backends.size(), " backends", backups == 0 ? "" : ", ",
+                      backups == 0 ? "" : absl::StrCat(backups, " of them for when the others are too few"),
+                      service.discover.none() ? "" : ", and those that are discovered"),
+            service.health.enabled ? "; checked" : "; not checked",
+            service.outlier.enabled ? "; ejected when connects fail" : ""));
     explanation.Walk(list[i], "services.", "  ");
     ExplainUnused(list[i]["backends"], service, explanation);
     for (const ServiceRemark& remark : remarks[i]) explanation.Say(remark.line, "  ", remark.text);

@@ -19,7 +19,8 @@ namespace {
 using Json = nlohmann::json;
 
 // Of a service's name and a backend's address: longer ones there are not.
-constexpr size_t kLongestArgument = 64;
+// A service that was found may have a name of three labels of DNS.
+constexpr size_t kLongestArgument = 200;
 
 struct Column {
   const char* head;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "tools/http_origin.h"
+#include "tools/kube_service.h"
 #include "tools/service_values.h"
 #include "tools/yaml_reading.h"
 
@@ -81,17 +82,19 @@ absl::Status ReadEndpoints(const YAML::Node& node, std::vector<std::string>& end
   return absl::OkStatus();
 }
 
+// "default", or "all"
+absl::Status ReadKubernetesServices(const YAML::Node& node, std::string& services) {
+  if (!node.IsScalar() || !IsKubeLabel(node.Scalar())) return Should("all, or a NAMESPACE");
+  services = node.Scalar();
+  return absl::OkStatus();
+}
+
 // "default/orders"
 absl::Status ReadKubernetesService(const YAML::Node& node, std::string& service) {
   const std::vector<std::string> parts =
       node.IsScalar() ? absl::StrSplit(node.Scalar(), '/') : std::vector<std::string>();
-  const auto right = [](const std::string& part) {
-    return !part.empty() && part.size() <= kLongestDnsLabel && std::ranges::all_of(part, [](char c) {
-      return absl::ascii_islower(static_cast<unsigned char>(c)) ||
-             absl::ascii_isdigit(static_cast<unsigned char>(c)) || c == '-';
-    });
-  };
-  if (parts.size() != 2 || !std::ranges::all_of(parts, right)) return Should("NAMESPACE/NAME of a Service");
+  if (parts.size() != 2 || !IsKubeLabel(parts[0]) || !IsKubeLabel(parts[1]))
+    return Should("NAMESPACE/NAME of a Service");
   service = node.Scalar();
   return absl::OkStatus();
 }
@@ -101,10 +104,16 @@ absl::Status ReadKubernetes(const std::string& file, const std::string& path, co
   const absl::Status status = ReadMapping(
       file, path + ".", value,
       {{"service", [&](const YAML::Node& node) { return ReadKubernetesService(node, kubernetes.service); }},
+       {"services",
+        [&](const YAML::Node& node) { return ReadKubernetesServices(node, kubernetes.services); }},
        {"port", WordInto(kubernetes.port)},
        {"kubeconfig", PathInto(kubernetes.kubeconfig)}});
-  if (!status.ok() || !kubernetes.service.empty()) return status;
-  return absl::InvalidArgumentError("has no service: NAMESPACE/NAME");
+  if (!status.ok()) return status;
+  if (kubernetes.service.empty() == kubernetes.services.empty())
+    return Should("service: NAMESPACE/NAME, or else services: all or NAMESPACE");
+  if (!kubernetes.services.empty() && !kubernetes.port.empty())
+    return Should("no port beside services: each of their ports is one");
+  return absl::OkStatus();
 }
 
 }  // namespace

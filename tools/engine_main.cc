@@ -244,8 +244,11 @@ void EngineMain::Prepare() {
       .custodian = this,
       .lasting_pids = arguments_.role != "agent",  // else it is the container's first process
       .balances = arguments_.role == "agent" || !arguments_.services.empty(),
-      .make_source = [this](const net::ServiceSpec& service,
-                            net::Source::Tell tell) { return sources_.Make(service, std::move(tell)); },
+      .make_source =
+          [this](const net::ServiceSpec& service, net::Source::Tell tell,
+                 net::Source::TellServices tell_services) {
+            return sources_.Make(service, std::move(tell), std::move(tell_services));
+          },
       .introduced =
           [this](uint64_t key, uint64_t netns, const std::vector<net::Publish>& publish,
                  std::vector<net::IpAddress> addresses) {

@@ -318,8 +318,14 @@ absl::Status ServiceReader::Read(const std::string& path, const YAML::Node& valu
 absl::Status ServiceReader::Check(const std::string& path, const YAML::Node& value,
                                   net::ServiceSpec& service) const {
   if (service.name.empty()) return absl::InvalidArgumentError("has no name");
-  if (service.addresses.empty())
+  if (service.discover.finds_services()) {
+    for (const char* key : {"address", "backends", "subset"}) {
+      if (value[key].IsDefined())
+        return AtKey(path, value, key, "should be left out where services are found: they have their own");
+    }
+  } else if (service.addresses.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(service.name, " has no address: ADDRESS:PORT, or a list"));
+  }
   if (service.backends.empty() && service.discover.none()) {
     return absl::InvalidArgumentError(
         absl::StrCat(service.name, " should have backends, or discover: with file, dns, etcd or kubernetes"));
@@ -366,6 +372,7 @@ absl::Status ServiceReader::CheckAffinity(const std::string& path, const YAML::N
 // Connecting a UDP socket tells nothing about the peer, and such sockets stay where they are.
 absl::Status ServiceReader::CheckUdp(const std::string& path, const YAML::Node& value,
                                      net::ServiceSpec& service) const {
+  if (service.addresses.empty()) return absl::OkStatus();  // it finds services
   const bool only =
       std::all_of(service.addresses.begin(), service.addresses.end(),
                   [](const net::ServiceAddress& one) { return one.transport == net::Transport::kUdp; });

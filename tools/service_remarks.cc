@@ -153,6 +153,7 @@ std::vector<std::vector<Remarks::Step>> Remarks::Steps() const {
   std::vector<std::vector<Step>> steps(services_.size());
   for (size_t i = 0; i < services_.size(); ++i) {
     const net::ServiceSpec& service = services_[i];
+    if (service.addresses.empty()) continue;  // it finds services
     const bool udp = service.addresses.front().transport == net::Transport::kUdp;
     for (size_t k = 0; k < service.backends.size(); ++k) {
       const net::SockAddr& backend = service.backends[k].address;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "net/discovery/dns_source.h"
 #include "net/discovery/file_source.h"
+#include "tools/cluster_watcher.h"
 #include "tools/etcd_watcher.h"
 #include "tools/kube_watcher.h"
 #include "tools/log.h"
@@ -60,10 +61,35 @@ class Checked {
   std::set<std::string> failures_;  // since it was right last
 };
 
+// Of one that finds services: these follow from what the server says, and only the source has a line each
+// time that it fails or is right again.
+net::Source::TellServices Logged(const std::string& name, net::Source::TellServices tell) {
+  return [name, tell = std::move(tell), said = absl::Status()](net::FoundChanges changes,
+                                                               const absl::Status& wrong) mutable {
+    if (!wrong.ok() && wrong != said) log::Warning("service {}: {}", name, std::string(wrong.message()));
+    if (wrong.ok() && !said.ok()) log::Info("service {}: its source is right again", name);
+    if (changes.whole) log::Info("service {}: {} services are found", name, changes.services.size());
+    said = wrong;
+    for (std::string& remark : changes.remarks) remark = absl::StrCat("service ", name, ": ", remark);
+    tell(std::move(changes), wrong);
+  };
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Make(const net::ServiceSpec& service,
-                                                                  net::Source::Tell tell) {
+                                                                  net::Source::Tell tell,
+                                                                  net::Source::TellServices tell_services) {
+  if (const net::KubernetesSpec& kubernetes = service.discover.kubernetes; !kubernetes.services.empty()) {
+    tell_services = Logged(service.name, std::move(tell_services));
+    const std::string title = service.discover.Where();
+    absl::StatusOr<WatchThread*> watches = Watches(title);
+    absl::StatusOr<std::unique_ptr<net::Source>> source =
+        watches.ok() ? (*watches)->Watch(title, ClusterWatcher::Both(kubernetes), tell_services)
+                     : absl::StatusOr<std::unique_ptr<net::Source>>(watches.status());
+    if (!source.ok()) tell_services({}, source.status());
+    return source;
+  }
   tell = Checked(service, std::move(tell));
   absl::StatusOr<std::unique_ptr<net::Source>> source = Create(service.discover, tell);
   if (!source.ok()) tell(source.status());
@@ -83,20 +109,26 @@ absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Create(const net::D
   return Watch(std::make_unique<KubeWatcher>(wanted.kubernetes), std::move(tell));
 }
 
-absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Watch(std::unique_ptr<Watcher> watcher,
-                                                                   net::Source::Tell tell) {
+absl::StatusOr<WatchThread*> ServiceSources::Watches(const std::string& title) {
   const std::lock_guard lock(mutex_);
   if (watches_ == nullptr) {
     if (!may_start_) {
       return absl::FailedPreconditionError(absl::StrCat(
-          watcher->Title(),
+          title,
           " is asked by engines that have begun with such a service; the next one does: shunt ctl upgrade"));
     }
     absl::StatusOr<std::unique_ptr<WatchThread>> started = WatchThread::Start();
     if (!started.ok()) return started.status();
     watches_ = *std::move(started);
   }
-  return watches_->Watch(std::move(watcher), std::move(tell));
+  return watches_.get();
+}
+
+absl::StatusOr<std::unique_ptr<net::Source>> ServiceSources::Watch(std::unique_ptr<Watcher> watcher,
+                                                                   net::Source::Tell tell) {
+  const absl::StatusOr<WatchThread*> watches = Watches(watcher->Title());
+  if (!watches.ok()) return watches.status();
+  return (*watches)->Watch(std::move(watcher), std::move(tell));
 }
 
 void ServiceSources::StartNoThread() {

@@ -47,6 +47,7 @@ PATHS = {"Namespace": "/api/v1/namespaces", "ServiceAccount": "/api/v1/namespace
          "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
          "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
          "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+         "Service": "/api/v1/namespaces/{}/services",
          "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
          "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
          "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets", "Pod": "/api/v1/namespaces/{}/pods"}
@@ -253,7 +254,8 @@ class KubeApiserver(unittest.TestCase):
             of_all, paths_of_all = self.rules_of(nobody, namespace)
             self.assertEqual(resources - of_all, {("get", "", "pods", None),
                                                   ("list", "discovery.k8s.io", "endpointslices", None),
-                                                  ("watch", "discovery.k8s.io", "endpointslices", None)})
+                                                  ("watch", "discovery.k8s.io", "endpointslices", None),
+                                                  ("list", "", "services", None), ("watch", "", "services", None)})
             self.assertEqual(paths, paths_of_all)
         self.assertEqual(self.ask("GET", self.pod, token=nobody)[0], 403)
 
@@ -317,17 +319,21 @@ class KubeApiserver(unittest.TestCase):
         self.assertEqual(code, 200, text)
         return json.loads(text)["metadata"]["resourceVersion"]
 
-    def wait_for_backends(self, *backends):
+    def services(self):
+        """{name: what `shunt ctl services` says of it}"""
+        told = subprocess.run([ARGS.agent, "ctl", "--socket", self.agent.socket, "services", "--json"],
+                              capture_output=True, text=True, check=True).stdout
+        return {one["name"]: one for one in json.loads(told)["services"]}
+
+    def wait_for_backends(self, *backends, service="web"):
         """[(address, zone, whether it is a backup)], and no error."""
         end = time.monotonic() + PATIENCE
         while True:
-            told = subprocess.run([ARGS.agent, "ctl", "--socket", self.agent.socket, "services", "web", "--json"],
-                                  capture_output=True, text=True, check=True).stdout
-            service = json.loads(told)["services"][0]
-            found = [(one["address"], one["zone"], one["backup"]) for one in service["backends"]]
-            if found == list(backends) and service["source_error"] == "":
+            told = self.services().get(service)
+            found = told and [(one["address"], one["zone"], one["backup"]) for one in told["backends"]]
+            if found == list(backends) and told["source_error"] == "":
                 return
-            self.assertLess(time.monotonic(), end, told + "".join(self.agent.lines))
+            self.assertLess(time.monotonic(), end, f"{told}\n" + "".join(self.agent.lines))
 
     def test_a_services_backends_are_its_endpoints(self):
         version = self.write_slice("192.0.2.1", ready=True)
@@ -342,6 +348,37 @@ class KubeApiserver(unittest.TestCase):
         self.assertEqual(self.ask("DELETE", SLICES + "/web-1")[0], 200)
         self.wait_for_backends()
         self.assertEqual([line for line in self.agent.lines if "service web:" in line], [])
+
+    def test_every_service_is_one_at_its_cluster_ip(self):
+        version = self.write_slice("192.0.2.1", ready=True)
+        self.addCleanup(self.ask, "DELETE", SLICES + "/web-1")
+        self.wait_for_right(self.token, "/api/v1/services")
+        self.start_agent(self.token, "services:\n- {name: cluster, discover: {kubernetes: {services: all}}}\n",
+                         KUBECONFIG=self.folder + "/agent.kubeconfig")
+        # The server makes default/kubernetes by itself.
+        made = self.create({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "web", "namespace": "prod"},
+                            "spec": {"ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 81}],
+                                     "sessionAffinity": "ClientIP"}})
+        self.wait_for_backends(("192.0.2.1:8080", "a", False), service="prod/web:http")
+        services = self.services()
+        self.assertEqual(services["prod/web:http"]["addresses"], [made["spec"]["clusterIP"] + ":80/tcp"])
+        self.assertEqual(services["prod/web:http"]["affinity"], "container")
+        self.assertEqual(services["prod/web:admin"]["backends"], [])
+        self.assertEqual(services["default/kubernetes:https"]["addresses"], ["10.96.0.1:443/tcp"])
+        self.assertEqual(services["cluster"]["source_error"], "")
+        self.write_slice("192.0.2.2", version, ready=False, serving=True, terminating=True)
+        self.wait_for_backends(("192.0.2.2:8080", "a", True), service="prod/web:http")
+        path = PATHS["Service"].format("prod") + "/web"
+        made["spec"]["ports"] = [{"name": "http", "port": 8000}]
+        self.assertEqual(self.ask("PUT", path, made)[0], 200)
+        end = time.monotonic() + PATIENCE
+        while self.services()["prod/web:http"]["addresses"] != [made["spec"]["clusterIP"] + ":8000/tcp"]:
+            self.assertLess(time.monotonic(), end, "".join(self.agent.lines))
+        self.assertNotIn("prod/web:admin", self.services())
+        self.assertEqual(self.ask("DELETE", path)[0], 200)
+        while "prod/web:http" in self.services():
+            self.assertLess(time.monotonic(), end, "".join(self.agent.lines))
+        self.assertEqual([line for line in self.agent.lines if "warning" in line and "cluster" in line], [])
 
     def test_a_token_that_the_server_does_not_know(self):
         self.start_agent("nobody's-token")

@@ -114,10 +114,11 @@ class DeployKubernetes(unittest.TestCase):
         self.assertNotIn("privileged", security)
         self.assertTrue(security["readOnlyRootFilesystem"])
 
-    def test_it_may_read_single_pods_and_hear_of_endpoints_and_nothing_else(self):
+    def test_it_may_read_single_pods_and_hear_of_services_and_nothing_else(self):
         self.assertEqual(self.object("ClusterRole")["rules"],
                          [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
-                          {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}])
+                          {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+                          {"apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"]}])
         account = self.object("ServiceAccount")["metadata"]
         self.assertEqual(self.pod["serviceAccountName"], account["name"])
         self.assertEqual(self.object("ClusterRoleBinding")["subjects"],

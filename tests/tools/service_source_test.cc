@@ -46,7 +46,7 @@ TEST(ServiceSourceTest, ThatCannotBeMadeIsToldAndLogged) {
   absl::Status status;
   {
     const NoDescriptors none;
-    status = sources.Make(service, note).status();
+    status = sources.Make(service, note, {}).status();
   }
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(told, ElementsAre(HasSubstr("ask DNS for web.svc:80")));
@@ -64,12 +64,24 @@ TEST(ServiceSourceTest, NoThreadIsStartedWhenThatIsOver) {
                                   .Make(service,
                                         [&told](const absl::StatusOr<std::vector<net::BackendSpec>>& found) {
                                           told.emplace_back(found.status().message());
-                                        })
+                                        },
+                                        {})
                                   .status();
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(told,
               ElementsAre(HasSubstr("etcd /web/ is asked by engines that have begun with such a service")));
   EXPECT_THAT(told, ElementsAre(HasSubstr("shunt ctl upgrade")));
+
+  const net::ServiceSpec cluster{.name = "cluster", .discover = {.kubernetes = {.services = "all"}}};
+  std::string wrong;
+  EXPECT_FALSE(sources
+                   .Make(cluster, {},
+                         [&wrong](const net::FoundChanges& changes, const absl::Status& status) {
+                           EXPECT_TRUE(changes.empty());
+                           wrong = std::string(status.message());
+                         })
+                   .ok());
+  EXPECT_THAT(wrong, HasSubstr("shunt ctl upgrade"));
 }
 
 }  // namespace
