@@ -23,12 +23,32 @@ namespace {
 
 using Found = absl::StatusOr<std::vector<net::BackendSpec>>;
 
-// What is found is held to the rule for what is configured. Of each reason for which there is nothing the log
-// has one line, until the source is right again: one whose endpoints fail in turn tells the same ones for
-// ever.
+// Of each reason for which there is nothing the log has one line, until the source is right again: one whose
+// endpoints fail in turn tells the same ones for ever.
+class Failures {
+ public:
+  explicit Failures(std::string service) : service_(std::move(service)) {}
+
+  void Log(const absl::Status& why) {
+    std::string text(why.message());
+    if (said_.size() < kMostFailures && said_.insert(text).second)
+      log::Warning("service {}: {}", service_, text);
+  }
+  // It is right; true: again.
+  bool Clear() { return !std::exchange(said_, {}).empty(); }
+  const std::string& service() const { return service_; }
+
+ private:
+  static constexpr size_t kMostFailures = 16;
+  std::string service_;
+  std::set<std::string> said_;  // since it was right last
+};
+
+// What is found is held to the rule for what is configured.
 class Checked {
  public:
-  Checked(const net::ServiceSpec& service, net::Source::Tell tell) : tell_(std::move(tell)) {
+  Checked(const net::ServiceSpec& service, net::Source::Tell tell)
+      : tell_(std::move(tell)), failures_(service.name) {
     self_.name = service.name;
     self_.addresses = service.addresses;
     self_.network = service.network;
@@ -45,10 +65,8 @@ class Checked {
       }
     }
     if (!found.ok()) {
-      std::string why(found.status().message());
-      if (failures_.size() < kMostFailures && failures_.insert(why).second)
-        log::Warning("service {}: {}", self_.name, why);
-    } else if (!std::exchange(failures_, {}).empty()) {
+      failures_.Log(found.status());
+    } else if (failures_.Clear()) {
       log::Info("service {}: its source is right again: {} backends", self_.name, found->size());
     }
     tell_(std::move(found));
@@ -57,20 +75,22 @@ class Checked {
  private:
   net::ServiceSpec self_;  // without backends
   net::Source::Tell tell_;
-  static constexpr size_t kMostFailures = 16;
-  std::set<std::string> failures_;  // since it was right last
+  Failures failures_;
 };
 
-// Of one that finds services: these follow from what the server says, and only the source has a line each
-// time that it fails or is right again.
+// Of one that finds services. What is wrong with one of these is told with it.
 net::Source::TellServices Logged(const std::string& name, net::Source::TellServices tell) {
-  return [name, tell = std::move(tell), said = absl::Status()](net::FoundChanges changes,
-                                                               const absl::Status& wrong) mutable {
-    if (!wrong.ok() && wrong != said) log::Warning("service {}: {}", name, std::string(wrong.message()));
-    if (wrong.ok() && !said.ok()) log::Info("service {}: its source is right again", name);
-    if (changes.whole) log::Info("service {}: {} services are found", name, changes.services.size());
-    said = wrong;
-    for (std::string& remark : changes.remarks) remark = absl::StrCat("service ", name, ": ", remark);
+  return [tell = std::move(tell), failures = Failures(name)](net::FoundChanges changes,
+                                                             const absl::Status& wrong) mutable {
+    if (!wrong.ok()) {
+      failures.Log(wrong);
+    } else if (failures.Clear()) {
+      log::Info("service {}: its source is right again", failures.service());
+    }
+    if (changes.whole)
+      log::Info("service {}: {} services are found", failures.service(), changes.services.size());
+    for (std::string& remark : changes.remarks)
+      remark = absl::StrCat("service ", failures.service(), ": ", remark);
     tell(std::move(changes), wrong);
   };
 }

@@ -19,7 +19,12 @@ ServiceSpec SpecOf(const ServiceSpec& finder, const FoundService& found,
   spec.addresses = std::move(addresses);
   spec.discover = {};
   spec.backends = {};
-  if (found.sticky) spec.affinity = AffinityKey::kContainer;
+  if (found.sticky) {
+    spec.affinity = AffinityKey::kContainer;
+    // Those go by hash for as long as a backend is there, which is longer.
+    const bool by_hash = spec.policy == PickPolicy::kMaglev || spec.policy == PickPolicy::kRingHash;
+    spec.affinity_timeout = by_hash ? std::chrono::nanoseconds(0) : found.sticky_for;
+  }
   if (spec.addresses[0].transport == Transport::kUdp) {
     // As a service of UDP alone is configured: connecting tells nothing about the backend, and such sockets
     // stay where they are.

@@ -226,6 +226,7 @@ TEST_F(FoundByName, AreAsTheirFinderIsConfigured) {
   Configure({cluster});
   FoundService sticky = Web("prod/sticky", "10.96.1.2:80", {"10.0.0.1:80"});
   sticky.sticky = true;
+  sticky.sticky_for = std::chrono::hours(3);
   sticky.trouble = "a port is left out";
   Hear(Changes({Web("prod/web", "10.96.1.1:80", {"10.0.0.1:80"}), sticky,
                 Web("prod/dns", "10.96.1.3:53", {"10.0.0.1:53"}, Transport::kUdp)}));
@@ -236,7 +237,9 @@ TEST_F(FoundByName, AreAsTheirFinderIsConfigured) {
   EXPECT_EQ(web->network, ServiceNetwork::kHost);
   EXPECT_EQ(Report("prod/web").policy, "least-connections");
   EXPECT_EQ(Report("prod/web").source, "cluster");
-  EXPECT_EQ(table->Find(Transport::kTcp, SockAddrOf("10.96.1.2:80"))->affinity, AffinityKey::kContainer);
+  const Service* together = table->Find(Transport::kTcp, SockAddrOf("10.96.1.2:80"));
+  EXPECT_EQ(together->affinity, AffinityKey::kContainer);
+  EXPECT_EQ(together->remembers_ns, 3 * 3600 * kSecond);
   EXPECT_EQ(Report("prod/sticky").source_error, "a port is left out");
   const Service* dns = table->Find(Transport::kUdp, SockAddrOf("10.96.1.3:53"));
   ASSERT_NE(dns, nullptr);
@@ -247,8 +250,11 @@ TEST_F(FoundByName, AreAsTheirFinderIsConfigured) {
   for (const auto& [time, address] : checks) EXPECT_EQ(address, "10.0.0.1:80");
 
   // What is found is made anew of another configuration.
-  Configure({Cluster()});
+  cluster = Cluster();
+  cluster.policy = PickPolicy::kMaglev;
+  Configure({cluster});
   Settle();
+  EXPECT_EQ(table->Find(Transport::kTcp, SockAddrOf("10.96.1.2:80"))->remembers_ns, 0) << "by hash, for ever";
   EXPECT_EQ(table->Find(Transport::kTcp, SockAddrOf("10.96.1.1:80"))->attempts, 3);
 }
 
