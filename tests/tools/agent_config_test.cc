@@ -64,20 +64,6 @@ struct BadFile {
   const char* complaint;
 };
 
-TEST(AgentConfigTest, TellsTheSourceOfServicesWhichNodeThisIs) {
-  const auto node_in = [](const std::string& more) {
-    const std::string services = "services: [{name: cluster, discover: {kubernetes: {services: all}}}]\n";
-    const absl::StatusOr<AgentConfig> config = ParseAgentConfig(services + more, "f");
-    EXPECT_TRUE(config.ok()) << config.status();
-    return config->AllServices()[0].discover.kubernetes.node;
-  };
-  setenv("NODE_NAME", "node-1", 1);
-  EXPECT_EQ(node_in(""), "node-1");
-  EXPECT_EQ(node_in("node-name: node-2"), "node-2");
-  unsetenv("NODE_NAME");
-  EXPECT_EQ(node_in(""), "");
-}
-
 TEST(AgentConfigTest, NamesFileLineAndKeyOfAMistake) {
   const BadFile cases[] = {
       {"ignroe: []",

@@ -208,26 +208,6 @@ TEST(ServiceConfigTest, BackendsMayAllBeDiscovered) {
             net::DiscoverSpec{.kubernetes = kubernetes});
 }
 
-TEST(ServiceConfigTest, AnEntryMayFindServicesAndHasNoAddressThen) {
-  const net::ServiceSpec all = SpecIn(
-      "services: [{name: cluster, discover: {kubernetes: {services: all, kubeconfig: /k}}, "
-      "connect: {attempts: 5}, health: true, network: host}]");
-  EXPECT_TRUE(all.addresses.empty());
-  EXPECT_TRUE(all.discover.finds_services());
-  EXPECT_FALSE(all.discover.none());
-  EXPECT_EQ(all.discover.Where(), "kubernetes services: all");
-  EXPECT_EQ(all.connect.attempts, 5);
-  EXPECT_EQ(all.network, net::ServiceNetwork::kHost);
-  EXPECT_EQ(SpecIn("services: [{name: prod, discover: {kubernetes: {services: prod}}}]").discover,
-            net::DiscoverSpec{.kubernetes = {.services = "prod"}});
-  for (const char* more : {"address: 10.96.0.1:80", "backends: [10.0.0.1:80]", "subset: {a: b}"}) {
-    EXPECT_THAT(MistakeIn(absl::StrCat(
-                    "services:\n- name: cluster\n  discover: {kubernetes: {services: all}}\n  ", more)),
-                HasSubstr("should be left out where services are found"))
-        << more;
-  }
-}
-
 TEST(ServiceConfigTest, AServiceOfUdpAloneIsInTheContainersNetwork) {
   EXPECT_EQ(SpecIn("services: [{name: a, address: 10.0.0.1:53/udp, backends: [1.2.3.4:53]}]").network,
             net::ServiceNetwork::kContainer);
@@ -371,10 +351,8 @@ TEST(ServiceConfigTest, NamesLineKeyAndRemedyOfAMistakeInAKey) {
        "should be https:// at all endpoints"},
       {"discover: {kubernetes: {port: http}}",
        "discover.kubernetes\": should be service: NAMESPACE/NAME, or else services: all or NAMESPACE"},
-      {"discover: {kubernetes: {service: a/b, services: all}}", "should be service: NAMESPACE/NAME, or else"},
       {"discover: {kubernetes: {services: a/b}}",
        "discover.kubernetes.services\": should be all, or a NAMESPACE"},
-      {"discover: {kubernetes: {services: all, port: http}}", "should be no port beside services"},
       {"discover: {kubernetes: {service: orders}}",
        "discover.kubernetes.service\": should be NAMESPACE/NAME of a Service"},
       {"connect: {attempts: 0}",
