@@ -31,6 +31,7 @@ ServiceSpec SpecOf(const ServiceSpec& finder, const FoundService& found,
     spec.network = ServiceNetwork::kContainer;
     spec.health = {};
     spec.connect = {};
+    spec.limits = {};
     if (PicksByLiveCounts(spec.policy)) spec.policy = PickPolicy::kLeastRequest;
   }
   return spec;

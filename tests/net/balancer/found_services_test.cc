@@ -223,6 +223,7 @@ TEST_F(FoundByName, AreAsTheirFinderIsConfigured) {
   cluster.connect.attempts = 7;
   cluster.health.enabled = true;
   cluster.zone_aware_from = 2;
+  cluster.limits.max_connections = 100;
   Configure({cluster});
   FoundService sticky = Web("prod/sticky", "10.96.1.2:80", {"10.0.0.1:80"});
   sticky.sticky = true;
@@ -245,6 +246,8 @@ TEST_F(FoundByName, AreAsTheirFinderIsConfigured) {
   ASSERT_NE(dns, nullptr);
   EXPECT_EQ(dns->network, ServiceNetwork::kContainer);
   EXPECT_EQ(Report("prod/dns").policy, "least-request");
+  EXPECT_FALSE(dns->limits.enabled());
+  EXPECT_TRUE(web->limits.enabled());
   RunFor(3 * kSecond);
   EXPECT_THAT(checks, SizeIs(testing::Ge(2u)));
   for (const auto& [time, address] : checks) EXPECT_EQ(address, "10.0.0.1:80");
