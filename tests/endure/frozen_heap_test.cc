@@ -22,9 +22,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "handlers/request_times.h"
 #include "handlers/traps.h"
+#include "net/balancer/affinity_memory.h"
+#include "net/balancer/service.h"
 #include "net/socket_options.h"
 #include "tests/endure/guest_sockets.h"
 #include "tests/support/fleet.h"
@@ -90,7 +95,7 @@ void free(void* memory) {
 namespace shunt {
 namespace {
 
-constexpr uint16_t kPublishedPort = 8080, kHostPort = 8180;
+constexpr uint16_t kPublishedPort = 8080, kHostPort = 8180, kLimitedPort = 4322;
 
 // What goes wrong inside a container is told by the number of the line, modulo a byte.
 #define NEED(condition) \
@@ -229,6 +234,56 @@ int Condemned() {
   return 0;
 }
 
+// One service for each path that a connect to a service can take, by its port.
+enum ServicePort : uint16_t { kFailsOver = 80, kTimesOut, kRaces, kIsLimited, kRemembers, kByHash, kOfUdp };
+
+net::ServiceSpec ServiceAt(uint16_t port, const std::vector<std::pair<const char*, uint16_t>>& backends) {
+  net::ServiceSpec service;
+  service.name = std::to_string(port);
+  service.addresses = {{.network = *net::ParseSubnet("10.96.0.10"), .first_port = port, .last_port = port}};
+  service.policy = net::PickPolicy::kFirst;
+  for (const auto& [ip, its_port] : backends)
+    service.backends.push_back({.address = net::SockAddr(*net::IpAddress::Parse(ip), its_port)});
+  return service;
+}
+
+std::vector<net::ServiceSpec> Services() {
+  using std::chrono::milliseconds;
+  std::vector<net::ServiceSpec> services = {
+      ServiceAt(kFailsOver, {{kHost, kRefusedPort}, {kHost, kPort}}),
+      ServiceAt(kTimesOut, {{kNobody, kPort}, {kHost, kPort}}),
+      ServiceAt(kRaces, {{kNobody, kPort}, {kHost, kPort}}),
+      // A limit is of all connections to a backend: this one is nobody else's.
+      ServiceAt(kIsLimited, {{kHost, kLimitedPort}}),
+      ServiceAt(kRemembers, {{kHost, kPort}, {kHost, kRefusedPort}}),
+      ServiceAt(kByHash, {{kHost, kPort}, {kHost, kRefusedPort}}), ServiceAt(kOfUdp, {{"127.0.0.1", kPort}})};
+  for (net::ServiceSpec& service : services) service.connect.attempt_timeout = milliseconds(50);
+  services[2].connect.attempt_timeout = milliseconds(5000);
+  services[2].connect.race_after = milliseconds(100);
+  services[3].limits = {.max_connections = 1, .queue = 4, .queue_timeout = milliseconds(5000)};
+  services[4].affinity = net::AffinityKey::kProcess;
+  services[4].affinity_timeout = std::chrono::hours(1);
+  services[5].policy = net::PickPolicy::kMaglev;
+  services[6].addresses[0].transport = net::Transport::kUdp;
+  services[6].network = net::ServiceNetwork::kContainer;
+  return services;
+}
+
+int Balanced() {
+  const auto at = [](uint16_t port) { return To("10.96.0.10", port); };
+  for (const uint16_t port : {kFailsOver, kTimesOut, kRaces, kRemembers, kRemembers, kByHash})
+    NEED(Connect(Tcp().get(), at(port)) == 0);
+  NEED(Connect(Tcp(AF_INET, SOCK_NONBLOCK).get(), at(kFailsOver)) == EINPROGRESS);
+  NEED(Connect(Fd(socket(AF_INET, SOCK_DGRAM, 0)).get(), at(kOfUdp)) == 0);
+  Fd first = Tcp();
+  NEED(Connect(first.get(), at(kIsLimited)) == 0);
+  NEED(Connect(Tcp(AF_INET, SOCK_NONBLOCK).get(), at(kIsLimited)) == ECONNREFUSED);
+  // That it has ended the kernel says when it is asked next: until then this one waits in the queue.
+  Reset(std::move(first));
+  NEED(Connect(Tcp().get(), at(kIsLimited)) == 0);
+  return 0;
+}
+
 #undef NEED
 
 FleetOptions Frozen(std::vector<std::function<int()>> bodies, std::atomic<int>* started,
@@ -249,8 +304,8 @@ FleetOptions Frozen(std::vector<std::function<int()>> bodies, std::atomic<int>* 
 // Accepts nothing: connections complete in its backlog.
 class Listener {
  public:
-  explicit Listener(const char* ip) : fd_(Tcp(To(ip, 0).family())) {
-    const Address address = To(ip, kPort);
+  explicit Listener(const char* ip, uint16_t port = kPort) : fd_(Tcp(To(ip, 0).family())) {
+    const Address address = To(ip, port);
     const int on = 1;
     setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     ok = bind(fd_.get(), address.get(), address.size) == 0 && listen(fd_.get(), 4096) == 0;
@@ -358,6 +413,26 @@ TEST_F(FrozenHeap, StaysUntouchedWhenCallsAreTimed) {
   uint64_t timed = times.Overflowed();
   for (const auto& [labels, histogram] : read) timed += count(labels.syscall.c_str(), labels.error);
   EXPECT_EQ(timed, fleet.Counted(Counter::answered)) << "each call that was answered, once";
+}
+
+TEST_F(FrozenHeap, StaysUntouchedByServices) {
+  const Listener limited(kHost, kLimitedPort);
+  ASSERT_TRUE(limited.ok) << strerror(errno);
+  const auto affinities = net::AffinityMemory::Create();
+  ASSERT_TRUE(affinities.ok()) << affinities.status();
+  FleetOptions options = Frozen({Balanced}, &started_, &stopped_);
+  options.accelerator.balances = true;
+  options.accelerator.affinities = affinities->get();
+  Fleet fleet(std::move(options));
+  ASSERT_EQ(fleet.Start(), "");
+  fleet.accelerator().Balance(Services(), /*zone=*/"", /*at_once=*/true);
+  const pid_t pid = fleet.Launch(0);
+  ASSERT_GT(pid, 0) << fleet.error();
+  EXPECT_EQ(fleet.Join(pid), 0) << "line modulo 200, plus one";
+  EXPECT_GE(fleet.Counted(Counter::failed_over), 3u) << "refused, timed out, overtaken";
+  for (const net::ServiceReport& service : fleet.accelerator().DescribeServices()) {
+    if (service.limited) EXPECT_GE(service.waited, 1u) << service.name;
+  }
 }
 
 TEST_F(FrozenHeap, StaysUntouchedWhenAContainerIsKilled) {
