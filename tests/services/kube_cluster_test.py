@@ -158,10 +158,12 @@ class KubeCluster(KubeCase):
         agent = self.started()
         self.wait_until(lambda: self.found(agent), "nothing is found")
         self.assertEqual(self.report(agent, "prod/web:http")["affinity"], "container")
-        (one,) = self.answers(agent, "10.96.1.1", 80, count=12)
-        self.assertIn(one, {str(FIRST), str(SECOND), str(THIRD)})
+        everybody = {str(FIRST), str(SECOND), str(THIRD)}
+        self.wait_until(lambda: self.answers(agent, "10.96.1.1", 80, count=1) <= everybody, "it is not in force")
+        heard = self.answers(agent, "10.96.1.1", 80, count=12)
+        self.assertTrue(len(heard) == 1 and heard <= everybody, heard)
         self.put_web(sessionAffinity="None")
-        self.wait_for_answers(agent, "10.96.1.1", 80, {str(FIRST), str(SECOND), str(THIRD)})
+        self.wait_for_answers(agent, "10.96.1.1", 80, everybody)
 
     def test_endpoints_of_the_own_node(self):
         self.start_servers(FIRST, SECOND)
