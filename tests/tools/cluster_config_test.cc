@@ -46,6 +46,8 @@ TEST(ClusterConfigTest, AnEntryMayFindServicesAndHasNoAddressThen) {
 TEST(ClusterConfigTest, AnEntryIsForOneServiceOrForAll) {
   for (const auto& [keys, complaint] :
        {std::pair{"service: a/b, services: all", "should be service: NAMESPACE/NAME, or else services:"},
+        std::pair{"port: http", "should be service: NAMESPACE/NAME, or else services:"},
+        std::pair{"services: a/b", "should be all, or a NAMESPACE"},
         std::pair{"services: all, port: http", "should be no port beside services"}}) {
     const std::string text = absl::StrCat("services:\n- {name: a, discover: {kubernetes: {", keys, "}}}");
     EXPECT_THAT(std::string(ParseAgentConfig(text, "f").status().message()), HasSubstr(complaint)) << keys;
