@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 import time
 
-from scenarios import HOST, Failed, Scenario, Unavailable, sound
+from scenarios.scenario import Scenario
+from scenarios.stage import HOST, Failed, Unavailable, sound
 
 SERVICE = "10.96.0.10"
 HEAD_START = 1.0  # seconds: until then a container is there

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What bench/run measures: one class per scenario, each in a file of its own.
+
+An arm is a way to run a command (natively, under shunt, over slirp4netns, over pasta). A scenario measures one arm once
+per call and returns {metric: value}; the interleaving and the bookkeeping are in course.py, the arithmetic is in
+report.py. They run inside bench/stage, as an ordinary user where they can.
+"""
+
+from scenarios.balance import Balance
+from scenarios.closed_loop import ClosedLoop
+from scenarios.connect import Connect
+from scenarios.deeds import Deeds, Mounts
+from scenarios.fairness import Fairness
+from scenarios.floor import Floor
+from scenarios.memory import Memory
+from scenarios.quick import Quick
+from scenarios.throughput import Throughput
+from scenarios.untrapped import Untrapped
+
+SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
+             "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness,
+             "deeds": Deeds, "mounts": Mounts, "balance": Balance}

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the connections of one thread take."""
+
+import os
+
+from scenarios.scenario import Scenario
+from scenarios.stage import Unavailable, sound
+
+
+class Connect(Scenario):
+    """The server has the first CPU to itself in the arms "apart". A server that gets to run on the caller's CPU accepts a
+    dozen connections at a time there, and the connect that waits for it is what p99 shows: a matter of who runs where."""
+
+    title = "a connection to a host address, one after the other, one thread"
+    arms = ["native", "shunt", "slirp4netns", "pasta", "native-apart", "shunt-apart"]
+    metrics = {"connect p50": ("us", "lower"), "connect p99": ("us", "lower"), "connect p99.9": ("us", "lower"),
+               "connect+close p50": ("us", "lower"), "connect+echo+close p50": ("us", "lower"),
+               "connect+echo+close p99": ("us", "lower")}
+
+    def prepare(self):
+        self.cpus = sorted(os.sched_getaffinity(0))
+
+    def base(self, arm):
+        return {"native": None, "shunt-apart": "native-apart", "native-apart": None}.get(arm, "native")
+
+    def measure(self, arm):
+        self.stage.stop_servers()
+        self.quiet = self.stage.echo_server("quiet", self.cpus[0])
+        self.echo = self.stage.echo_server("1", self.cpus[0])
+        count = "200" if self.tiny else "10000"
+        prefix = self.stage.arm_prefix(arm.removesuffix("-apart"))
+        if arm.endswith("-apart"):
+            if len(self.cpus) < 2:
+                raise Unavailable("this needs two CPUs")
+            prefix = ["taskset", "--cpu-list", ",".join(map(str, self.cpus[1:]))] + prefix
+        results = {}
+        for mode, port in [("connect", self.quiet), ("connect-close", self.quiet), ("echo", self.echo)]:
+            results[mode] = sound(self.stage.json(prefix + self.stage.client(mode, port, "--count", count)))
+        values = {"connect p50": results["connect"]["p50_ns"], "connect p99": results["connect"]["p99_ns"],
+                  "connect p99.9": results["connect"]["p99_9_ns"],
+                  "connect+close p50": results["connect-close"]["p50_ns"],
+                  "connect+echo+close p50": results["echo"]["p50_ns"],
+                  "connect+echo+close p99": results["echo"]["p99_ns"]}
+        return {name: None if value is None else value / 1000 for name, value in values.items()}

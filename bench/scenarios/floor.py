@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trapped call beside the bare loop of RECV and SEND."""
+
+from scenarios.scenario import Scenario
+
+
+class Floor(Scenario):
+    title = "a trapped call that is answered at once (connect() on no descriptor)"
+    arms = ["native", "bare-float", "bare-pin", "bare-poll-pin", "shunt-float", "shunt-pin"]
+    metrics = {"p50": ("us", "lower"), "p99": ("us", "lower")}
+
+    def base(self, arm):
+        return {"shunt-float": "bare-float", "shunt-pin": "bare-pin", "bare-poll-pin": "bare-pin"}.get(arm)
+
+    def measure(self, arm):
+        command = [self.stage.program("floor"), "--call", "connect", "--count", "1000" if self.tiny else "20000"]
+        if arm.startswith("bare"):
+            affinity = "pin-supervisor" if arm.endswith("-pin") else "free"
+            wait = ["--poll"] if arm == "bare-poll-pin" else []
+            measured = self.stage.json(command + ["--sync", "--affinity", affinity] + wait)
+        else:
+            measured = self.stage.json(self.stage.arm_prefix(arm) + command + ["--target-only"])
+        return {"p50": measured["p50_ns"] / 1000, "p99": None if measured["p99_ns"] is None else measured["p99_ns"] / 1000}

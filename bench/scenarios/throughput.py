@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes through connections that stay."""
+
+from scenarios.iperf import Iperf
+from scenarios.scenario import Scenario
+
+
+class Throughput(Scenario):
+    title = "iperf3 to and from a host address"
+    metrics = {"1 stream up": ("Gbit/s", "higher"), "1 stream down": ("Gbit/s", "higher"),
+               "4 streams up": ("Gbit/s", "higher"), "4 streams down": ("Gbit/s", "higher")}
+
+    def prepare(self):
+        self.iperf = Iperf(self.stage)
+
+    def measure(self, arm):
+        prefix = self.stage.arm_prefix(arm)
+        seconds = max(1, round(self.seconds))
+        return {f"{streams} stream{'s' if streams > 1 else ''} {'down' if down else 'up'}":
+                self.iperf.gigabits(prefix, seconds, streams, down) for streams in (1, 4) for down in (False, True)}

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a filter costs the calls that it lets through."""
+
+from scenarios.scenario import Scenario
+
+
+class Untrapped(Scenario):
+    title = "calls that are nobody's business"
+    arms = ["native", "any-filter", "shunt"]
+    calls = ["close", "fcntl", "setsockopt", "read", "write", "getpid"]
+    metrics = {call: ("ns", "lower") for call in calls}
+
+    def base(self, arm):
+        # Any seccomp filter at all makes every call dearer, whatever it says.
+        return {"native": None, "any-filter": "native", "shunt": "any-filter"}[arm]
+
+    def measure(self, arm):
+        batches = "20" if self.tiny else "1000"
+        command = [self.stage.program("untrapped"), "--batches", batches]
+        if arm == "any-filter":
+            measured = self.stage.json(command + ["--allow-all-filter"])
+        else:
+            measured = self.stage.json(self.stage.arm_prefix(arm) + command)
+        return {call: measured[call]["p50_ns"] for call in self.calls}
