@@ -170,10 +170,8 @@ table ip balance {{
         output, busy = self.timed(prefix + self.client(address, port, "--seconds", str(self.seconds), "--threads", "8", *begin))
         many = sound(json.loads(output))
         self.stage.stop_servers()
-        values = {"connect+echo+close p50": one["p50_ns"], "connect+echo+close p99": one["p99_ns"]}
-        values = {name: None if value is None else value / 1000 for name, value in values.items()}
-        return {**values, "8 threads": many["per_second"], "CPU per connection": busy / max(many["samples"], 1) * 1e6,
-                **self.kept(arm)}
+        return {**self.latencies(one, ["p50", "p99"], "connect+echo+close"), "8 threads": many["per_second"],
+                "CPU per connection": busy / max(many["samples"], 1) * 1e6, **self.kept(arm)}
 
     def kept(self, arm):
         """Requests on connections that stay: what a balancer costs once it has balanced."""

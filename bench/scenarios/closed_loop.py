@@ -18,8 +18,7 @@ class ClosedLoop(Scenario):
         prefix = self.stage.arm_prefix(arm)
         client = self.stage.client("echo", port, "--seconds", str(self.seconds))
         threads = sound(self.stage.json(prefix + client + ["--threads", "8"]))
-        p99 = threads["p99_ns"]
-        return {"8 threads": threads["per_second"], "8 threads p99": None if p99 is None else p99 / 1000,
+        return {"8 threads": threads["per_second"], **self.latencies(threads, ["p99"], "8 threads"),
                 "4 containers": self.containers(prefix, client)}
 
     def containers(self, prefix, client):

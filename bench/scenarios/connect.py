@@ -23,6 +23,9 @@ class Connect(Scenario):
     def base(self, arm):
         return {"native": None, "shunt-apart": "native-apart", "native-apart": None}.get(arm, "native")
 
+    def floor(self, arm):
+        return "native-apart" if arm.endswith("-apart") else "native"
+
     def measure(self, arm):
         self.stage.stop_servers()
         self.quiet = self.stage.echo_server("quiet", self.cpus[0])
@@ -36,9 +39,6 @@ class Connect(Scenario):
         results = {}
         for mode, port in [("connect", self.quiet), ("connect-close", self.quiet), ("echo", self.echo)]:
             results[mode] = sound(self.stage.json(prefix + self.stage.client(mode, port, "--count", count)))
-        values = {"connect p50": results["connect"]["p50_ns"], "connect p99": results["connect"]["p99_ns"],
-                  "connect p99.9": results["connect"]["p99_9_ns"],
-                  "connect+close p50": results["connect-close"]["p50_ns"],
-                  "connect+echo+close p50": results["echo"]["p50_ns"],
-                  "connect+echo+close p99": results["echo"]["p99_ns"]}
-        return {name: None if value is None else value / 1000 for name, value in values.items()}
+        return {**self.latencies(results["connect"], ["p50", "p99", "p99.9"], "connect"),
+                **self.latencies(results["connect-close"], ["p50"], "connect+close"),
+                **self.latencies(results["echo"], ["p50", "p99"], "connect+echo+close")}

@@ -13,15 +13,16 @@ class Deeds(Scenario):
     def base(self, arm):
         return {"native": None, "bare": "native", "refused": "bare"}.get(arm, "native")
 
+    def floor(self, arm):
+        return "bare" if arm in ("bare", "refused") else "native"
+
     def measure(self, arm):
         return self.deed("mkdir", arm.split("-")[0], 20000, ["--threads", "4"] if arm.endswith("threads") else [])
 
     def deed(self, deed, arm, count, more=()):
         command = [self.stage.program("deeds"), "--deed", deed, "--arm", arm, "--count", "500" if self.tiny else str(count)]
         measured = self.stage.json(command + list(more), 120)
-        p99 = measured["p99_ns"]
-        return {"p50": measured["p50_ns"] / 1000, "p99": None if p99 is None else p99 / 1000,
-                "rate": measured["per_second"]}
+        return {**self.latencies(measured, ["p50", "p99"]), "rate": measured["per_second"]}
 
 
 class Mounts(Deeds):
@@ -33,6 +34,9 @@ class Mounts(Deeds):
 
     def base(self, arm):
         return {"inside-mknod": "native-mknod", "inside-device": "native-mknod", "inside-proc": "native-proc"}.get(arm)
+
+    def floor(self, arm):
+        return "native-proc" if arm.endswith("-proc") else "native-mknod"
 
     def measure(self, arm):
         manner, deed = arm.split("-")

@@ -24,6 +24,9 @@ class Fairness(Scenario):
             return None if flood == "none" else "none-watched"
         return {"none": None, "starved": "hogs", "mappings": "mappers"}.get(flood, "none")
 
+    def floor(self, arm):
+        return "none-watched" if arm.endswith("-watched") else "none"
+
     def prepare(self):
         self.port = self.stage.echo_server("quiet")
 
@@ -35,6 +38,4 @@ class Fairness(Scenario):
         measured = self.stage.json(command, 120)
         if measured["errors"]:
             raise Failed(f"{measured['errors']} of the calm container's connects failed")
-        p99 = measured["p99_ns"]
-        return {"calm p50": measured["p50_ns"] / 1000, "calm p99": None if p99 is None else p99 / 1000,
-                "flood": measured["flood_per_second"] or None}
+        return {**self.latencies(measured, ["p50", "p99"], "calm"), "flood": measured["flood_per_second"] or None}

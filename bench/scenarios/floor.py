@@ -12,6 +12,9 @@ class Floor(Scenario):
     def base(self, arm):
         return {"shunt-float": "bare-float", "shunt-pin": "bare-pin", "bare-poll-pin": "bare-pin"}.get(arm)
 
+    def floor(self, arm):
+        return {"native": "native", "bare-float": "bare-float", "shunt-float": "bare-float"}.get(arm, "bare-pin")
+
     def measure(self, arm):
         command = [self.stage.program("floor"), "--call", "connect", "--count", "1000" if self.tiny else "20000"]
         if arm.startswith("bare"):
@@ -20,4 +23,4 @@ class Floor(Scenario):
             measured = self.stage.json(command + ["--sync", "--affinity", affinity] + wait)
         else:
             measured = self.stage.json(self.stage.arm_prefix(arm) + command + ["--target-only"])
-        return {"p50": measured["p50_ns"] / 1000, "p99": None if measured["p99_ns"] is None else measured["p99_ns"] / 1000}
+        return self.latencies(measured, ["p50", "p99"])

@@ -19,6 +19,9 @@ class Memory(Scenario):
     def base(self, arm):
         return None
 
+    def floor(self, arm):
+        return None
+
     def measure(self, arm):
         self.stage.arm_prefix("shunt")
         containers = 10 if self.tiny else 1000

@@ -23,5 +23,5 @@ class Quick(Scenario):
         loop = self.stage.client("echo", echo, "--threads", "8", "--seconds", str(self.seconds / 2))
         return {"iperf3 up": self.iperf.gigabits(prefix, seconds, 1, False),
                 "iperf3 down": self.iperf.gigabits(prefix, seconds, 1, True),
-                "connect p50": latency["p50_ns"] / 1000,
+                **self.latencies(latency, ["p50"], "connect"),
                 "connect+echo": sound(self.stage.json(prefix + loop))["per_second"]}

@@ -1,23 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every scenario is. A new one is a class in a file of its own, and a line in __init__.py."""
 
+# Percentile in a metric's name -> its field in what the measuring programs print.
+PERCENTILES = {"p50": "p50_ns", "p90": "p90_ns", "p99": "p99_ns", "p99.9": "p99_9_ns", "p99.99": "p99_99_ns"}
+
 
 class Scenario:
+    """`title` says what is measured, for people. `metrics` are {name: (unit, "lower" or "higher" is better)}; the first one
+    is the one that decides about the number of runs when a precision is asked for. `arms` are the ways it is measured; the
+    program that an arm stands for, if it is not ours, is part of its name ("haproxy", "shunt+haproxy")."""
+
     title = ""
     arms = ["native", "shunt", "slirp4netns", "pasta"]
-    metrics = {}  # name -> (unit, better)
+    metrics = {}
     as_root = False  # inside the stage
 
     def __init__(self, stage):
         self.stage = stage
         self.tiny = stage.arguments.tiny
         self.seconds = stage.arguments.seconds
+        self.forget()
 
     def base(self, arm):
+        """The arm that this one is compared with; None: with none."""
         return None if arm == "native" else "native"
 
+    def floor(self, arm):
+        """The arm that is the physical limit of this one, in the same run; its own is itself. None: there is no such thing."""
+        del arm
+        return "native"
+
     def prepare(self):
-        pass
+        """Before the first measurement."""
 
     def measure(self, arm):
+        """Measures once; {metric: value, or None where the samples do not carry it}. Raises Unavailable or Failed."""
         raise NotImplementedError
+
+    def forget(self):
+        """Before each measurement."""
+        self.overheads = {}  # metric -> what measuring itself takes of it, in the metric's unit
+        self.distributions = {}  # name -> the program's "histogram"
+
+    def latencies(self, measured, percentiles, name="", unit="us"):
+        """The metrics "NAME pNN" (or "pNN") of what a measuring program has printed; remembers its histogram and its overhead."""
+        per_unit = {"ns": 1, "us": 1e3, "ms": 1e6}[unit]
+        values = {}
+        for percentile in percentiles:
+            metric = f"{name} {percentile}".strip()
+            nanoseconds = measured.get(PERCENTILES[percentile])
+            values[metric] = None if nanoseconds is None else nanoseconds / per_unit
+            if measured.get("overhead_ns") is not None:
+                self.overheads[metric] = measured["overhead_ns"] / per_unit
+        if measured.get("histogram"):
+            self.distributions[name or "latency"] = measured["histogram"]
+        return values

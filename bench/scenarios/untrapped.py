@@ -21,4 +21,7 @@ class Untrapped(Scenario):
             measured = self.stage.json(command + ["--allow-all-filter"])
         else:
             measured = self.stage.json(self.stage.arm_prefix(arm) + command)
+        for call in self.calls:
+            if measured[call].get("overhead_ns") is not None:
+                self.overheads[call] = measured[call]["overhead_ns"]
         return {call: measured[call]["p50_ns"] for call in self.calls}
