@@ -1,41 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a benchmark's raw values into tables: medians, their spread, and ratios within the same run.
+"""Turns the values of results.json (docs/bench-results.md) into tables: for a terminal, and in Markdown."""
 
-A result is a dict: "environment" {name: text}, and "scenarios": a list of {"name", "title", "runs", "metrics": [{"name",
-"unit", "better": "lower"|"higher", "arms": {arm: {"base": arm or None, "values": [number or None, one per run]}}}],
-"notes": {arm: why it has no values}}. Ratios are taken run by run, because the machine of one run is not that of the next.
-"""
-
-import random
+import dataclasses
 import statistics
 
+import arithmetic
 
-def median_and_spread(values):
-    """The median and the median absolute deviation from it."""
-    middle = statistics.median(values)
-    return middle, statistics.median(abs(value - middle) for value in values)
-
-
-def present(values):
-    return [value for value in values if value is not None]
+NOT_RESOLVED = "not resolved"  # the samples of a run do not carry this percentile
+TIMES = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}  # in nanoseconds
+CAPTION = ("Medians of the runs' values and their median absolute deviation; ratios run by run, with 95% intervals, each by "
+           "itself. x floor: how many times dearer than the limit in the same run. own: what measuring takes of the figure.")
 
 
-def ratios(metric, arm):
-    """value / base's value for each run that has both."""
-    base = metric["arms"][arm]["base"]
-    if base is None or base not in metric["arms"]:
-        return []
-    pairs = zip(metric["arms"][arm]["values"], metric["arms"][base]["values"])
-    return [mine / theirs for mine, theirs in pairs if mine is not None and theirs]
+@dataclasses.dataclass
+class Row:
+    """One arm's figures in one metric, as text; what does not apply is empty."""
 
-
-def interval(values, draws=2000):
-    """A 95% bootstrap interval of the median. The seed is fixed: the same values give the same interval."""
-    if len(values) < 3:
-        return None
-    chance = random.Random(1)
-    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(draws))
-    return medians[int(draws * 0.025)], medians[int(draws * 0.975)]
+    metric: str
+    arm: str
+    is_floor: bool = False
+    median: str = ""
+    spread: str = ""
+    unit: str = ""
+    ratio: str = ""
+    bounds: str = ""
+    base: str = ""
+    verdict: str = ""
+    floor: str = ""
+    own: str = ""
+    runs: int = 0
 
 
 def number(value):
@@ -44,39 +37,44 @@ def number(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def table(rows, right):
-    """Lines of aligned columns; `right` are the indexes of those that are aligned to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return lines
+def times(value):
+    return f"{value:,.0f}x" if value >= 1000 else f"{value:.2f}x"
 
 
-def long_table(scenario):
-    """One line per metric and arm that has values."""
-    rows = [["metric", "arm", "median", "+/-", "unit", "ratio", "95%", "of", "runs"]]
-    for metric in scenario["metrics"]:
-        for arm, measured in metric["arms"].items():
-            values = present(measured["values"])
-            if values:
-                rows.append(long_row(metric, arm, values))
-    lines = table(rows, {2, 3, 5, 6, 8})
-    lines += [f"{arm}: {why}" for arm, why in scenario["notes"].items()]
-    return lines
+def own_cost(metric, measured, harness):
+    """What a measurement without anything in it comes to: by the program itself, or a pair of timestamps of this machine."""
+    overhead = measured.get("overhead")
+    if overhead is None and metric["unit"] in TIMES and " p" in f" {metric['name']}" and harness.get("empty_sample_ns"):
+        overhead = harness["empty_sample_ns"] / TIMES[metric["unit"]]
+    return "" if overhead is None else f"{overhead:.2g}" if overhead < 10 else number(overhead)
 
 
-def long_row(metric, arm, values):
-    middle, spread = median_and_spread(values)
-    row = [metric["name"], arm, number(middle), number(spread), metric["unit"]]
-    relative = ratios(metric, arm)
-    if not relative:
-        return row + ["", "", "", str(len(values))]
-    bounds = interval(relative)
-    shown = f"{bounds[0]:.2f}-{bounds[1]:.2f}" if bounds else ""
-    return row + [f"{statistics.median(relative):.2f}x", shown, metric["arms"][arm]["base"], str(len(values))]
+def row_of(metric, arm, harness):
+    measured = metric["arms"][arm]
+    values = arithmetic.present(measured["values"])
+    row = Row(metric["name"], arm, measured.get("floor") == arm, unit=metric["unit"], runs=len(values))
+    if not values:
+        row.median = NOT_RESOLVED
+        return row
+    middle, spread = arithmetic.median_and_spread(values)
+    row.median, row.spread = number(middle), number(spread)
+    row.own = own_cost(metric, measured, harness)
+    relative = arithmetic.ratios(metric, arm)
+    if relative:
+        bounds = arithmetic.interval(relative)
+        row.ratio, row.base = times(statistics.median(relative)), measured["base"]
+        row.bounds = f"{bounds[0]:.2f}-{bounds[1]:.2f}" if bounds else ""
+        row.verdict = arithmetic.verdict(metric, arm)
+    above = arithmetic.times_the_floor(metric, arm)
+    row.floor = "floor" if row.is_floor else times(statistics.median(above)) if above else ""
+    return row
+
+
+def rows(scenario, harness):
+    """One for each metric and each arm that was measured at all; the others stand in the notes."""
+    without = {arm for arm in arms_of(scenario)
+               if not any(arithmetic.present(metric["arms"][arm]["values"]) for metric in scenario["metrics"])}
+    return [row_of(metric, arm, harness) for metric in scenario["metrics"] for arm in metric["arms"] if arm not in without]
 
 
 def arms_of(scenario):
@@ -86,31 +84,119 @@ def arms_of(scenario):
     return names
 
 
-def wide_table(scenario):
-    """One line per arm, one column per metric: for people who want to see it at a glance."""
-    rows = [[""] + [f"{metric['name']} ({metric['unit']})" for metric in scenario["metrics"]]]
-    for arm in arms_of(scenario):
-        row = [arm]
-        for metric in scenario["metrics"]:
-            row.append(wide_cell(metric, arm))
-        rows.append(row)
-    lines = table(rows, set(range(1, len(rows[0]))))
-    lines += [f"{arm}: {why}" for arm, why in scenario["notes"].items()]
+def note(arm, about):
+    return f"{arm}: {about['state']}: {about['why']}"
+
+
+def precision_line(scenario):
+    """What came of the precision that was asked for; "" without one."""
+    about = scenario.get("precision")
+    if not about:
+        return ""
+    asked = f"{about['asked'] * 100:g}%"
+    if about["reached"] is None:
+        return f"precision: no ratio of \"{about['metric']}\" had enough runs; {asked} was asked for"
+    reached = f"the widest interval of a ratio of \"{about['metric']}\" is {about['reached'] * 100:.1f}% of it"
+    met = "" if about["reached"] <= about["asked"] else ": not reached"
+    return f"precision: {reached}, {asked} was asked for{met}"
+
+
+def heading(scenario):
+    return f"{scenario['name']}: {scenario['title']} ({scenario['runs']} interleaved runs)"
+
+
+def table(rows_of_cells, right):
+    """Lines of aligned columns; `right` are the indexes of those that are aligned to the right."""
+    widths = [max(len(row[i]) for row in rows_of_cells) for i in range(len(rows_of_cells[0]))]
+    lines = []
+    for row in rows_of_cells:
+        cells = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
     return lines
 
 
+HEAD = ["metric", "arm", "median", "+/-", "unit", "ratio", "95%", "of", "verdict", "x floor", "own", "runs"]
+RIGHT = {2, 3, 5, 6, 9, 10, 11}
+
+
+def cells(row):
+    return [row.metric, row.arm, row.median, row.spread, row.unit, row.ratio, row.bounds, row.base, row.verdict, row.floor,
+            row.own, str(row.runs)]
+
+
+def remarks(scenario):
+    """What has to be said below a scenario's table, one line each."""
+    lines = [note(arm, about) for arm, about in scenario["notes"].items()]
+    return lines + list(filter(None, [precision_line(scenario)]))
+
+
+def long_table(scenario, harness):
+    """One line per metric and arm."""
+    return table([HEAD, *map(cells, rows(scenario, harness))], RIGHT) + remarks(scenario)
+
+
+def wide_table(scenario):
+    """One line per arm, one column per metric: for people who want to see it at a glance."""
+    lines = [[""] + [f"{metric['name']} ({metric['unit']})" for metric in scenario["metrics"]]]
+    for arm in arms_of(scenario):
+        lines.append([arm] + [wide_cell(metric, arm) for metric in scenario["metrics"]])
+    return table(lines, set(range(1, len(lines[0])))) + remarks(scenario)
+
+
 def wide_cell(metric, arm):
-    values = present(metric["arms"].get(arm, {"values": []})["values"])
+    values = arithmetic.present(metric["arms"].get(arm, {"values": []})["values"])
     if not values:
         return "-"
-    relative = ratios(metric, arm)
+    relative = arithmetic.ratios(metric, arm)
     ratio = f"{statistics.median(relative):.2f}x" if relative else ""
     return f"{number(statistics.median(values))} {ratio:>7}"
 
 
+def incomplete(result):
+    """The line that says that this is not all; "" if it is."""
+    if result.get("complete", True):
+        return ""
+    return f"INCOMPLETE: stopped by {result.get('stopped_by', 'somebody')}; this is what was measured until then"
+
+
+def facts(result):
+    """[(name, value)] of what one must know to read the figures."""
+    harness = result.get("harness", {})
+    own = [("harness", f"a timestamp takes {harness['timestamp_ns']:.0f} ns, a measurement of nothing "
+            f"{harness['empty_sample_ns']:.0f} ns")] if harness else []
+    return [*result["environment"].items(), *own, *(("warning", text) for text in result.get("warnings", []))]
+
+
 def text(result, wide=False):
-    lines = [f"{name}: {value}" for name, value in result["environment"].items()]
+    lines = list(filter(None, [incomplete(result)])) + [f"{name}: {value}" for name, value in facts(result)]
     for scenario in result["scenarios"]:
-        lines += ["", f"{scenario['title']} ({scenario['runs']} interleaved runs)", ""]
-        lines += wide_table(scenario) if wide else long_table(scenario)
-    return "\n".join(lines)
+        lines += ["", heading(scenario), ""]
+        lines += wide_table(scenario) if wide else long_table(scenario, result.get("harness", {}))
+    return "\n".join(lines if wide else lines + ["", CAPTION])
+
+
+def markdown_cell(words):
+    return words.replace("|", "\\|")
+
+
+def markdown(result, pictures):
+    """report.md. `pictures`: {scenario's name: [(file's name, what it shows)]}."""
+    lines = ["# shunt bench", ""]
+    if incomplete(result):
+        lines += [f"**{incomplete(result)}**", ""]
+    lines += [f"- {name}: {value}" for name, value in facts(result)]
+    lines += ["", CAPTION]
+    for scenario in result["scenarios"]:
+        lines += ["", f"## {heading(scenario)}", "", "| " + " | ".join(HEAD) + " |",
+                  "|" + "|".join("---:" if i in RIGHT else "---" for i in range(len(HEAD))) + "|"]
+        lines += ["| " + " | ".join(map(markdown_cell, cells(row))) + " |" for row in rows(scenario, result.get("harness", {}))]
+        for arm, about in scenario["notes"].items():
+            lines += ["", f"- {note(arm, about)}"]
+            if about.get("last_lines"):
+                lines += ["", *(f"      {line}" for line in about["last_lines"])]
+        if precision_line(scenario):
+            lines += ["", precision_line(scenario)]
+        for name, shows in pictures.get(scenario["name"], []):
+            lines += ["", f"![{shows}]({name})"]
+    return "\n".join(lines) + "\n"

@@ -1,48 +1,120 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of the benchmarks' arithmetic: bench/report.py, and the percentiles of the programs in the directory BENCH_BUILD."""
+"""Tests of what is made of results: tables, pictures, the page, results.json's form; and of the percentiles of the programs in
+the directory BENCH_BUILD."""
 
+import html.parser
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import unittest
 import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
+import histogram  # noqa: E402
 import picture  # noqa: E402
 import report  # noqa: E402
+import written  # noqa: E402
+
+DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs")
+NANOSECONDS = {"sub_bits": 7, "counts": [[10, 500], [300, 400], [1000, 100]]}
 
 
-def metric(native, shunt):
-    return {"name": "m", "unit": "us", "better": "lower",
-            "arms": {"native": {"base": None, "values": native}, "shunt": {"base": "native", "values": shunt}}}
+def arm(values, base="native", floor="native", overhead=None):
+    return {"base": base, "floor": floor, "overhead": overhead, "values": values}
 
 
-class Arithmetic(unittest.TestCase):
-    def test_ratios_pair_the_values_of_the_same_run(self):
-        # Each run of a drifting machine doubles the price; the ratio stays.
-        self.assertEqual(report.ratios(metric([10, 20, 40], [30, 60, 120]), "shunt"), [3, 3, 3])
+def result(better="lower", notes=None, **arms):
+    arms = {"native": arm([10.0] * 7, None), **arms}
+    metric = {"name": "connect p99", "unit": "us", "better": better, "arms": arms}
+    scenario = {"name": "connect", "title": "a <title> & more", "runs": 7, "precision": None, "metrics": [metric],
+                "distributions": {"connect": {"native": NANOSECONDS}}, "notes": notes or {}}
+    return {"schema": "shunt-bench-1", "complete": True, "stopped_by": None, "environment": {"kernel": "k"},
+            "harness": {"timestamp_ns": 20.0, "empty_sample_ns": 40}, "warnings": ["it is loud here"], "scenarios": [scenario]}
 
-    def test_a_run_that_lacks_one_side_has_no_ratio(self):
-        self.assertEqual(report.ratios(metric([10, None, 40], [20, 60, None]), "shunt"), [2])
 
-    def test_the_spread_is_the_median_deviation_and_ignores_one_outlier(self):
-        self.assertEqual(report.median_and_spread([10, 11, 12, 13, 1000]), (12, 1))
+def row(made, name):
+    return next(one for one in report.rows(made["scenarios"][0], made["harness"]) if one.arm == name)
 
-    def test_the_interval_holds_the_median_and_narrows_with_more_runs(self):
-        few, many = report.interval([1, 2, 3, 4, 5]), report.interval([1, 2, 3, 4, 5] * 20)
-        self.assertLessEqual(few[0], 3)
-        self.assertGreaterEqual(few[1], 3)
-        self.assertLess(many[1] - many[0], few[1] - few[0])
 
-    def test_two_runs_have_no_interval(self):
-        self.assertIsNone(report.interval([1, 2]))
+class Tables(unittest.TestCase):
+    def test_a_row_tells_ratio_interval_and_distance_to_the_floor(self):
+        shunt = row(result(shunt=arm([20, 30, 40, 50, 60, 70, 80])), "shunt")
+        self.assertEqual((shunt.median, shunt.ratio, shunt.bounds, shunt.base, shunt.verdict, shunt.floor),
+                         ("50.0", "5.00x", "2.00-8.00", "native", "worse", "5.00x"))
 
-    def test_an_arm_without_values_is_named_with_its_reason(self):
-        scenario = {"metrics": [metric([1], [None])], "notes": {"shunt": "not tried: it is not built"}}
-        self.assertIn("shunt: not tried: it is not built", report.long_table(scenario))
-        self.assertNotIn("shunt  ", "\n".join(report.long_table(scenario)))
+    def test_more_of_what_should_be_high_is_better_and_less_of_it_is_away_from_the_floor(self):
+        shunt = row(result("higher", shunt=arm([20.0] * 7)), "shunt")
+        self.assertEqual((shunt.verdict, shunt.floor), ("better", "0.50x"))
+
+    def test_the_floor_has_a_row_that_says_so(self):
+        self.assertEqual(row(result(), "native").floor, "floor")
+
+    def test_a_difference_inside_the_noise_is_none(self):
+        self.assertEqual(row(result(shunt=arm([9, 9.5, 11, 11, 11, 11, 11])), "shunt").verdict, "no difference")
+
+    def test_few_runs_have_a_ratio_and_no_verdict(self):
+        shunt = row(result(shunt=arm([20, 20, None, None, None, None, None])), "shunt")
+        self.assertEqual((shunt.ratio, shunt.bounds, shunt.verdict, shunt.runs), ("2.00x", "", "too few runs", 2))
+
+    def test_what_measuring_takes_stands_beside_each_figure(self):
+        made = result(shunt=arm([20.0] * 7, overhead=0.5))
+        self.assertEqual((row(made, "shunt").own, row(made, "native").own), ("0.5", "0.04"))
+
+    def test_a_percentile_that_no_run_carries_is_not_resolved(self):
+        made = result(shunt=arm([None] * 7))
+        other = {**made["scenarios"][0]["metrics"][0], "name": "p50", "arms": {"shunt": arm([1.0] * 7)}}
+        made["scenarios"][0]["metrics"].append(other)
+        made["scenarios"][0]["metrics"][0]["arms"]["shunt"] = arm([None] * 7)
+        other["arms"]["native"] = arm([1.0] * 7, None)
+        self.assertEqual(row(made, "shunt").median, "not resolved")
+
+    def test_an_arm_without_values_is_named_with_its_reason_and_its_last_lines(self):
+        notes = {"pasta": {"state": "failed", "why": "exit status 3", "last_lines": ["no <tun> here"]}}
+        made = result(pasta=arm([None] * 7), notes=notes)
+        self.assertIn("pasta: failed: exit status 3", report.text(made))
+        self.assertNotIn("pasta  ", report.text(made))
+        self.assertIn("      no <tun> here", report.markdown(made, {}))
+
+    def test_what_is_incomplete_says_so_first(self):
+        made = {**result(), "complete": False, "stopped_by": "SIGINT"}
+        self.assertTrue(report.text(made).startswith("INCOMPLETE: stopped by SIGINT"))
+        self.assertIn("INCOMPLETE", report.markdown(made, {}))
+
+    def test_a_precision_that_was_not_reached_is_told(self):
+        made = result()
+        for reached, said in ((0.05, "5.0% of it, 3% was asked for: not reached"), (0.02, "2.0% of it, 3% was asked for"),
+                              (None, "no ratio")):
+            made["scenarios"][0]["precision"] = {"asked": 0.03, "reached": reached, "metric": "m"}
+            self.assertIn(said, report.text(made))
+
+    def test_warnings_and_the_harness_cost_stand_above_the_tables(self):
+        self.assertIn("warning: it is loud here", report.text(result()))
+        self.assertIn("a timestamp takes 20 ns, a measurement of nothing 40 ns", report.text(result()))
+
+
+class Histograms(unittest.TestCase):
+    def test_an_index_stands_for_its_value_within_one_percent(self):
+        for value in (0, 1, 127, 128, 129, 255, 256, 1000, 12345, 987654, 2**39 + 12345):
+            octave = max(value.bit_length() - 7, 0)
+            index = value if octave == 0 else octave * 128 + (value >> (octave - 1)) - 128
+            self.assertAlmostEqual(histogram.value_of(index, 7), value, delta=value / 128)
+
+    def test_a_curve_ends_where_the_samples_do_not_carry_it(self):
+        self.assertEqual([share for share, _ in histogram.curve(NANOSECONDS)], [0.5, 0.9])
+        many = {"sub_bits": 7, "counts": [[index, 1000] for index in range(100, 1100)]}
+        self.assertEqual(histogram.curve(many)[-1][0], 0.999)
+
+    def test_percentiles_need_ten_samples_beyond_and_far_out_a_hundred(self):
+        def with_samples(count):
+            return {"sub_bits": 7, "counts": [[1, count]]}
+        for fraction, needed in ((0.9, 100), (0.99, 1000), (0.999, 100_000), (0.9999, 1_000_000)):
+            self.assertIsNone(histogram.percentile(with_samples(needed - 1), fraction))
+            self.assertEqual(histogram.percentile(with_samples(needed), fraction), 1)
+        self.assertEqual(histogram.percentile(NANOSECONDS, 0.5), 10)
 
 
 class Percentiles(unittest.TestCase):
@@ -67,33 +139,158 @@ class Percentiles(unittest.TestCase):
 
 
 class Pictures(unittest.TestCase):
-    def result(self, **arms):
-        metrics = [{"name": "m <1>", "unit": "us", "better": "lower",
-                    "arms": {arm: {"base": None, "values": values} for arm, values in arms.items()}}]
-        return {"environment": {"kernel": "k"}, "scenarios": [{"title": "t", "runs": 3, "metrics": metrics, "notes": {}}]}
+    def scenario(self, **arms):
+        return result(**arms)["scenarios"][0]
 
     def bars(self, svg):
         shapes = xml.etree.ElementTree.fromstring(svg)
-        return [float(shape.get("width")) for shape in shapes if shape.tag.endswith("rect") and shape.get("x")]
+        return [float(shape.get("width")) for shape in shapes if shape.tag.endswith("rect") and shape.get("class") in
+                ("sb-floor", "sb-ours", "sb-peer")]
 
     def test_bars_are_as_long_as_their_medians(self):
-        short, long = self.bars(picture.svg(self.result(native=[9, 10, 11], shunt=[29, 30, 31])))
+        short, long = self.bars(picture.scenario_picture(self.scenario(shunt=arm([29, 30, 31]))))
         self.assertAlmostEqual(long, 3 * short, delta=0.2)
 
     def test_an_arm_without_values_has_no_bar(self):
-        self.assertEqual(len(self.bars(picture.svg(self.result(native=[1, 2, 3], shunt=[None, None, None])))), 1)
+        self.assertEqual(len(self.bars(picture.scenario_picture(self.scenario(shunt=arm([None, None]))))), 1)
 
     def test_what_is_not_ours_looks_so(self):
         self.assertEqual([picture.is_ours(arm) for arm in ("native", "shunt", "services", "haproxy", "shunt+haproxy")],
                          [False, True, True, False, False])
 
+    def test_a_curve_rises_to_the_right(self):
+        many = {"sub_bits": 7, "counts": [[index, 1000] for index in range(100, 1100)]}
+        scenario = {**self.scenario(), "distributions": {"connect": {"native": many}}}
+        shapes = xml.etree.ElementTree.fromstring(picture.distribution_picture(scenario))
+        line = next(shape for shape in shapes if shape.tag.endswith("polyline"))
+        points = [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+        self.assertGreater(len(points), 20)
+        self.assertEqual(points, sorted(points, key=lambda point: (point[0], -point[1])))
+
+    def test_without_distributions_there_is_no_picture_of_them(self):
+        self.assertIsNone(picture.distribution_picture({**self.scenario(), "distributions": {}}))
+
     def test_the_pictures_of_the_documentation_are_those_of_its_values(self):
-        measured = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "measured")
+        measured = os.path.join(DOCS, "measured")
         names = [name for name in os.listdir(measured) if name.endswith(".json")]
         self.assertTrue(names)
         for name in names:
             with open(os.path.join(measured, name)) as values, open(os.path.join(measured, name[:-5] + ".svg")) as drawn:
-                self.assertEqual(drawn.read(), picture.svg(json.load(values)), name)
+                self.assertEqual(drawn.read(), picture.scenario_picture(json.load(values)["scenarios"][0]), name)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page consists of."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value) for name, value in attrs if name != "xmlns"]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.open.pop() != tag:
+            raise AssertionError(f"{tag} ends what did not begin")
+
+
+class Written(unittest.TestCase):
+    def test_the_page_has_its_pictures_inside_and_fetches_nothing(self):
+        with tempfile.TemporaryDirectory() as directory:
+            notes = {"pasta": {"state": "absent", "why": "<pasta> is not on PATH", "last_lines": []}}
+            written.write_all(result(shunt=arm([20.0] * 7), notes=notes), directory)
+            self.assertEqual(sorted(os.listdir(directory)), ["connect-latency.svg", "connect.svg", "report.html", "report.md",
+                                                            "results.json"])
+            with open(os.path.join(directory, "report.html"), encoding="utf-8") as file:
+                text = file.read()
+            page = Page(text)
+            self.assertEqual((page.tags.count("svg"), page.tags.count("table"), page.open), (2, 1, []))
+            self.assertIn(("name", "viewport"), page.attributes)
+            self.assertFalse([tag for tag in page.tags if tag in ("script", "link", "img", "iframe", "object")])
+            self.assertFalse([value for _, value in page.attributes if value and re.search(r"https?:|//|url\(", value)])
+            self.assertFalse(re.search(r"@import|url\(", text))
+            self.assertIn("&lt;pasta&gt; is not on PATH", text)
+            with open(os.path.join(directory, "report.md"), encoding="utf-8") as file:
+                named = re.findall(r"\]\((.*?)\)", file.read())
+            self.assertEqual(sorted(named), ["connect-latency.svg", "connect.svg"])
+
+
+class Schema:
+    """As much of JSON Schema as docs/bench-results.schema.json uses; a word that is not understood is an error."""
+
+    TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    NOTHING = {"$schema", "title", "$defs"}
+
+    def __init__(self, schema):
+        self.whole = schema
+
+    def is_of(self, value, name):
+        if name in ("number", "integer"):
+            return isinstance(value, int if name == "integer" else (int, float)) and not isinstance(value, bool)
+        return isinstance(value, self.TYPES[name])
+
+    def faults(self, value, schema=None, place="$"):
+        schema = self.whole if schema is None else schema
+        for word, wanted in schema.items():
+            yield from self.check(word, wanted, value, schema, place)
+
+    def check(self, word, wanted, value, schema, place):
+        if word == "$ref":
+            yield from self.faults(value, self.whole["$defs"][wanted.removeprefix("#/$defs/")], place)
+        elif word == "type":
+            if not any(self.is_of(value, name) for name in ([wanted] if isinstance(wanted, str) else wanted)):
+                yield f"{place}: {value!r:.40} is no {wanted}"
+        elif word in ("const", "enum"):
+            if value not in ([wanted] if word == "const" else wanted):
+                yield f"{place}: {value!r:.40} is not {wanted}"
+        elif word == "required":
+            yield from (f"{place}: {name} is missing" for name in wanted if isinstance(value, dict) and name not in value)
+        elif word in ("properties", "additionalProperties"):
+            for name, inner in value.items() if isinstance(value, dict) else ():
+                known = name in schema.get("properties", {})
+                if known == (word == "properties"):
+                    rule = wanted[name] if known else wanted
+                    if rule is False:
+                        yield f"{place}: {name} is unknown"
+                    else:
+                        yield from self.faults(inner, rule, f"{place}.{name}")
+        elif word == "items":
+            for i, inner in enumerate(value if isinstance(value, list) else ()):
+                yield from self.faults(inner, wanted, f"{place}[{i}]")
+        elif word in ("minItems", "maxItems"):
+            if len(value) < wanted if word == "minItems" else len(value) > wanted:
+                yield f"{place}: {len(value)} items"
+        elif word not in self.NOTHING:
+            raise AssertionError(f"{place}: nobody here knows the word {word}")
+
+
+class Form(unittest.TestCase):
+    def setUp(self):
+        with open(os.path.join(DOCS, "bench-results.schema.json"), encoding="utf-8") as file:
+            self.schema = Schema(json.load(file))
+
+    def test_a_result_has_the_documented_form(self):
+        notes = {"pasta": {"state": "absent", "why": "it is not here", "last_lines": []}}
+        made = json.loads(written.as_json(result(shunt=arm([1, None]), pasta=arm([None]), notes=notes)))
+        self.assertEqual(made, result(shunt=arm([1, None]), pasta=arm([None]), notes=notes))
+        self.assertEqual(list(self.schema.faults(made)), [])
+
+    def test_the_measured_values_of_the_documentation_have_it(self):
+        for name in filter(re.compile(r"\.json$").search, os.listdir(os.path.join(DOCS, "measured"))):
+            with open(os.path.join(DOCS, "measured", name), encoding="utf-8") as file:
+                self.assertEqual(list(self.schema.faults(json.load(file))), [], name)
+
+    def test_another_form_is_found(self):
+        for change in ({"schema": "x"}, {"complete": 1}, {"scenarios": [{}]}, {"environment": {"kernel": 6}}, {"more": 1}):
+            self.assertTrue(list(self.schema.faults({**result(), **change})), change)
+        broken = result()
+        broken["scenarios"][0]["metrics"][0]["arms"]["native"]["values"][0] = "10"
+        self.assertEqual(list(self.schema.faults(broken)), ["$.scenarios[0].metrics[0].arms.native.values[0]: '10' is no "
+                                                            "['number', 'null']"])
 
 
 if __name__ == "__main__":

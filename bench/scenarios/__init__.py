@@ -3,7 +3,7 @@
 
 An arm is a way to run a command (natively, under shunt, over slirp4netns, over pasta). A scenario measures one arm once
 per call and returns {metric: value}; the interleaving and the bookkeeping are in course.py, the arithmetic is in
-report.py. They run inside bench/stage, as an ordinary user where they can.
+arithmetic.py. They run inside bench/stage, as an ordinary user where they can.
 """
 
 from scenarios.balance import Balance
@@ -20,3 +20,6 @@ from scenarios.untrapped import Untrapped
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
              "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness,
              "deeds": Deeds, "mounts": Mounts, "balance": Balance}
+
+# What is measured when nothing is named: some minutes.
+DEFAULT = ("connect", "floor", "untrapped", "throughput")

@@ -12,7 +12,7 @@ class Connect(Scenario):
     dozen connections at a time there, and the connect that waits for it is what p99 shows: a matter of who runs where."""
 
     title = "a connection to a host address, one after the other, one thread"
-    arms = ["native", "shunt", "slirp4netns", "pasta", "native-apart", "shunt-apart"]
+    arms = [*Scenario.arms, "native-apart", "shunt-apart"]
     metrics = {"connect p50": ("us", "lower"), "connect p99": ("us", "lower"), "connect p99.9": ("us", "lower"),
                "connect+close p50": ("us", "lower"), "connect+echo+close p50": ("us", "lower"),
                "connect+echo+close p99": ("us", "lower")}

@@ -13,7 +13,7 @@ class Floor(Scenario):
         return {"shunt-float": "bare-float", "shunt-pin": "bare-pin", "bare-poll-pin": "bare-pin"}.get(arm)
 
     def floor(self, arm):
-        return {"native": "native", "bare-float": "bare-float", "shunt-float": "bare-float"}.get(arm, "bare-pin")
+        return {"native": None, "bare-float": "bare-float", "shunt-float": "bare-float"}.get(arm, "bare-pin")
 
     def measure(self, arm):
         command = [self.stage.program("floor"), "--call", "connect", "--count", "1000" if self.tiny else "20000"]

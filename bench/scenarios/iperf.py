@@ -2,10 +2,9 @@
 """How iperf3 is used by more than one scenario."""
 
 import shutil
-import sys
 import time
 
-from scenarios.stage import HOST, Failed
+from scenarios.stage import HOST, Failed, Unavailable
 
 
 class Iperf:
@@ -15,7 +14,7 @@ class Iperf:
         self.stage = stage
         self.port = 5201
         if shutil.which("iperf3") is None:
-            sys.exit("bench: iperf3 is not installed: apt-get install iperf3")
+            raise Unavailable("iperf3 is not installed: apt-get install iperf3")
 
     def listening(self):
         wanted = f":{self.port:04X}"

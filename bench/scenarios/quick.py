@@ -8,6 +8,7 @@ from scenarios.stage import sound
 
 class Quick(Scenario):
     title = "the same programs in a rootless container"
+    arms = ["native", "shunt", "slirp4netns", "pasta"]
     metrics = {"iperf3 up": ("Gbit/s", "higher"), "iperf3 down": ("Gbit/s", "higher"), "connect p50": ("us", "lower"),
                "connect+echo": ("/s", "higher")}
 

@@ -11,7 +11,7 @@ class Scenario:
     program that an arm stands for, if it is not ours, is part of its name ("haproxy", "shunt+haproxy")."""
 
     title = ""
-    arms = ["native", "shunt", "slirp4netns", "pasta"]
+    arms = ["native", "shunt", "slirp4netns", "pasta", "bypass4netns"]
     metrics = {}
     as_root = False  # inside the stage
 

@@ -7,64 +7,82 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 
 HOST = "203.0.113.1"
 
 
 class Unavailable(Exception):
-    """An arm cannot be tried on this machine."""
+    """An arm cannot be tried on this machine: a program or a right is absent."""
 
 
 class Failed(Exception):
-    """An arm was tried and did not give a value."""
+    """An arm was tried and did not give a value; `last_lines` are what its program said last."""
+
+    def __init__(self, why, last_lines=()):
+        super().__init__(why)
+        self.last_lines = list(last_lines)
 
 
 class Stage:
     """Commands, servers and where the programs are."""
 
-    def __init__(self, arguments):
-        self.directory = arguments.inside
+    def __init__(self, directory, arguments):
+        self.directory = directory
         self.arguments = arguments
         self.servers = []
+        self.started = []
 
     def program(self, name):
-        return os.path.join(self.directory, name)
+        """The path of a program of ours. Raises Unavailable when it is not there."""
+        path = os.path.join(self.directory, name)
+        if not os.path.exists(path):
+            raise Unavailable(f"{name} is not built")
+        return path
 
     def arm_prefix(self, arm):
         if arm == "native":
             return []
         if arm.startswith("shunt"):
-            if not os.path.exists(self.program("shunt")):
-                raise Unavailable("shunt is not built")
             affinity = ["--affinity", arm.partition("-")[2]] if "-" in arm else []
             options = affinity + shlex.split(self.arguments.shunt_options)
             return [self.program("shunt"), "run", "--net", self.arguments.net, *options, "--"]
         if shutil.which(arm) is None:
-            raise Unavailable(f"{arm} is not installed")
+            raise Unavailable(f"{arm} is not on PATH (--peer {arm}=PATH)")
+        if arm == "bypass4netns":
+            self.program("notified")
         return [self.program("bench/container"), arm]
 
     def start(self, command):
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True, start_new_session=True)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, start_new_session=True)
+        self.started.append(process)
+        return process
 
     def finish(self, process, command, timeout):
         try:
             output, errors = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.communicate(timeout=5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-            raise Failed(f"no end after {timeout:.0f} s: {os.path.basename(command[0])}") from None
+            output, errors = self.end(process)
+            raise Failed(f"no end after {timeout:.0f} s: {os.path.basename(command[0])}",
+                         (output + errors).splitlines()) from None
+        finally:
+            self.started.remove(process)
         if process.returncode == 77:
             raise Unavailable(errors.strip().splitlines()[-1] if errors.strip() else "not available here")
         if process.returncode != 0:
-            why = (errors.strip() or output.strip() or "no message").splitlines()[-1]
-            raise Failed(f"exit status {process.returncode}: {why[:200]}")
+            lines = (errors.strip() or output.strip() or "no message").splitlines()
+            raise Failed(f"exit status {process.returncode}: {lines[-1][:200]}", lines)
         return output
+
+    @staticmethod
+    def end(process):
+        """Ends a command with all that it has started; (output, errors)."""
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            return process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return process.communicate()
 
     def json(self, command, timeout=60):
         """Runs a command that prints a JSON object."""
@@ -86,7 +104,7 @@ class Stage:
         self.servers.append(server)
         words = server.stdout.readline().split()
         if len(words) != 2 or words[0] != "ready":
-            sys.exit("bench: echo_server did not start")
+            raise Failed("echo_server did not start")
         return words[1]
 
     def stop_servers(self):
@@ -94,6 +112,12 @@ class Stage:
             server.kill()
             server.wait()
         self.servers.clear()
+
+    def stop_everything(self):
+        self.stop_servers()
+        for process in self.started:
+            if process.poll() is None:
+                self.end(process)
 
     def client(self, mode, port, *options):
         return [self.program("connect_client"), "--mode", mode, "--address", HOST, "--port", port, *options]

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs that shunt is measured beside, found on PATH or where the user says, and the arms that need them."""
+
+import os
+import re
+import shutil
+
+# As users call them -> the program. An arm that needs one has its name as a word of its own: "shunt+haproxy".
+PEERS = {"slirp4netns": "slirp4netns", "pasta": "pasta", "bypass4netns": "bypass4netns", "seccompagent": "seccompagent",
+         "haproxy": "haproxy", "nginx": "nginx", "nftables": "nft"}
+ALWAYS = ("native", "shunt")
+
+
+def peer_of(arm):
+    """The peer that the arm needs; None: nothing but us and the kernel."""
+    return next((word for word in re.split(r"[-+ ]", arm) if word in PEERS), None)
+
+
+def chosen_arms(scenario, against=None, arms=None):
+    """Those of the scenario's arms that are wanted, and what they are compared with; `against` and `arms` are lists or None."""
+    def wanted(arm):
+        if arms is not None:
+            return arm in arms
+        return against is None or peer_of(arm) is None or peer_of(arm) in against
+    chosen = {arm for arm in scenario.arms if wanted(arm)}
+    if arms is None:
+        chosen |= {other for arm in chosen for other in (scenario.base(arm), scenario.floor(arm)) if other in scenario.arms}
+    return [arm for arm in scenario.arms if arm in chosen]
+
+
+def without_arm(scenario, against):
+    """The peers that were asked for and that the scenario has no arm for."""
+    return [peer for peer in against or [] if peer in PEERS and peer not in map(peer_of, scenario.arms)]
+
+
+def read_against(text):
+    """The names of a comma-separated list. Raises ValueError for one that is unknown."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in PEERS and name not in ALWAYS:
+            raise ValueError(f"there is no peer {name}; there are {', '.join([*ALWAYS, *PEERS])}")
+    return names
+
+
+def read_place(text):
+    """("haproxy", "/path/to/it") of NAME=PATH. Raises ValueError."""
+    name, _, path = text.partition("=")
+    if name not in PEERS or not path:
+        raise ValueError(f"{text!r} is not NAME=PATH with a name of {', '.join(PEERS)}")
+    if not os.access(path, os.X_OK) or not os.path.isfile(path):
+        raise ValueError(f"{path} is not a program that can be executed")
+    return name, os.path.abspath(path)
+
+
+def lay_out(places, directory):
+    """Copies the given programs to where the stage looks first: their own place may lie in a closed home."""
+    os.mkdir(directory)
+    for name, path in places:
+        shutil.copy(path, os.path.join(directory, PEERS[name]))

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a result to its directory: results.json, report.md, report.html, and the pictures as files of their own."""
+
+import json
+import os
+import re
+
+import page
+import picture
+import report
+
+
+def write(path, text):
+    """At once or not at all: whoever reads it meanwhile sees the former one."""
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(path + ".new", path)
+
+
+def as_json(result):
+    """One line for each list of numbers: they are long, and nobody reads them by ten."""
+    text = json.dumps(result, indent=1)
+    return re.sub(r"\[[-\d\s.,eEnul+]*\]", lambda numbers: " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]"),
+                  text) + "\n"
+
+
+def drawn(scenario):
+    """[(file's name, what it shows, SVG)]."""
+    pictures = [(f"{scenario['name']}.svg", f"{scenario['name']}: medians", picture.scenario_picture(scenario))]
+    distributions = picture.distribution_picture(scenario)
+    if distributions:
+        pictures.append((f"{scenario['name']}-latency.svg", f"{scenario['name']}: distributions", distributions))
+    return pictures
+
+
+def write_all(result, directory):
+    os.makedirs(directory, exist_ok=True)
+    pictures = {scenario["name"]: drawn(scenario) for scenario in result["scenarios"]}
+    write(os.path.join(directory, "results.json"), as_json(result))
+    for several in pictures.values():
+        for name, _, svg in several:
+            write(os.path.join(directory, name), svg)
+    named = {scenario: [(name, shows) for name, shows, _ in several] for scenario, several in pictures.items()}
+    write(os.path.join(directory, "report.md"), report.markdown(result, named))
+    inside = {scenario: [svg for _, _, svg in several] for scenario, several in pictures.items()}
+    write(os.path.join(directory, "report.html"), page.html(result, inside))
