@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tools/agent.h"
+#include "tools/bench.h"
 #include "tools/ctl.h"
 #include "tools/engine_main.h"
 #include "tools/lock_server.h"
@@ -97,6 +98,7 @@ int main(int argc, char** argv) {
   shunt::AddCtlCommand(app, exit_status);
   shunt::AddProfileCommand(app, exit_status);
   shunt::AddLockServerCommand(app, exit_status);
+  shunt::AddBenchCommand(app, exit_status);
   shunt::AddEngineCommand(app, exit_status);
   shunt::AddWorkerCommand(app);
   try {

@@ -1,0 +1,204 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the harness as people use it, by the program SHUNT: `shunt bench`, on a real stage, as short as it gets."""
+
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+SHUNT = os.environ["SHUNT"]
+SKIPPED = 77
+
+
+def bench(*words, **more):
+    return subprocess.run([SHUNT, "bench", *words], capture_output=True, text=True, check=False, timeout=100, **more)
+
+
+def what_stages_leave():
+    """Processes of a stage, and directories of one."""
+    running = []
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(path, "rb") as file:
+                running.append(file.read().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:  # it has ended
+            pass
+    return {*re.findall(r"/tmp/shunt-bench\.[\w]+", "\n".join(running)), *glob.glob("/tmp/shunt-bench.*")}
+
+
+class Usage(unittest.TestCase):
+    def test_help_begins_with_examples_and_names_all_scenarios(self):
+        shown = bench("--help")
+        self.assertEqual(shown.returncode, 0)
+        self.assertTrue(shown.stdout.startswith("examples:\n  shunt bench  "), shown.stdout)
+        for words in ("connect", "balance", "untrapped", "--precision", "compare", "probe"):
+            self.assertIn(words, shown.stdout)
+
+    def test_wrong_words_are_named_in_one_line(self):
+        for words, named in ((["conect"], "conect"), (["--against", "envoy"], "envoy"), (["--runs", "0"], "--runs"),
+                             (["--precision", "3"], "--precision"), (["--peer", "pasta=/nonexistent"], "/nonexistent"),
+                             (["--precision", "3%", "--runs", "3"], "--runs"), (["--no-such"], "--no-such"),
+                             (["probe", "--spin-ms", "0"], "--spin-ms"), (["floor", "--arms", "pasta"], "pasta")):
+            run = bench(*words)
+            self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), words)
+            self.assertIn(named, run.stderr)
+
+    def test_a_build_without_programs_is_named_with_the_remedy(self):
+        run = bench("--build", "/nonexistent")
+        self.assertEqual((run.returncode, run.stderr.count("\n")), (1, 1))
+        self.assertRegex(run.stderr, "/nonexistent/bench.*cmake --build")
+
+    def test_a_program_without_its_harness_says_where_that_would_be(self):
+        with tempfile.TemporaryDirectory() as directory:
+            alone = os.path.join(directory, "bin", "shunt")
+            os.mkdir(os.path.dirname(alone))
+            shutil.copy(SHUNT, alone)
+            run = subprocess.run([alone, "bench"], capture_output=True, text=True, check=False, timeout=20)
+        self.assertEqual((run.returncode, run.stderr.count("\n")), (1, 1))
+        self.assertIn(os.path.join(directory, "libexec/shunt/bench/run"), run.stderr)
+
+
+class Probe(unittest.TestCase):
+    def test_it_tells_the_same_to_people_and_to_programs(self):
+        found = json.loads(bench("probe", "--json", "--spin-ms", "20").stdout)
+        self.assertEqual(found["kernel"], os.uname().release)
+        self.assertEqual(found["cpus"], len(os.sched_getaffinity(0)))
+        self.assertTrue(found["features"]["notify"])
+        # What shunt itself cannot do without; the machine that this runs on is one on which it works.
+        self.assertTrue(found["features"]["addfd"])
+        self.assertTrue(0 < found["clock"]["timestamp_ns"] < 10_000)
+        self.assertTrue(all(wake["ns"] > 100 for wake in found["wake_ups"]))
+        self.assertTrue(all(0 <= spin["lost_us"] <= spin["seconds"] * 1e6 for spin in found["spin"]))
+        self.assertEqual(len(found["spin"]), min(found["cpus"], 8))
+        shown = bench("probe", "--spin-ms", "20").stdout
+        for name in ("kernel", "clock", "wake-up", "lost on CPU", "addfd send", "io uring"):
+            self.assertIn(name, shown)
+
+
+class Measuring(unittest.TestCase):
+    def setUp(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
+        self.out = os.path.join(self.directory.name, "report")
+
+    def result(self):
+        with open(os.path.join(self.out, "results.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+    def values(self, arm):
+        return self.result()["scenarios"][0]["metrics"][0]["arms"][arm]["values"]
+
+    def measure(self, *words):
+        run = bench(*words, "--tiny", "--runs", "1", "--out", self.out)
+        if run.returncode == SKIPPED:
+            self.skipTest(run.stderr)
+        return run
+
+    def test_a_report_is_left(self):
+        run = self.measure("floor", "--arms", "native,bare-pin")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(sorted(os.listdir(self.out))[-3:], ["report.html", "report.md", "results.json"])
+        self.assertTrue(0 < self.values("native")[0] < self.values("bare-pin")[0])
+        self.assertIn("bare-pin", run.stdout)
+        self.assertTrue(self.result()["complete"])
+
+    def test_a_peer_that_fails_is_told_with_its_last_lines_and_costs_nobody_else_a_value(self):
+        broken = os.path.join(self.directory.name, "slirp4netns")
+        with open(broken, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\necho there is no tap for you >&2\nexit 3\n")
+        os.chmod(broken, 0o755)
+        run = self.measure("connect", "--peer", f"slirp4netns={broken}", "--arms", "native,slirp4netns")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        about = self.result()["scenarios"][0]["notes"]["slirp4netns"]
+        self.assertEqual(about["state"], "failed")
+        self.assertIn("there is no tap for you", "\n".join(about["last_lines"]))
+        self.assertIsNotNone(self.values("native")[0])
+        for name in ("report.md", "report.html"):
+            with open(os.path.join(self.out, name), encoding="utf-8") as file:
+                self.assertIn("there is no tap for you", file.read(), name)
+        self.assertIn("slirp4netns: failed", run.stdout)
+
+    def test_a_peer_that_is_not_here_is_told_as_absent(self):
+        absent = next((name for name in ("bypass4netns", "slirp4netns", "pasta") if shutil.which(name) is None), None)
+        if absent is None:
+            self.skipTest("all networks that connections are measured over are installed here")
+        run = self.measure("connect", "--against", absent, "--strict")
+        about = self.result()["scenarios"][0]["notes"][absent]
+        self.assertEqual((about["state"], run.returncode), ("absent", 0), run.stderr)
+        self.assertIn(f"{absent}: absent: ", run.stdout)
+        self.assertIn(f"--peer {absent}=PATH", about["why"])
+
+    def test_an_agent_is_measured_with_what_its_profiles_trap(self):
+        if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
+            self.skipTest("notified is not built")
+        # In the place of that agent, ours: on the stage it lies beside the peers.
+        agent = os.path.join(self.directory.name, "bypass4netns")
+        with open(agent, "w", encoding="utf-8") as file:
+            file.write("""#!/bin/bash
+                while [[ $# -gt 0 ]]; do
+                  case $1 in --socket) socket=$2 ;; --ready-fd) ready=$2 ;; esac
+                  shift
+                done
+                exec "$(dirname "$(readlink -f "$0")")/../shunt" agent --socket "$socket" --ready-fd "$ready"
+                """)
+        os.chmod(agent, 0o755)
+        run = self.measure("connect", "--peer", f"bypass4netns={agent}", "--arms", "native,bypass4netns")
+        self.assertEqual((run.returncode, self.result()["scenarios"][0]["notes"]), (0, {}), run.stderr)
+        self.assertGreater(self.values("bypass4netns")[0], self.values("native")[0])
+
+    def stopped_by(self, number):
+        before = what_stages_leave()
+        command = [SHUNT, "bench", "floor", "--tiny", "--runs", "100000", "--out", self.out]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+            heard = []
+            for line in run.stderr:
+                heard.append(line)
+                if re.match(r"\d+/", line) and ", run 2 of" in line:
+                    run.send_signal(number)
+                    break
+            output, errors = run.communicate(timeout=60)
+            if run.returncode == SKIPPED:
+                self.skipTest("".join(heard) + errors)
+            self.assertEqual(run.returncode, 128 + number, errors)
+        self.assertTrue(output.startswith(f"INCOMPLETE: stopped by {signal.Signals(number).name}"), output)
+        result = self.result()
+        self.assertEqual((result["complete"], result["stopped_by"]), (False, signal.Signals(number).name))
+        self.assertIsNotNone(self.values("native")[0])
+        self.assertLessEqual(what_stages_leave(), before)
+
+    def test_an_interrupt_leaves_a_report_and_nothing_else(self):
+        self.stopped_by(signal.SIGINT)
+
+    def test_a_termination_leaves_a_report_and_nothing_else(self):
+        self.stopped_by(signal.SIGTERM)
+
+
+class Installed(unittest.TestCase):
+    def test_what_is_installed_measures_without_the_source(self):
+        build = os.path.dirname(os.environ["BENCH_BUILD"])
+        with tempfile.TemporaryDirectory() as directory:
+            done = subprocess.run(["cmake", "--install", build, "--prefix", directory], capture_output=True, text=True,
+                                  check=False, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            run = subprocess.run([os.path.join(directory, "bin/shunt"), "bench", "floor", "--tiny", "--runs", "1", "--strict"],
+                                 capture_output=True, text=True, check=False, timeout=60, cwd=directory)
+            if run.returncode == SKIPPED:
+                self.skipTest(run.stderr)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            reports = glob.glob(os.path.join(directory, "shunt-bench-*", "report.html"))
+            self.assertEqual(len(reports), 1, run.stdout)
+            with open(reports[0].replace(".html", ".md"), encoding="utf-8") as file:
+                self.assertIn("| p50 | shunt-pin |", file.read())
+            for module in os.listdir(os.path.join(directory, "libexec/shunt/bench")):
+                self.assertFalse(module.endswith("_test.py"), module)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)  # with the reasons of what is skipped
