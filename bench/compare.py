@@ -12,9 +12,9 @@ import places
 import report
 
 REGRESSION, DRIFT = "REGRESSION", "the machine"
-ABOUT = """Says what changed from one result to another, with 95% intervals. Where an arm has a base (native), its ratio to the base is
-compared: machines drift. Exit status: 1 when something has become dearer by more than the bound, with its whole interval; 2 for
-wrong use; else 0."""
+ABOUT = """Says what changed from one result to another, with 95% intervals. Where an arm has a base (native), its ratio to the
+base is compared: machines drift. Exit status: 1 when something has become dearer by more than the bound, with its whole
+interval; 2 for wrong use; else 0."""
 
 
 class Unusable(Exception):

@@ -30,19 +30,20 @@ def table_row(values, tag="td", kind=""):
 
 
 def table(rows):
-    lines = [table_row(report.HEAD, "th")] + [table_row(report.cells(row), kind="floor" if row.is_floor else "") for row in rows]
+    lines = [table_row(report.HEAD, "th")]
+    lines += [table_row(report.cells(row), kind="floor" if row.is_floor else "") for row in rows]
     return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
-def note(arm, about):
-    lines = "".join(f"{escape(line)}\n" for line in about.get("last_lines", []))
-    return f'<p class="mark">{escape(report.note(arm, about))}</p>' + (f"<pre>{lines}</pre>" if lines else "")
+def note(line, last_lines):
+    said = "".join(f"{escape(one)}\n" for one in last_lines)
+    return f'<p class="mark">{escape(line)}</p>' + (f"<pre>{said}</pre>" if said else "")
 
 
 def section(scenario, harness, pictures):
     parts = [f'<h2 id="{escape(scenario["name"])}">{escape(report.heading(scenario))}</h2>',
              table(report.rows(scenario, harness))]
-    parts += [note(arm, about) for arm, about in scenario["notes"].items()]
+    parts += [note(line, said) for line, said in report.notes(scenario)]
     if report.precision_line(scenario):
         parts.append(f'<p class="soft">{escape(report.precision_line(scenario))}</p>')
     return "\n".join([*parts, '<div class="pictures">', *(f"<div>{picture}</div>" for picture in pictures), "</div>"])

@@ -84,8 +84,12 @@ def arms_of(scenario):
     return names
 
 
-def note(arm, about):
-    return f"{arm}: {about['state']}: {about['why']}"
+def notes(scenario):
+    """[(line, last lines)]: why arms have no values, or not all; those with the same reason together."""
+    arms = {}
+    for arm, about in scenario["notes"].items():
+        arms.setdefault((about["state"], about["why"], tuple(about.get("last_lines", []))), []).append(arm)
+    return [(f"{', '.join(several)}: {state}: {why}", list(lines)) for (state, why, lines), several in arms.items()]
 
 
 def precision_line(scenario):
@@ -127,8 +131,7 @@ def cells(row):
 
 def remarks(scenario):
     """What has to be said below a scenario's table, one line each."""
-    lines = [note(arm, about) for arm, about in scenario["notes"].items()]
-    return lines + list(filter(None, [precision_line(scenario)]))
+    return [line for line, _ in notes(scenario)] + list(filter(None, [precision_line(scenario)]))
 
 
 def long_table(scenario, harness):
@@ -191,10 +194,8 @@ def markdown(result, pictures):
         lines += ["", f"## {heading(scenario)}", "", "| " + " | ".join(HEAD) + " |",
                   "|" + "|".join("---:" if i in RIGHT else "---" for i in range(len(HEAD))) + "|"]
         lines += ["| " + " | ".join(map(markdown_cell, cells(row))) + " |" for row in rows(scenario, result.get("harness", {}))]
-        for arm, about in scenario["notes"].items():
-            lines += ["", f"- {note(arm, about)}"]
-            if about.get("last_lines"):
-                lines += ["", *(f"      {line}" for line in about["last_lines"])]
+        for line, said in notes(scenario):
+            lines += ["", f"- {line}", *([""] if said else []), *(f"      {one}" for one in said)]
         if precision_line(scenario):
             lines += ["", precision_line(scenario)]
         for name, shows in pictures.get(scenario["name"], []):

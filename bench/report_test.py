@@ -79,6 +79,11 @@ class Tables(unittest.TestCase):
         self.assertNotIn("pasta  ", report.text(made))
         self.assertIn("      no <tun> here", report.markdown(made, {}))
 
+    def test_arms_with_the_same_reason_are_named_together(self):
+        about = {"state": "absent", "why": "only root may", "last_lines": []}
+        made = result(notes={"pasta": about, "nginx": about, "haproxy": {**about, "why": "not here"}})
+        self.assertIn("pasta, nginx: absent: only root may\nhaproxy: absent: not here", report.text(made))
+
     def test_what_is_incomplete_says_so_first(self):
         made = {**result(), "complete": False, "stopped_by": "SIGINT"}
         self.assertTrue(report.text(made).startswith("INCOMPLETE: stopped by SIGINT"))

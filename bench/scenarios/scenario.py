@@ -43,7 +43,7 @@ class Scenario:
         self.distributions = {}  # name -> the program's "histogram"
 
     def latencies(self, measured, percentiles, name="", unit="us"):
-        """The metrics "NAME pNN" (or "pNN") of what a measuring program has printed; remembers its histogram and its overhead."""
+        """The metrics "NAME pNN" (or "pNN") of what a measuring program has printed; keeps its histogram and overhead."""
         per_unit = {"ns": 1, "us": 1e3, "ms": 1e6}[unit]
         values = {}
         for percentile in percentiles:
