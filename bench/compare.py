@@ -105,7 +105,7 @@ def lines(rows):
     cells = [["scenario", "metric", "arm", "of", "dearer", "95%", "verdict"]]
     for scenario, metric, arm, what, change, said in rows:
         cells.append([scenario, metric, arm, what, report.times(change[0]) if change else "",
-                      f"{change[1]:.2f}-{change[2]:.2f}" if change else "", said])
+                      report.between(*change[1:]) if change else "", said])
     return report.table(cells, {4, 5})
 
 

@@ -80,7 +80,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     requests = queue.Queue()
     threading.Thread(target=read_requests, args=[requests], daemon=True).start()
-    answers, sys.stdout = sys.stdout, sys.stderr  # what scenarios print must not be taken for an answer
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what scenarios, or programs of theirs, print must not be taken for an answer
     print(json.dumps({"state": "ready"}), file=answers, flush=True)
     scenario, name = None, None
     try:

@@ -98,8 +98,8 @@ def warnings(found):
                      "cpupower idle-set -D 20 switches it off")
     for spin in found["spin"]:
         if lost_share(spin) > 0.01 or spin["longest_us"] > 1000:
-            texts.append(f"CPU {spin['cpu']} lost {100 * lost_share(spin):.1f}% of a spin loop, up to {spin['longest_us']:,.0f} us "
-                         "at once: percentiles beyond show that, not what is measured")
+            texts.append(f"CPU {spin['cpu']} lost {100 * lost_share(spin):.1f}% of a spin loop, up to "
+                         f"{spin['longest_us']:,.0f} us at once: percentiles beyond show that, not what is measured")
     same, cross = wake_costs(found)
     if same and cross and cross > 4 * same:
         texts.append(f"a wake-up on another CPU costs {cross / same:.0f} times one on the same: where threads happen to run "

@@ -37,6 +37,12 @@ def number(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def between(low, high):
+    """An interval, with as many digits as it takes to see that it is one."""
+    digits = 2 if high - low >= 0.02 else 3
+    return f"{low:.{digits}f}-{high:.{digits}f}"
+
+
 def times(value):
     return f"{value:,.0f}x" if value >= 1000 else f"{value:.2f}x"
 
@@ -63,7 +69,7 @@ def row_of(metric, arm, harness):
     if relative:
         bounds = arithmetic.interval(relative)
         row.ratio, row.base = times(statistics.median(relative)), measured["base"]
-        row.bounds = f"{bounds[0]:.2f}-{bounds[1]:.2f}" if bounds else ""
+        row.bounds = between(*bounds) if bounds else ""
         row.verdict = arithmetic.verdict(metric, arm)
     above = arithmetic.times_the_floor(metric, arm)
     row.floor = "floor" if row.is_floor else times(statistics.median(above)) if above else ""

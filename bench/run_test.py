@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 SHUNT = os.environ["SHUNT"]
@@ -21,16 +22,24 @@ def bench(*words, **more):
     return subprocess.run([SHUNT, "bench", *words], capture_output=True, text=True, check=False, timeout=100, **more)
 
 
-def what_stages_leave():
-    """Processes of a stage, and directories of one."""
-    running = []
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            with open(path, "rb") as file:
-                running.append(file.read().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:  # it has ended
-            pass
-    return {*re.findall(r"/tmp/shunt-bench\.[\w]+", "\n".join(running)), *glob.glob("/tmp/shunt-bench.*")}
+def command_line(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it has ended
+        return ""
+
+
+def stage_of(pid):
+    """The directory of the stage that this process has."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        children = file.read().split()
+    return re.search(r"/tmp/shunt-bench\.\w+", " ".join(map(command_line, children)))[0]
+
+
+def runs_there(directory):
+    """Whether a process is left of the stage with this directory."""
+    return any(directory in command_line(pid) for pid in os.listdir("/proc") if pid.isdigit())
 
 
 class Usage(unittest.TestCase):
@@ -135,6 +144,11 @@ class Measuring(unittest.TestCase):
         self.assertIn(f"{absent}: absent: ", run.stdout)
         self.assertIn(f"--peer {absent}=PATH", about["why"])
 
+    def test_a_peer_that_the_scenario_has_no_arm_for_is_told(self):
+        self.measure("floor", "--against", "haproxy", "--seconds", "0.1")
+        self.assertEqual(self.result()["scenarios"][0]["notes"]["haproxy"]["why"], "this scenario has no arm for it")
+        self.assertIsNotNone(self.values("shunt-pin")[0])
+
     def test_an_agent_is_measured_with_what_its_profiles_trap(self):
         if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
             self.skipTest("notified is not built")
@@ -153,31 +167,47 @@ class Measuring(unittest.TestCase):
         self.assertEqual((run.returncode, self.result()["scenarios"][0]["notes"]), (0, {}), run.stderr)
         self.assertGreater(self.values("bypass4netns")[0], self.values("native")[0])
 
-    def stopped_by(self, number):
-        before = what_stages_leave()
+    def signalled(self, number):
+        """(exit status, standard output, its stage's directory) of a measurement that gets a signal in its second run."""
         command = [SHUNT, "bench", "floor", "--tiny", "--runs", "100000", "--out", self.out]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-            heard = []
+            heard, directory = [], None
             for line in run.stderr:
                 heard.append(line)
                 if re.match(r"\d+/", line) and ", run 2 of" in line:
+                    directory = stage_of(run.pid)
+                    self.assertTrue(runs_there(directory))
                     run.send_signal(number)
                     break
             output, errors = run.communicate(timeout=60)
             if run.returncode == SKIPPED:
                 self.skipTest("".join(heard) + errors)
-            self.assertEqual(run.returncode, 128 + number, errors)
+            return run.returncode, output, directory
+
+    def stopped_by(self, number):
+        status, output, directory = self.signalled(number)
+        self.assertEqual(status, 128 + number)
         self.assertTrue(output.startswith(f"INCOMPLETE: stopped by {signal.Signals(number).name}"), output)
         result = self.result()
         self.assertEqual((result["complete"], result["stopped_by"]), (False, signal.Signals(number).name))
         self.assertIsNotNone(self.values("native")[0])
-        self.assertLessEqual(what_stages_leave(), before)
+        self.assertFalse(runs_there(directory))
+        self.assertFalse(os.path.exists(directory))
 
     def test_an_interrupt_leaves_a_report_and_nothing_else(self):
         self.stopped_by(signal.SIGINT)
 
     def test_a_termination_leaves_a_report_and_nothing_else(self):
         self.stopped_by(signal.SIGTERM)
+
+    def test_the_stage_of_who_was_killed_ends(self):
+        status, _, directory = self.signalled(signal.SIGKILL)
+        self.assertEqual(status, -signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while runs_there(directory) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertFalse(runs_there(directory))
+        shutil.rmtree(directory, ignore_errors=True)  # nobody else is left who could
 
 
 class Installed(unittest.TestCase):
