@@ -62,6 +62,7 @@ def program(programs, name):
 
 
 def measuring_programs(programs):
-    """The paths of all programs in that directory."""
-    paths = [os.path.join(programs, name) for name in sorted(os.listdir(programs)) if name not in SCRIPTS and "." not in name]
+    """The paths of all programs in that directory, and of libraries that these load."""
+    names = [name for name in sorted(os.listdir(programs)) if name not in SCRIPTS and "." not in name.removesuffix(".so")]
+    paths = [os.path.join(programs, name) for name in names]
     return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]

@@ -5,11 +5,13 @@ import dataclasses
 import statistics
 
 import arithmetic
+import histogram
 
-NOT_RESOLVED = "not resolved"  # the samples of a run do not carry this percentile
+NOT_RESOLVED = "not resolved"  # the samples do not carry this percentile, not those of all runs together either
 TIMES = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}  # in nanoseconds
 CAPTION = ("Medians of the runs' values and their median absolute deviation; ratios run by run, with 95% intervals, each by "
-           "itself. x floor: how many times dearer than the limit in the same run. own: what measuring takes of the figure.")
+           "itself. x floor: how many times dearer than the limit in the same run. own: what measuring takes of the figure. "
+           "runs: \"all\" is a percentile that only the samples of all runs together carry.")
 
 
 @dataclasses.dataclass
@@ -28,7 +30,7 @@ class Row:
     verdict: str = ""
     floor: str = ""
     own: str = ""
-    runs: int = 0
+    runs: str = ""
 
 
 def number(value):
@@ -55,12 +57,27 @@ def own_cost(metric, measured, harness):
     return "" if overhead is None else f"{overhead:.2g}" if overhead < 10 else number(overhead)
 
 
-def row_of(metric, arm, harness):
+def of_all_runs(metric, arm, distributions):
+    """The percentile that the metric is called after ("connect p99.9"), of all runs' samples; None: they do not carry it."""
+    name, _, percentile = metric["name"].rpartition(" p" if " " in metric["name"] else "p")
+    one = distributions.get(name or "latency", {}).get(arm)
+    try:
+        value = histogram.percentile(one, float(percentile) / 100) if one else None
+    except ValueError:  # it is called after something else
+        value = None
+    return None if value is None else value / TIMES[metric["unit"]]
+
+
+def row_of(metric, arm, harness, distributions):
     measured = metric["arms"][arm]
     values = arithmetic.present(measured["values"])
-    row = Row(metric["name"], arm, measured.get("floor") == arm, unit=metric["unit"], runs=len(values))
+    row = Row(metric["name"], arm, measured.get("floor") == arm, unit=metric["unit"], runs=str(len(values)))
     if not values:
-        row.median = NOT_RESOLVED
+        value = of_all_runs(metric, arm, distributions)
+        if value is None:
+            row.median, row.runs = NOT_RESOLVED, "0"
+        else:
+            row.median, row.runs, row.own = number(value), "all", own_cost(metric, measured, harness)
         return row
     middle, spread = arithmetic.median_and_spread(values)
     row.median, row.spread = number(middle), number(spread)
@@ -80,7 +97,8 @@ def rows(scenario, harness):
     """One for each metric and each arm that was measured at all; the others stand in the notes."""
     without = {arm for arm in arms_of(scenario)
                if not any(arithmetic.present(metric["arms"][arm]["values"]) for metric in scenario["metrics"])}
-    return [row_of(metric, arm, harness) for metric in scenario["metrics"] for arm in metric["arms"] if arm not in without]
+    return [row_of(metric, arm, harness, scenario.get("distributions", {})) for metric in scenario["metrics"]
+            for arm in metric["arms"] if arm not in without]
 
 
 def arms_of(scenario):
@@ -132,7 +150,7 @@ RIGHT = {2, 3, 5, 6, 9, 10, 11}
 
 def cells(row):
     return [row.metric, row.arm, row.median, row.spread, row.unit, row.ratio, row.bounds, row.base, row.verdict, row.floor,
-            row.own, str(row.runs)]
+            row.own, row.runs]
 
 
 def remarks(scenario):
@@ -142,7 +160,8 @@ def remarks(scenario):
 
 def long_table(scenario, harness):
     """One line per metric and arm."""
-    return table([HEAD, *map(cells, rows(scenario, harness))], RIGHT) + remarks(scenario)
+    measured = rows(scenario, harness)
+    return (table([HEAD, *map(cells, measured)], RIGHT) if measured else []) + remarks(scenario)
 
 
 def wide_table(scenario):

@@ -58,7 +58,7 @@ class Tables(unittest.TestCase):
 
     def test_few_runs_have_a_ratio_and_no_verdict(self):
         shunt = row(result(shunt=arm([20, 20, None, None, None, None, None])), "shunt")
-        self.assertEqual((shunt.ratio, shunt.bounds, shunt.verdict, shunt.runs), ("2.00x", "", "too few runs", 2))
+        self.assertEqual((shunt.ratio, shunt.bounds, shunt.verdict, shunt.runs), ("2.00x", "", "too few runs", "2"))
 
     def test_what_measuring_takes_stands_beside_each_figure(self):
         made = result(shunt=arm([20.0] * 7, overhead=0.5))
@@ -71,6 +71,21 @@ class Tables(unittest.TestCase):
         made["scenarios"][0]["metrics"][0]["arms"]["shunt"] = arm([None] * 7)
         other["arms"]["native"] = arm([1.0] * 7, None)
         self.assertEqual(row(made, "shunt").median, "not resolved")
+
+    def test_a_percentile_that_all_runs_together_carry_is_told_as_that(self):
+        made = result(shunt=arm([None] * 7))
+        scenario = made["scenarios"][0]
+        scenario["metrics"].append({**scenario["metrics"][0], "name": "8 threads", "unit": "/s"})
+        scenario["metrics"][1]["arms"] = {"native": arm([1.0], None), "shunt": arm([1.0])}
+        scenario["distributions"]["connect"]["shunt"] = {"sub_bits": 7, "counts": [[100, 980], [1000, 20]]}
+        shunt = row(made, "shunt")
+        self.assertEqual((shunt.median, shunt.runs, shunt.own, shunt.ratio),
+                         (report.number(histogram.value_of(1000, 7) / 1000), "all", "0.04", ""))
+        del scenario["distributions"]["connect"]["shunt"]["counts"][0]
+        self.assertEqual(row(made, "shunt").median, "not resolved")
+
+    def test_a_scenario_that_has_not_begun_has_no_picture(self):
+        self.assertEqual(written.drawn({**result()["scenarios"][0], "runs": 0}), [])
 
     def test_an_arm_without_values_is_named_with_its_reason_and_its_last_lines(self):
         notes = {"pasta": {"state": "failed", "why": "exit status 3", "last_lines": ["no <tun> here"]}}

@@ -25,7 +25,9 @@ def as_json(result):
 
 
 def drawn(scenario):
-    """[(file's name, what it shows, SVG)]."""
+    """[(file's name, what it shows, SVG)]; none of a scenario that has not begun."""
+    if not scenario["runs"]:
+        return []
     pictures = [(f"{scenario['name']}.svg", f"{scenario['name']}: medians", picture.scenario_picture(scenario))]
     distributions = picture.distribution_picture(scenario)
     if distributions:
