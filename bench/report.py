@@ -80,7 +80,7 @@ def row_of(metric, arm, harness, distributions):
             row.median, row.runs, row.own = number(value), "all", own_cost(metric, measured, harness)
         return row
     middle, spread = arithmetic.median_and_spread(values)
-    row.median, row.spread = number(middle), number(spread)
+    row.median, row.spread = number(middle), number(spread) if len(values) > 1 else ""
     row.own = own_cost(metric, measured, harness)
     relative = arithmetic.ratios(metric, arm)
     if relative:

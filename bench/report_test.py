@@ -60,6 +60,10 @@ class Tables(unittest.TestCase):
         shunt = row(result(shunt=arm([20, 20, None, None, None, None, None])), "shunt")
         self.assertEqual((shunt.ratio, shunt.bounds, shunt.verdict, shunt.runs), ("2.00x", "", "too few runs", "2"))
 
+    def test_one_run_has_no_spread(self):
+        rows = [row(result(shunt=arm(values)), "shunt") for values in ([20.0] + [None] * 6, [20.0, 24.0] + [None] * 5)]
+        self.assertEqual([(one.median, one.spread) for one in rows], [("20.0", ""), ("22.0", "2.00")])
+
     def test_what_measuring_takes_stands_beside_each_figure(self):
         made = result(shunt=arm([20.0] * 7, overhead=0.5))
         self.assertEqual((row(made, "shunt").own, row(made, "native").own), ("0.5", "0.04"))
