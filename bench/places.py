@@ -63,6 +63,7 @@ def program(programs, name):
 
 def measuring_programs(programs):
     """The paths of all programs in that directory, and of libraries that these load."""
-    names = [name for name in sorted(os.listdir(programs)) if name not in SCRIPTS and "." not in name.removesuffix(".so")]
+    names = [name for name in sorted(os.listdir(programs))
+             if name not in SCRIPTS and not name.startswith("test_") and "." not in name.removesuffix(".so")]
     paths = [os.path.join(programs, name) for name in names]
     return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]

@@ -14,6 +14,9 @@ import tempfile
 import time
 import unittest
 
+sys.dont_write_bytecode = True
+import places  # noqa: E402
+
 SHUNT = os.environ["SHUNT"]
 SKIPPED = 77
 
@@ -226,8 +229,10 @@ class Installed(unittest.TestCase):
             self.assertEqual(len(reports), 1, run.stdout)
             with open(reports[0].replace(".html", ".md"), encoding="utf-8") as file:
                 self.assertIn("| p50 | shunt-pin |", file.read())
-            for module in os.listdir(os.path.join(directory, "libexec/shunt/bench")):
-                self.assertFalse(module.endswith("_test.py"), module)
+            installed = set(os.listdir(os.path.join(directory, "libexec/shunt/bench")))
+            self.assertFalse([name for name in installed if name.endswith("_test.py")])
+            built = {os.path.basename(path) for path in places.measuring_programs(os.environ["BENCH_BUILD"])}
+            self.assertLessEqual(built, installed)
 
 
 if __name__ == "__main__":
