@@ -118,6 +118,15 @@ class Chosen(unittest.TestCase):
         self.assertEqual(peers.chosen_arms(Three(), ["haproxy"]), Three.arms)
         self.assertEqual(peers.chosen_arms(Three()), Three.arms)
 
+    def test_what_a_chosen_arm_is_compared_with_is_there_too(self):
+        class OverPasta(Three):
+            arms = ["native", "pasta", "nginx", "shunt"]
+
+            def base(self, arm):
+                return "pasta" if arm == "shunt" else None
+
+        self.assertEqual(peers.chosen_arms(OverPasta(), ["haproxy"]), ["native", "pasta", "shunt"])
+
     def test_what_was_asked_for_in_vain_is_told(self):
         self.assertEqual(peers.without_arm(Three(), ["haproxy", "pasta", "native"]), ["pasta"])
 
