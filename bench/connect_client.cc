@@ -35,7 +35,8 @@
 #include <thread>
 #include <vector>
 
-#include "bench/samples.h"
+#include "bench/clock.h"
+#include "bench/histogram.h"
 
 namespace shunt::bench {
 namespace {
@@ -59,7 +60,7 @@ struct Options {
 };
 
 struct Outcome {
-  Samples samples;
+  Histogram samples;
   std::map<int, int64_t> errors;  // errno -> how often
   int64_t begin = 0;
   int64_t end = 0;
@@ -157,7 +158,7 @@ void Run(const Options& options, std::barrier<>& start, Outcome& outcome) {
   outcome.end = Now();
 }
 
-void Print(const Options& options, Outcome& all) {
+void Print(const Options& options, const Outcome& all, int64_t overhead) {
   const double seconds = static_cast<double>(all.end - all.begin) / 1e9;
   const double rate = seconds > 0 ? static_cast<double>(all.samples.size()) / seconds : 0;
   std::string errors;
@@ -167,10 +168,11 @@ void Print(const Options& options, Outcome& all) {
   }
   std::printf(
       "{\"mode\": \"%s\", \"threads\": %d, \"nonblocking\": %s, \"seconds\": %.6f, \"per_second\": %.1f, "
-      "\"late\": %.3f, %s, "
+      "\"late\": %.3f, \"overhead_ns\": %lld, %s, "
       "\"errors\": {%s}}\n",
       kModeNames[static_cast<int>(options.mode)], options.threads, options.nonblocking ? "true" : "false",
-      seconds, rate, all.late, all.samples.JsonFields().c_str(), errors.c_str());
+      seconds, rate, all.late, static_cast<long long>(overhead), all.samples.JsonFields().c_str(),
+      errors.c_str());
 }
 
 bool ParsePeer(Options& options) {
@@ -264,13 +266,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "connect_client: %s\n", wrong);
     return 2;
   }
+  const int64_t overhead = ClockOverhead();
   std::barrier<> start(options.threads);
   std::vector<Outcome> outcomes(static_cast<size_t>(options.threads));
   std::vector<std::thread> threads;
-  for (Outcome& outcome : outcomes) {
-    outcome.samples = Samples(options.count > 0 ? static_cast<size_t>(options.count) : size_t{1} << 20);
-    threads.emplace_back([&] { Run(options, start, outcome); });
-  }
+  for (Outcome& outcome : outcomes) threads.emplace_back([&] { Run(options, start, outcome); });
   for (std::thread& thread : threads) thread.join();
   Outcome all;
   all.begin = outcomes[0].begin;
@@ -281,6 +281,6 @@ int main(int argc, char** argv) {
     all.end = std::max(all.end, outcome.end);
     all.late = std::max(all.late, outcome.late);
   }
-  Print(options, all);
+  Print(options, all, overhead);
   return all.samples.size() > 0 ? 0 : 1;
 }

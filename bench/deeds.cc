@@ -35,19 +35,20 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <new>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
 
-#include "bench/samples.h"
+#include "bench/clock.h"
+#include "bench/histogram.h"
 #include "tests/support/guest_container.h"
 #include "tests/support/seccomp_child.h"
 
 namespace shunt::bench {
 namespace {
 
-constexpr size_t kMostSamples = 200'000;
 constexpr int kRefusal = EBADMSG;
 
 struct Options {
@@ -61,7 +62,7 @@ struct Options {
 // What the container's process tells.
 struct Shared {
   int64_t elapsed_ns;
-  uint32_t nanoseconds[kMostSamples];
+  Histogram deeds;
 };
 
 // What is measured, and how it is undone.
@@ -92,12 +93,11 @@ Work WorkOf(const Options& options) {
 }
 
 // One thread's part: names of its own, so many at a time that the tmpfs stays as it is.
-bool Do(const Options& options, size_t thread, bool refused, Shared& shared, int64_t& busy_ns) {
+bool Do(const Options& options, size_t thread, bool refused, Histogram& deeds, int64_t& busy_ns) {
   const size_t batch = options.deed == "mkdir" ? 64 : 1;
   const Work work = WorkOf(options);
   const std::string home = "/tmp/t" + std::to_string(thread);
   const size_t count = options.count / options.threads;
-  uint32_t* const samples = shared.nanoseconds + thread * count;
   std::vector<std::string> names;
   for (size_t i = 0; i < batch; ++i) names.push_back(home + "-" + std::to_string(i));
   for (size_t i = 0; i < count; ++i) {
@@ -106,7 +106,7 @@ bool Do(const Options& options, size_t thread, bool refused, Shared& shared, int
     const int result = work.act(name.c_str());
     const int64_t end = Now();
     if (refused ? result == 0 || errno != kRefusal : result != 0) return false;
-    samples[i] = static_cast<uint32_t>(end - begin);
+    deeds.Add(end - begin);
     busy_ns += end - begin;
     if (refused || i % batch != batch - 1) continue;
     for (const std::string& made : names) work.undo(made.c_str());
@@ -135,10 +135,12 @@ int InContainer(const Options& options, Shared& shared) {
   std::vector<std::thread> threads;
   std::vector<int64_t> busy(options.threads);
   std::vector<char> fine(options.threads);
+  std::vector<Histogram> deeds(options.threads);
   const int64_t begin = Now();
   for (size_t i = 0; i < options.threads; ++i)
-    threads.emplace_back([&, i] { fine[i] = Do(options, i, refused, shared, busy[i]); });
+    threads.emplace_back([&, i] { fine[i] = Do(options, i, refused, deeds[i], busy[i]); });
   for (std::thread& thread : threads) thread.join();
+  for (const Histogram& one : deeds) shared.deeds.Merge(one);
   shared.elapsed_ns = options.threads == 1 ? busy[0] : Now() - begin;
   for (const char one : fine) {
     if (one == 0) return 2;
@@ -195,14 +197,12 @@ int RunEngine(const Options& options, Shared& shared) {
 int Run(const Options& options) {
   void* const memory =
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED || options.count > kMostSamples || options.threads == 0) return 1;
-  auto& shared = *static_cast<Shared*>(memory);
+  if (memory == MAP_FAILED || options.threads == 0) return 1;
+  Shared& shared = *new (memory) Shared();
   if ((options.arm == "bare" ? RunBare(options, shared) : RunEngine(options, shared)) != 0) return 1;
-  Samples samples(options.count);
-  const size_t made = options.count / options.threads * options.threads;
-  for (size_t i = 0; i < made; ++i) samples.Add(shared.nanoseconds[i]);
-  std::printf("{%s, \"per_second\": %.0f}\n", samples.JsonFields().c_str(),
-              static_cast<double>(made) * 1e9 / static_cast<double>(shared.elapsed_ns));
+  std::printf("{%s, \"overhead_ns\": %lld, \"per_second\": %.0f}\n", shared.deeds.JsonFields().c_str(),
+              static_cast<long long>(ClockOverhead()),
+              static_cast<double>(shared.deeds.size()) * 1e9 / static_cast<double>(shared.elapsed_ns));
   return 0;
 }
 

@@ -57,7 +57,8 @@
 #include <thread>
 #include <vector>
 
-#include "bench/samples.h"
+#include "bench/clock.h"
+#include "bench/histogram.h"
 #include "core/filter.h"
 #include "handlers/accelerator.h"
 #include "handlers/traps.h"
@@ -65,7 +66,7 @@
 namespace shunt::bench {
 namespace {
 
-constexpr size_t kMostSamples = 200'000;
+constexpr size_t kMostConnects = 200'000;
 constexpr uint16_t kRefusedPort = 9;
 constexpr int kMappers = 4;  // and as many that connect beside them
 
@@ -92,9 +93,8 @@ struct Options {
 struct Shared {
   std::atomic<bool> measured{false};
   std::atomic<uint64_t> flood_calls{0};
-  std::atomic<size_t> samples{0};
   std::atomic<size_t> errors{0};
-  std::array<uint32_t, kMostSamples> nanoseconds;
+  Histogram calm;
 };
 
 Fd Tcp(int type = 0) {
@@ -122,8 +122,7 @@ void Calm(const Options& options, Shared& shared) {
     const int64_t begin = Now();
     const int error = Connect(fd, options.peer);
     const int64_t took = Now() - begin;
-    if (i >= kWarmUp && error == 0)
-      shared.nanoseconds[shared.samples++] = static_cast<uint32_t>(std::min<int64_t>(took, UINT32_MAX));
+    if (i >= kWarmUp && error == 0) shared.calm.Add(took);
     if (error != 0) ++shared.errors;
     const timespec pause{.tv_sec = 0, .tv_nsec = 1'000'000};
     nanosleep(&pause, nullptr);
@@ -297,11 +296,9 @@ int Measure(const Options& options) {
   while (waitpid(-1, nullptr, 0) > 0) {
   }
   if (!calm.ended) Die("the calm container did not get on");
-  Samples samples(shared.samples);
-  for (size_t i = 0; i < shared.samples; ++i) samples.Add(shared.nanoseconds[i]);
-  std::printf("{\"flood\": \"%s\", \"flood_per_second\": %.1f, \"errors\": %zu, %s}\n",
+  std::printf("{\"flood\": \"%s\", \"flood_per_second\": %.1f, \"errors\": %zu, \"overhead_ns\": %lld, %s}\n",
               std::string(options.flood).c_str(), static_cast<double>(calls) / seconds, shared.errors.load(),
-              samples.JsonFields().c_str());
+              static_cast<long long>(ClockOverhead()), shared.calm.JsonFields().c_str());
   return 0;
 }
 
@@ -353,7 +350,7 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
                                           "starved", "hogs",     "mappings", "mappers"};
   if (std::find(std::begin(kFloods), std::end(kFloods), options.flood) == std::end(kFloods))
     return "--flood is none, connects, waits, epolls, tables, starved, hogs, mappings or mappers";
-  if (options.count < 1 || options.count > kMostSamples) return "--count must be 1 to 200000";
+  if (options.count < 1 || options.count > kMostConnects) return "--count must be 1 to 200000";
   if (options.threads < 1 || options.threads > 1024) return "--threads must be 1 to 1024";
   if (options.peer.sin_port == 0 || options.peer.sin_addr.s_addr == 0)
     return "--address and --port are needed";

@@ -40,10 +40,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <string>
 #include <vector>
 
-#include "bench/samples.h"
+#include "bench/clock.h"
+#include "bench/histogram.h"
 
 // Kernel 6.6; Debian 12's headers do not have them.
 #ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
@@ -67,13 +69,13 @@ struct Options {
   int64_t pause_us = 0;
 };
 
-// What parent and child share. The samples follow it in the same mapping.
+// What parent and child share.
 struct Shared {
   std::atomic<int>
       listener;  // the listener's number in the child; -1: not yet; below that: a negated errno minus one
   std::atomic<int> supervised;
   int64_t wrong_answers;
-  uint32_t* nanoseconds() { return reinterpret_cast<uint32_t*>(this + 1); }
+  Histogram calls;
 };
 
 [[noreturn]] void Die(int status, const char* what) {
@@ -141,7 +143,7 @@ void TimeCalls(const Options& options, Shared& shared) {
     const long answer = TimedCall(number);
     const int64_t took = Now() - begin;
     if (!options.target_only && answer != 0) ++shared.wrong_answers;
-    if (i >= 0) shared.nanoseconds()[i] = static_cast<uint32_t>(took);
+    if (i >= 0) shared.calls.Add(took);
     Spin(options.pause_us);
   }
 }
@@ -281,23 +283,22 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "floor: %s\n", wrong);
     return 2;
   }
-  const size_t bytes = sizeof(Shared) + static_cast<size_t>(options.count) * sizeof(uint32_t);
   // Populated, so that no page fault is timed.
   void* memory =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (memory == MAP_FAILED) Die(1, "mmap");
-  auto& shared = *static_cast<Shared*>(memory);
+  Shared& shared = *new (memory) Shared();
   shared.listener = -1;
   if (options.target_only) {
     TimeCalls(options, shared);
   } else {
     RunSupervised(options, shared);
   }
-  Samples samples(static_cast<size_t>(options.count));
-  for (int64_t i = 0; i < options.count; ++i) samples.Add(shared.nanoseconds()[i]);
   std::printf(
-      "{\"supervised\": %s, \"affinity\": \"%s\", \"sync\": %s, \"call\": \"%s\", \"pause_us\": %lld, %s}\n",
+      "{\"supervised\": %s, \"affinity\": \"%s\", \"sync\": %s, \"call\": \"%s\", \"pause_us\": %lld, "
+      "\"overhead_ns\": %lld, %s}\n",
       options.target_only ? "false" : "true", options.affinity.c_str(), options.sync ? "true" : "false",
-      options.call.c_str(), static_cast<long long>(options.pause_us), samples.JsonFields().c_str());
+      options.call.c_str(), static_cast<long long>(options.pause_us), static_cast<long long>(ClockOverhead()),
+      shared.calls.JsonFields().c_str());
   return 0;
 }

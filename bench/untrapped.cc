@@ -9,7 +9,8 @@
 //
 // Each call is timed in batches of 256, so that reading the clock is not what is measured; the batches of the
 // different calls take turns, so that a slow moment of the machine meets all of them. Prints one JSON object:
-// call -> median, and smallest, nanoseconds per call over the batches.
+// call -> median, and smallest, nanoseconds per call over the batches; overhead_ns: what no call at all costs
+// that way.
 
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -28,7 +29,7 @@
 #include <cstring>
 #include <vector>
 
-#include "bench/samples.h"
+#include "bench/clock.h"
 
 namespace shunt::bench {
 namespace {
@@ -85,6 +86,15 @@ int64_t Write(const Descriptors& fds) {
   return Repeat("write", [&] { return write(fds.null, "x", 1); });
 }
 
+// The loop, the check and the clock around it: part of every figure.
+int64_t Nothing(const Descriptors&) {
+  return Repeat("nothing", [] {
+    int worked = 0;
+    asm volatile("" : "+r"(worked));  // or there is no loop either
+    return worked;
+  });
+}
+
 int64_t GetPid(const Descriptors&) {
   return Repeat("getpid", [] { return syscall(SYS_getpid); });
 }
@@ -126,8 +136,9 @@ int main(int argc, char** argv) {
   if (allow_all) AllowAll();
   const Descriptors fds;
   Must(fds.zero >= 0 && fds.null >= 0 && fds.tcp >= 0, "opening /dev/zero, /dev/null and a TCP socket");
-  Call calls[] = {{"close", Close, {}}, {"fcntl", Fcntl, {}}, {"setsockopt", SetSockOpt, {}},
-                  {"read", Read, {}},   {"write", Write, {}}, {"getpid", GetPid, {}}};
+  Call calls[] = {{"close", Close, {}},    {"fcntl", Fcntl, {}}, {"setsockopt", SetSockOpt, {}},
+                  {"read", Read, {}},      {"write", Write, {}}, {"getpid", GetPid, {}},
+                  {"nothing", Nothing, {}}};
   for (Call& call : calls) call.batch(fds);
   for (int i = 0; i < batches; ++i) {
     for (Call& call : calls) call.nanoseconds.push_back(static_cast<double>(call.batch(fds)) / kBatch);
@@ -136,8 +147,12 @@ int main(int argc, char** argv) {
   for (Call& call : calls) {
     auto& all = call.nanoseconds;
     std::sort(all.begin(), all.end());
-    std::printf("%s\"%s\": {\"p50_ns\": %.1f, \"min_ns\": %.1f}", separator, call.name, all[all.size() / 2],
-                all[0]);
+    const double median = all[all.size() / 2];
+    if (call.batch == Nothing) {
+      std::printf("%s\"overhead_ns\": %.1f", separator, median);
+    } else {
+      std::printf("%s\"%s\": {\"p50_ns\": %.1f, \"min_ns\": %.1f}", separator, call.name, median, all[0]);
+    }
     separator = ", ";
   }
   std::printf("}\n");

@@ -19,8 +19,8 @@ class RulesTest(unittest.TestCase):
         self.assertTrue(include("net/lock.cc", "handlers/swap.h"))
         self.assertTrue(include("handlers/swap.cc", "tools/log.h"))
         self.assertTrue(include("tools/main.cc", "tests/support/listener.h"))
-        self.assertTrue(include("core/ring.h", "bench/samples.h"))
-        self.assertTrue(include("tests/core/x_test.cc", "bench/samples.h"))
+        self.assertTrue(include("core/ring.h", "bench/histogram.h"))
+        self.assertTrue(include("tests/core/x_test.cc", "bench/histogram.h"))
 
     def test_an_include_that_runs_down_or_sideways_is_not(self):
         self.assertFalse(include("tools/main.cc", "core/fd.h"))
