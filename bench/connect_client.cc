@@ -2,16 +2,27 @@
 // What a new TCP connection costs a program: the client of the connection benchmarks.
 //
 //   connect_client --mode connect|connect-close|echo --address ADDRESS --port PORT
-//                  [--threads N] [--count N | --seconds S] [--warmup N] [--nonblocking] [--start-at TIME]
+//                  [--threads N] [--count N | --seconds S] [--warmup N] [--rate R] [--nonblocking]
+//                  [--start-at TIME]
 //
 //   connect        times connect() alone
 //   connect-close  times socket(), connect() and close()
 //   echo           times socket(), connect(), one byte there and back, close()
 //
-// Each thread works in a closed loop: the next connection starts when the last one is closed. Connections are
-// closed by a reset (SO_LINGER with zero seconds), so that no port is lost to TIME_WAIT. `--count` and
-// `--warmup` are per thread. With --nonblocking a connection is finished by poll() and SO_ERROR, as event
-// loops do it.
+// Without --rate each thread works in a closed loop: the next connection starts when the last one is closed.
+// So whatever holds a connection up also keeps others from being started that would have been held up as
+// well, and is counted once: fit for the price of one connection, not for what users of a service would meet.
+//
+// With --rate the loop is open: R connections in a second, all threads together, are due at fixed times, and
+// each is timed from when it was due, whether or not its thread could begin then. A thread that is still busy
+// begins its next one late, at once when it can: these are counted (late_starts), with how late they were;
+// many of them say that there are too few threads for this rate. One that has slept begins when the timer has
+// woken it (wake_p50_ns), which is part of its time. What is due within --seconds and could not even begin is
+// not in the percentiles, which are too good then: not_started.
+//
+// Connections are closed by a reset (SO_LINGER with zero seconds), so that no port is lost to TIME_WAIT.
+// `--count` and `--warmup` are per thread; warming up is always a closed loop. With --nonblocking a
+// connection is finished by poll() and SO_ERROR, as event loops do it.
 //
 // Prints one JSON object (times in nanoseconds; a percentile is null when the samples cannot carry it). Exit
 // status 0 if any connection succeeded, 1 if none did, 2 for a wrong use. Linked statically: it runs in any
@@ -21,6 +32,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,6 +43,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -53,6 +66,7 @@ struct Options {
   int64_t count = 0;  // per thread; 0: as many as fit into `seconds`
   double seconds = 2;
   int64_t warmup = 100;
+  double rate = 0;  // connections per second of all threads together; 0: a closed loop
   bool nonblocking = false;
   double start_at = 0;  // seconds of the realtime clock; 0: at once
   sockaddr_storage peer{};
@@ -61,6 +75,9 @@ struct Options {
 
 struct Outcome {
   Histogram samples;
+  Histogram late_starts;  // open loop: how late, of those whose thread was busy when they were due
+  Histogram wakes;        // the same of the others, which is the timer's doing
+  int64_t not_started = 0;
   std::map<int, int64_t> errors;  // errno -> how often
   int64_t begin = 0;
   int64_t end = 0;
@@ -99,9 +116,11 @@ int EchoOneByte(int fd, bool nonblocking) {
   return got == 0 ? ECONNRESET : errno;
 }
 
-// One connection. Returns 0 or an errno; `nanoseconds` is what the mode times.
-int Once(const Options& options, int64_t& nanoseconds) {
-  int64_t begin = Now();
+// One connection. `start` is called where the time begins that the mode is about, and returns that time.
+// Returns 0 or an errno; `nanoseconds` is what the mode times.
+template <typename Start>
+int Once(const Options& options, Start start, int64_t& nanoseconds) {
+  int64_t begin = options.mode == Mode::kConnect ? 0 : start();
   const int type = SOCK_STREAM | SOCK_CLOEXEC | (options.nonblocking ? SOCK_NONBLOCK : 0);
   const int fd = socket(options.peer.ss_family, type, 0);
   if (fd < 0) return errno;
@@ -112,7 +131,7 @@ int Once(const Options& options, int64_t& nanoseconds) {
   if (!options.nonblocking && options.mode == Mode::kEcho) {
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &give_up, sizeof give_up);
   }
-  if (options.mode == Mode::kConnect) begin = Now();
+  if (options.mode == Mode::kConnect) begin = start();
   int error = Connect(fd, options);
   int64_t end = Now();
   if (error == 0 && options.mode == Mode::kEcho) error = EchoOneByte(fd, options.nonblocking);
@@ -135,9 +154,24 @@ double WaitFor(double start_at) {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9 - start_at;
 }
 
-void Run(const Options& options, std::barrier<>& start, Outcome& outcome) {
+// Sleeps until `due` if that is to come; returns it.
+int64_t StartAt(int64_t due, Outcome& outcome) {
+  const int64_t late = Now() - due;
+  if (late > 0) {
+    outcome.late_starts.Add(late);
+    return due;
+  }
+  const timespec until{.tv_sec = due / 1'000'000'000, .tv_nsec = due % 1'000'000'000};
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+  }
+  outcome.wakes.Add(Now() - due);
+  return due;
+}
+
+void Run(const Options& options, int thread, std::barrier<>& start, Outcome& outcome) {
   int64_t nanoseconds = 0;
-  for (int64_t i = 0; i < options.warmup; ++i) Once(options, nanoseconds);
+  for (int64_t i = 0; i < options.warmup; ++i) Once(options, Now, nanoseconds);
+  prctl(PR_SET_TIMERSLACK, 1);
   start.arrive_and_wait();
   outcome.late = WaitFor(options.start_at);
   outcome.begin = Now();
@@ -146,8 +180,19 @@ void Run(const Options& options, std::barrier<>& start, Outcome& outcome) {
   constexpr int64_t kFailuresEnough = 1000;
   int64_t failures = 0;
   for (int64_t i = 0; failures < kFailuresEnough; ++i) {
-    if (options.count > 0 ? i >= options.count : Now() >= deadline) break;
-    const int error = Once(options, nanoseconds);
+    const bool open = options.rate > 0;
+    // The threads take turns.
+    const double number = static_cast<double>(i * options.threads + thread);
+    const int64_t due = open ? outcome.begin + static_cast<int64_t>(number * 1e9 / options.rate) : 0;
+    if (options.count > 0 ? i >= options.count : (open ? due : Now()) >= deadline) break;
+    if (open && options.count == 0 && Now() >= deadline) {
+      const double each = options.rate / options.threads;
+      outcome.not_started = static_cast<int64_t>(static_cast<double>(deadline - due) / 1e9 * each) + 1;
+      break;
+    }
+    const int error = open ? Once(
+                                 options, [&] { return StartAt(due, outcome); }, nanoseconds)
+                           : Once(options, Now, nanoseconds);
     if (error == 0) {
       outcome.samples.Add(nanoseconds);
     } else {
@@ -156,6 +201,18 @@ void Run(const Options& options, std::barrier<>& start, Outcome& outcome) {
     }
   }
   outcome.end = Now();
+}
+
+std::string TellOpenLoop(const Outcome& all) {
+  const auto number = [](const std::optional<int64_t>& value) {
+    return value ? std::to_string(*value) : std::string("null");
+  };
+  return ", \"late_starts\": " + std::to_string(all.late_starts.size()) +
+         ", \"late_p50_ns\": " + number(all.late_starts.Percentile(0.5)) +
+         ", \"late_max_ns\": " + std::to_string(all.late_starts.most()) +
+         ", \"not_started\": " + std::to_string(all.not_started) +
+         ", \"wake_p50_ns\": " + number(all.wakes.Percentile(0.5)) +
+         ", \"wake_max_ns\": " + std::to_string(all.wakes.most());
 }
 
 void Print(const Options& options, const Outcome& all, int64_t overhead) {
@@ -167,12 +224,14 @@ void Print(const Options& options, const Outcome& all, int64_t overhead) {
               "\": " + std::to_string(times);
   }
   std::printf(
-      "{\"mode\": \"%s\", \"threads\": %d, \"nonblocking\": %s, \"seconds\": %.6f, \"per_second\": %.1f, "
-      "\"late\": %.3f, \"overhead_ns\": %lld, %s, "
+      "{\"mode\": \"%s\", \"loop\": \"%s\", \"family\": \"%s\", \"threads\": %d, \"nonblocking\": %s, "
+      "\"seconds\": %.6f, \"per_second\": %.1f, \"late\": %.3f%s, \"overhead_ns\": %lld, %s, "
       "\"errors\": {%s}}\n",
-      kModeNames[static_cast<int>(options.mode)], options.threads, options.nonblocking ? "true" : "false",
-      seconds, rate, all.late, static_cast<long long>(overhead), all.samples.JsonFields().c_str(),
-      errors.c_str());
+      kModeNames[static_cast<int>(options.mode)], options.rate > 0 ? "open" : "closed",
+      options.peer.ss_family == AF_INET ? "ipv4" : "ipv6", options.threads,
+      options.nonblocking ? "true" : "false", seconds, rate, all.late,
+      options.rate > 0 ? TellOpenLoop(all).c_str() : "", static_cast<long long>(overhead),
+      all.samples.JsonFields().c_str(), errors.c_str());
 }
 
 bool ParsePeer(Options& options) {
@@ -206,12 +265,17 @@ bool ParseMode(const char* text, Mode& mode) {
 
 // Returns what is wrong, or nullptr.
 const char* ParseOptions(int argc, char** argv, Options& options) {
-  const option kLong[] = {
-      {"mode", required_argument, nullptr, 'm'},     {"address", required_argument, nullptr, 'a'},
-      {"port", required_argument, nullptr, 'p'},     {"threads", required_argument, nullptr, 't'},
-      {"count", required_argument, nullptr, 'n'},    {"seconds", required_argument, nullptr, 's'},
-      {"warmup", required_argument, nullptr, 'w'},   {"nonblocking", no_argument, nullptr, 'b'},
-      {"start-at", required_argument, nullptr, 'r'}, {nullptr, 0, nullptr, 0}};
+  const option kLong[] = {{"mode", required_argument, nullptr, 'm'},
+                          {"address", required_argument, nullptr, 'a'},
+                          {"port", required_argument, nullptr, 'p'},
+                          {"threads", required_argument, nullptr, 't'},
+                          {"count", required_argument, nullptr, 'n'},
+                          {"seconds", required_argument, nullptr, 's'},
+                          {"warmup", required_argument, nullptr, 'w'},
+                          {"nonblocking", no_argument, nullptr, 'b'},
+                          {"start-at", required_argument, nullptr, 'r'},
+                          {"rate", required_argument, nullptr, 'o'},
+                          {nullptr, 0, nullptr, 0}};
   int letter;
   while ((letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1) {
     switch (letter) {
@@ -238,6 +302,10 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
         break;
       case 'r':
         options.start_at = std::atof(optarg);
+        break;
+      case 'o':
+        options.rate = std::atof(optarg);
+        if (!(options.rate > 0 && options.rate <= 1e7)) return "--rate must be more than 0, in a second";
         break;
       case 'b':
         options.nonblocking = true;
@@ -270,12 +338,16 @@ int main(int argc, char** argv) {
   std::barrier<> start(options.threads);
   std::vector<Outcome> outcomes(static_cast<size_t>(options.threads));
   std::vector<std::thread> threads;
-  for (Outcome& outcome : outcomes) threads.emplace_back([&] { Run(options, start, outcome); });
+  for (int i = 0; i < options.threads; ++i)
+    threads.emplace_back([&, i] { Run(options, i, start, outcomes[static_cast<size_t>(i)]); });
   for (std::thread& thread : threads) thread.join();
   Outcome all;
   all.begin = outcomes[0].begin;
   for (Outcome& outcome : outcomes) {
     all.samples.Merge(outcome.samples);
+    all.late_starts.Merge(outcome.late_starts);
+    all.wakes.Merge(outcome.wakes);
+    all.not_started += outcome.not_started;
     for (const auto& [error, times] : outcome.errors) all.errors[error] += times;
     all.begin = std::min(all.begin, outcome.begin);
     all.end = std::max(all.end, outcome.end);
