@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A TCP echo server: the peer that the connection benchmarks talk to.
 //
-//   echo_server ADDRESS PORT [THREADS | quiet]
+//   echo_server ADDRESS PORT [THREADS | quiet] [--stall-every N --stall-ms M]
+//
+// With --stall-every each thread does nothing at all for M milliseconds after every N connections that it has
+// accepted: a stall of which everything is known, to try out what measures it.
 //
 // `quiet` accepts once in a millisecond, echoes nothing and is never woken by a connection: what a client
 // measures then is its own connect() and not the wake-up of a server on another CPU. Each thread has its own
@@ -10,6 +13,7 @@
 // and exit status 1; a wrong use is exit status 2.
 
 #include <arpa/inet.h>
+#include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -72,7 +76,22 @@ int Listen(Address& address) {
   return listening;
 }
 
-void AcceptAll(int epoll, int listening) {
+// What a thread does now and then instead of serving.
+struct Stall {
+  int every = 0;  // connections; 0: never
+  int milliseconds = 0;
+
+  void Accepted() {
+    if (every == 0 || ++accepted_ % every != 0) return;
+    const timespec pause{milliseconds / 1000, milliseconds % 1000 * 1'000'000L};
+    nanosleep(&pause, nullptr);
+  }
+
+ private:
+  int accepted_ = 0;
+};
+
+void AcceptAll(int epoll, int listening, Stall& stall) {
   for (;;) {
     const int client = accept4(listening, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (client < 0) return;
@@ -82,6 +101,7 @@ void AcceptAll(int epoll, int listening) {
     event.events = EPOLLIN;
     event.data.fd = client;
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, client, &event) != 0) close(client);
+    stall.Accepted();
   }
 }
 
@@ -94,7 +114,7 @@ void Echo(int client) {
   if (got <= 0 || send(client, bytes, static_cast<size_t>(got), MSG_NOSIGNAL) != got) close(client);
 }
 
-void Serve(int listening) {
+void Serve(int listening, Stall stall) {
   const int epoll = epoll_create1(EPOLL_CLOEXEC);
   epoll_event event{};
   event.events = EPOLLIN;
@@ -105,7 +125,7 @@ void Serve(int listening) {
     const int count = epoll_wait(epoll, events, 64, -1);
     for (int i = 0; i < count; ++i) {
       if (events[i].data.fd == listening) {
-        AcceptAll(epoll, listening);
+        AcceptAll(epoll, listening, stall);
       } else {
         Echo(events[i].data.fd);
       }
@@ -126,15 +146,28 @@ void Sweep(int listening) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  Stall stall;
+  bool understood = true;
+  const option kLong[] = {{"stall-every", required_argument, nullptr, 'e'},
+                          {"stall-ms", required_argument, nullptr, 'm'},
+                          {nullptr, 0, nullptr, 0}};
+  for (int letter; (letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
+    if (letter == 'e') stall.every = std::atoi(optarg);
+    if (letter == 'm') stall.milliseconds = std::atoi(optarg);
+    if (letter == '?') understood = false;
+  }
+  understood = understood && (stall.every > 0) == (stall.milliseconds > 0) && stall.every >= 0;
+  argc -= optind - 1;  // what is left are the plain arguments
+  argv += optind - 1;
   const int port = argc > 2 ? std::atoi(argv[2]) : -1;
   const bool quiet = argc > 3 && std::strcmp(argv[3], "quiet") == 0;
   const int threads = argc > 3 && !quiet ? std::atoi(argv[3]) : 1;
   Address address;
-  if (argc < 3 || argc > 4 || port < 0 || port > 65535 || threads < 1 || threads > 256 ||
+  if (!understood || argc < 3 || argc > 4 || port < 0 || port > 65535 || threads < 1 || threads > 256 ||
       !ParseAddress(argv[1], static_cast<in_port_t>(port), address)) {
     std::fprintf(stderr,
-                 "usage: echo_server ADDRESS PORT [THREADS | quiet]   (a numeric address, a port, at most "
-                 "256 threads)\n");
+                 "usage: echo_server ADDRESS PORT [THREADS | quiet] [--stall-every N --stall-ms M]   (a "
+                 "numeric address, a port, at most 256 threads)\n");
     return 2;
   }
   std::vector<int> listening;
@@ -143,6 +176,6 @@ int main(int argc, char** argv) {
   std::fflush(stdout);
   if (quiet) Sweep(listening[0]);
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(Serve, listening[static_cast<size_t>(i)]);
-  Serve(listening[0]);
+  for (int i = 1; i < threads; ++i) others.emplace_back(Serve, listening[static_cast<size_t>(i)], stall);
+  Serve(listening[0], stall);
 }

@@ -2,7 +2,8 @@
 // The floor under every notified call: a supervisor that receives and sends and does nothing else.
 //
 //   floor [--affinity free|same|split|pin-supervisor|pin-target] [--sync] [--call getppid|connect]
-//         [--count N] [--warmup N] [--pause-us N] [--target-only]
+//         [--count N] [--warmup N] [--pause-us N] [--target-only] [--poll]
+//         [--listeners N] [--callers N] [--delay-us N] [--stall-every N --stall-ms N]
 //
 // A child installs a filter that traps one cheap call and times that call; the parent blocks in RECV and
 // answers each notification with the value 0. With --poll it sleeps in poll(2) and not in RECV, as whoever
@@ -11,6 +12,14 @@
 // between calls as a program that computes would. --target-only installs no filter and expects no answer: it
 // times the call as whatever filter it already runs under makes it (none: the native price; under shunt:
 // shunt's).
+//
+// --listeners makes that many children, each with a filter and a listener of its own; one supervisor serves
+// them all, sleeping in epoll_wait(2). --callers of them call at the same time, each --count times; the
+// others are only there. bench/listeners measures the same under an agent.
+//
+// --delay-us has the supervisor work that long for each call before it answers, and --stall-every N
+// --stall-ms M for M milliseconds instead at every Nth call: delays that are known, to try out what measures
+// them.
 //
 // Affinity: free (both may move), same (both on the first allowed CPU), split (supervisor on the second,
 // target on the first), pin-supervisor, pin-target (the other may move).
@@ -25,14 +34,18 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
@@ -40,6 +53,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 #include <string>
 #include <vector>
@@ -67,15 +81,24 @@ struct Options {
   int64_t count = 20'000;
   int64_t warmup = 2'000;
   int64_t pause_us = 0;
+  int listeners = 1;
+  int callers = 1;
+  int64_t delay_us = 0;
+  int64_t stall_every = 0;
+  int64_t stall_ms = 0;
 };
 
-// What parent and child share.
+constexpr int kMostListeners = 10'000;
+constexpr int kMostCallers = 256;
+
+// What parent and children share.
 struct Shared {
-  std::atomic<int>
-      listener;  // the listener's number in the child; -1: not yet; below that: a negated errno minus one
-  std::atomic<int> supervised;
-  int64_t wrong_answers;
-  Histogram calls;
+  // Of the child that was made last: its listener's number; -1: not yet; below that: a negated errno minus
+  // one.
+  std::atomic<int> listener{-1};
+  std::atomic<bool> supervised{false};
+  std::atomic<int64_t> wrong_answers{0};
+  std::array<Histogram, kMostCallers> calls;  // of each caller
 };
 
 [[noreturn]] void Die(int status, const char* what) {
@@ -107,10 +130,14 @@ void PinTo(size_t index, int pid) {
   std::exit(kNotAvailable);
 }
 
-// Both are set by the parent, before the child's first timed call; the parent itself goes last, since its own
-// mask is what "the allowed CPUs" means.
-void ApplyAffinity(const std::string& affinity, pid_t child) {
-  if (affinity == "same" || affinity == "split" || affinity == "pin-target") PinTo(0, child);
+// All are pinned by the parent, before the first timed call; the parent itself goes last, since its own mask
+// is what "the allowed CPUs" means.
+void PinTargets(const std::string& affinity, const std::vector<pid_t>& children) {
+  if (affinity != "same" && affinity != "split" && affinity != "pin-target") return;
+  for (const pid_t child : children) PinTo(0, child);
+}
+
+void PinSupervisor(const std::string& affinity) {
   if (affinity == "same") PinTo(0, 0);
   if (affinity == "split" || affinity == "pin-supervisor") PinTo(1, 0);
 }
@@ -136,26 +163,31 @@ void Spin(int64_t microseconds) {
   }
 }
 
-void TimeCalls(const Options& options, Shared& shared) {
+void TimeCalls(const Options& options, Shared& shared, int caller) {
   const int number = CallNumber(options.call);
   for (int64_t i = -options.warmup; i < options.count; ++i) {
     const int64_t begin = Now();
     const long answer = TimedCall(number);
     const int64_t took = Now() - begin;
     if (!options.target_only && answer != 0) ++shared.wrong_answers;
-    if (i >= 0) shared.calls.Add(took);
+    if (i >= 0) shared.calls[static_cast<size_t>(caller)].Add(took);
     Spin(options.pause_us);
   }
 }
 
-[[noreturn]] void RunTarget(const Options& options, Shared& shared) {
+[[noreturn]] void RunTarget(const Options& options, Shared& shared, int child) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   const int listener = InstallFilter(CallNumber(options.call));
   shared.listener = listener >= 0 ? listener : -1 - errno;
   if (listener < 0) _exit(1);
-  while (shared.supervised == 0) sched_yield();
+  if (child >= options.callers) {
+    for (;;) pause();
+  }
+  // Mapped here as well, so that no page fault comes between two calls.
+  madvise(&shared, sizeof shared, MADV_POPULATE_WRITE);
+  while (!shared.supervised) sched_yield();
   close(listener);
-  TimeCalls(options, shared);
+  TimeCalls(options, shared, child);
   _exit(0);
 }
 
@@ -171,11 +203,45 @@ int TakeListener(pid_t child, Shared& shared) {
   const int ours = static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, theirs, 0));
   if (ours < 0) Die(kNotAvailable, "pidfd_getfd");
   close(pidfd);
+  shared.listener = -1;
   return ours;
 }
 
-// The loop that is measured. Ends after `calls` answers, or when the target is gone.
-void Supervise(int listener, int64_t calls, bool poll_first) {
+// Waits for a notification, where RECV alone will not do.
+class Waiter {
+ public:
+  Waiter(const std::vector<int>& listeners, bool poll_first) : first_(listeners[0]), poll_first_(poll_first) {
+    if (listeners.size() == 1) return;
+    epoll_ = epoll_create1(EPOLL_CLOEXEC);
+    for (const int listener : listeners) {
+      epoll_event event{.events = EPOLLIN, .data = {.fd = listener}};
+      if (epoll_ctl(epoll_, EPOLL_CTL_ADD, listener, &event) != 0) Die(1, "epoll_ctl");
+    }
+  }
+
+  // The listener that has one; -1: somebody is gone.
+  int Next() {
+    if (epoll_ >= 0) {
+      epoll_event event{};
+      if (epoll_wait(epoll_, &event, 1, -1) != 1) return -1;
+      // One that has ended is heard of for ever.
+      if ((event.events & EPOLLIN) == 0 && epoll_ctl(epoll_, EPOLL_CTL_DEL, event.data.fd, nullptr) == 0)
+        return Next();
+      return event.data.fd;
+    }
+    pollfd readable{.fd = first_, .events = POLLIN, .revents = 0};
+    if (poll_first_ && (poll(&readable, 1, -1) != 1 || (readable.revents & POLLIN) == 0)) return -1;
+    return first_;
+  }
+
+ private:
+  const int first_;
+  const bool poll_first_;
+  int epoll_ = -1;
+};
+
+// The loop that is measured. Ends when all calls are answered, or a target is gone.
+void Supervise(const std::vector<int>& listeners, const Options& options) {
   seccomp_notif_sizes sizes{};
   if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0)
     Die(kNotAvailable, "seccomp(GET_NOTIF_SIZES)");
@@ -183,12 +249,15 @@ void Supervise(int listener, int64_t calls, bool poll_first) {
   std::vector<uint64_t> reply(sizes.seccomp_notif_resp / 8 + 1);
   auto* notification = reinterpret_cast<seccomp_notif*>(request.data());
   auto* answer = reinterpret_cast<seccomp_notif_resp*>(reply.data());
-  pollfd readable{.fd = listener, .events = POLLIN, .revents = 0};
-  for (int64_t i = 0; i < calls; ++i) {
-    if (poll_first && (poll(&readable, 1, -1) != 1 || (readable.revents & POLLIN) == 0)) return;
+  Waiter waiter(listeners, options.poll);
+  const int64_t calls = (options.warmup + options.count) * options.callers;
+  for (int64_t i = 1; i <= calls; ++i) {
+    const int listener = waiter.Next();
     std::memset(notification, 0, sizes.seccomp_notif);
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, notification) != 0) return;
+    if (listener < 0 || ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, notification) != 0) return;
     answer->id = notification->id;
+    const bool stalls = options.stall_every > 0 && i % options.stall_every == 0;
+    Spin(stalls ? options.stall_ms * 1000 : options.delay_us);
     if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, answer) != 0) return;
   }
 }
@@ -210,6 +279,11 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
                           {"pause-us", required_argument, nullptr, 'p'},
                           {"target-only", no_argument, nullptr, 't'},
                           {"poll", no_argument, nullptr, 'o'},
+                          {"listeners", required_argument, nullptr, 'l'},
+                          {"callers", required_argument, nullptr, 'k'},
+                          {"delay-us", required_argument, nullptr, 'd'},
+                          {"stall-every", required_argument, nullptr, 'e'},
+                          {"stall-ms", required_argument, nullptr, 'm'},
                           {nullptr, 0, nullptr, 0}};
   int letter;
   while ((letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1) {
@@ -232,6 +306,21 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
       case 'p':
         options.pause_us = std::atoll(optarg);
         break;
+      case 'l':
+        options.listeners = std::atoi(optarg);
+        break;
+      case 'k':
+        options.callers = std::atoi(optarg);
+        break;
+      case 'd':
+        options.delay_us = std::atoll(optarg);
+        break;
+      case 'e':
+        options.stall_every = std::atoll(optarg);
+        break;
+      case 'm':
+        options.stall_ms = std::atoll(optarg);
+        break;
       case 'o':
         options.poll = true;
         break;
@@ -248,27 +337,53 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
   }
   if (!IsOneOf(options.call, {"getppid", "connect"})) return "--call is getppid or connect";
   if (options.count < 1 || options.count > 100'000'000) return "--count must be 1 to 100000000";
-  if (options.warmup < 0 || options.pause_us < 0) return "numbers must not be negative";
+  if (options.warmup < 0 || options.pause_us < 0 || options.delay_us < 0 || options.stall_every < 0 ||
+      options.stall_ms < 0)
+    return "numbers must not be negative";
+  if (options.listeners < 1 || options.listeners > kMostListeners) return "--listeners must be 1 to 10000";
+  if (options.callers < 1 || options.callers > std::min(options.listeners, kMostCallers))
+    return "--callers must be 1 to 256, and not more than there are listeners";
   return nullptr;
 }
 
+// For more listeners than a process may usually have descriptors.
+void AllowManyDescriptors() {
+  rlimit most{};
+  getrlimit(RLIMIT_NOFILE, &most);
+  most.rlim_cur = most.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &most);
+}
+
 void RunSupervised(const Options& options, Shared& shared) {
-  const pid_t child = fork();
-  if (child < 0) Die(1, "fork");
-  if (child == 0) RunTarget(options, shared);
-  const int listener = TakeListener(child, shared);
-  const uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
-  if (options.sync && ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) != 0) {
-    Die(kNotAvailable, "synchronous wake-ups (kernel 6.6 has them)");
+  AllowManyDescriptors();
+  std::vector<pid_t> children;
+  std::vector<int> listeners;
+  for (int i = 0; i < options.listeners; ++i) {
+    const pid_t child = fork();
+    if (child < 0) Die(1, "fork");
+    if (child == 0) RunTarget(options, shared, i);
+    children.push_back(child);
+    listeners.push_back(TakeListener(child, shared));
+    const uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
+    if (options.sync && ioctl(listeners.back(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) != 0) {
+      Die(kNotAvailable, "synchronous wake-ups (kernel 6.6 has them)");
+    }
   }
-  ApplyAffinity(options.affinity, child);
-  shared.supervised = 1;
-  Supervise(listener, options.warmup + options.count, options.poll);
-  int status = 0;
-  waitpid(child, &status, 0);
-  if (status != 0 || shared.wrong_answers != 0) {
-    std::fprintf(stderr, "floor: the target ended with wait status %d and %lld wrong answers\n", status,
-                 static_cast<long long>(shared.wrong_answers));
+  PinTargets(options.affinity, children);
+  PinSupervisor(options.affinity);
+  shared.supervised = true;
+  Supervise(listeners, options);
+  int failed = 0;
+  for (int i = 0; i < options.listeners; ++i) {
+    const pid_t child = children[static_cast<size_t>(i)];
+    if (i >= options.callers) kill(child, SIGKILL);
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (i < options.callers && status != 0) failed = status;
+  }
+  if (failed != 0 || shared.wrong_answers != 0) {
+    std::fprintf(stderr, "floor: a target ended with wait status %d, and there were %lld wrong answers\n",
+                 failed, static_cast<long long>(shared.wrong_answers));
     std::exit(1);
   }
 }
@@ -283,22 +398,23 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "floor: %s\n", wrong);
     return 2;
   }
-  // Populated, so that no page fault is timed.
-  void* memory =
-      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) Die(1, "mmap");
   Shared& shared = *new (memory) Shared();
-  shared.listener = -1;
   if (options.target_only) {
-    TimeCalls(options, shared);
+    madvise(memory, sizeof shared, MADV_POPULATE_WRITE);
+    TimeCalls(options, shared, 0);
   } else {
     RunSupervised(options, shared);
   }
+  Histogram all;
+  for (const Histogram& one : shared.calls) all.Merge(one);
   std::printf(
       "{\"supervised\": %s, \"affinity\": \"%s\", \"sync\": %s, \"call\": \"%s\", \"pause_us\": %lld, "
-      "\"overhead_ns\": %lld, %s}\n",
+      "\"listeners\": %d, \"callers\": %d, \"delay_us\": %lld, \"overhead_ns\": %lld, %s}\n",
       options.target_only ? "false" : "true", options.affinity.c_str(), options.sync ? "true" : "false",
-      options.call.c_str(), static_cast<long long>(options.pause_us), static_cast<long long>(ClockOverhead()),
-      shared.calls.JsonFields().c_str());
+      options.call.c_str(), static_cast<long long>(options.pause_us), options.listeners, options.callers,
+      static_cast<long long>(options.delay_us), static_cast<long long>(ClockOverhead()),
+      all.JsonFields().c_str());
   return 0;
 }
