@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a pick of each policy costs, and what it takes to make its table.
 //
-//   bench_micro [--benchmark_filter=pick/...]
-//
 //   pick/POLICY/N         picks in a row: the table is in the cache as far as it fits
 //   cold-pick/POLICY/N    before each pick other memory was walked through, 64 MB of it in turn, so that what
-//   the
-//                         pick needs is not in the cache; the walk is not counted
+//                         the pick needs is not in the cache; the walk is not counted
 //   make/POLICY/N         a table of N backends
 //
 // Weights are equal, or from 1 to 10 where the name says so. Keys are new ones each time. `16 reactors`: the
-// load of a backend is the sum of what that many reactors count. Column allocs/op: calls of operator new and
-// delete.
-
-#include <benchmark/benchmark.h>
+// load of a backend is the sum of what that many reactors count.
 
 #include <array>
 #include <chrono>
@@ -24,10 +18,10 @@
 #include <utility>
 #include <vector>
 
+#include "bench/micro/micro.h"
 #include "net/balancer/affinity_memory.h"
 #include "net/balancer/pick_table.h"
 #include "net/balancer/remembered_pick.h"
-#include "tests/net/balancer/heap_calls.h"
 
 namespace shunt::net {
 namespace {
@@ -90,17 +84,13 @@ class Picks {
   std::vector<Backend> backends_;
 };
 
-void TellAllocations(benchmark::State& state, uint64_t calls) {
-  state.counters["allocs/op"] = static_cast<double>(calls) / static_cast<double>(state.iterations());
-}
-
 void Hot(benchmark::State& state, const Arm& arm) {
   Picks picks(arm, static_cast<size_t>(state.range(0)));
   const auto table = picks.Make();
   uint64_t number = 0;
   const uint64_t before = HeapCalls();
   for (auto _ : state) benchmark::DoNotOptimize(table->Pick(picks.Wish(number++), picks.seat()));
-  TellAllocations(state, HeapCalls() - before);
+  bench::TellAllocations(state, HeapCalls() - before);
 }
 
 void Cold(benchmark::State& state, const Arm& arm) {
@@ -119,7 +109,7 @@ void Cold(benchmark::State& state, const Arm& arm) {
     state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     heap_calls += HeapCalls() - before;
   }
-  TellAllocations(state, heap_calls);
+  bench::TellAllocations(state, heap_calls);
 }
 
 // Of a whole service, as connects ask for one. With `keys`, so many that take turns, it remembers whom each
@@ -144,7 +134,7 @@ void OfService(benchmark::State& state, uint64_t keys) {
                                 .owner = number};
     benchmark::DoNotOptimize(PickFor(service, connecting, picks.seat(), memory->get()));
   }
-  TellAllocations(state, HeapCalls() - before);
+  bench::TellAllocations(state, HeapCalls() - before);
 }
 
 // What the two looks at the clock cost of what cold-pick measures.
@@ -159,7 +149,7 @@ void Make(benchmark::State& state, const Arm& arm) {
   Picks picks(arm, static_cast<size_t>(state.range(0)));
   const uint64_t before = HeapCalls();
   for (auto _ : state) benchmark::DoNotOptimize(picks.Make());
-  TellAllocations(state, HeapCalls() - before);
+  bench::TellAllocations(state, HeapCalls() - before);
 }
 
 void Register() {
@@ -184,10 +174,6 @@ void Register() {
 }  // namespace
 }  // namespace shunt::net
 
-int main(int argc, char** argv) {
-  shunt::net::Register();
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
+void shunt::bench::RegisterPicks() {
+  net::Register();
 }
