@@ -52,7 +52,9 @@ void Tracer::CountUntilReadable(int fd) {
   while (!traced_.empty()) {
     HandleStops();
     pollfd events[] = {{fd, POLLIN, 0}, {child_events_, POLLIN, 0}};
-    if (poll(events, 2, -1) < 0 && errno != EINTR) return;
+    // Not for ever: now and then the last of them has been seen to end without a signal to us.
+    const int timeout_ms = 200;
+    if (poll(events, 2, timeout_ms) < 0 && errno != EINTR) return;
     if (events[0].revents != 0) return;
     signalfd_siginfo taken;
     while (read(child_events_, &taken, sizeof taken) == sizeof taken) {
@@ -72,6 +74,7 @@ void Tracer::HandleStops() {
       traced_.erase(tid);
     }
   }
+  if (tid < 0 && errno == ECHILD) traced_.clear();
 }
 
 void Tracer::Continue(pid_t tid, int status) {
