@@ -25,7 +25,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +40,7 @@
 #include <vector>
 
 #include "bench/clock.h"
+#include "bench/hand_over.h"
 #include "bench/histogram.h"
 
 namespace shunt::bench {
@@ -127,38 +127,6 @@ int ReadNumber(int channel, const std::string& what, int timeout_ms = 10'000) {
   return number;
 }
 
-int ConnectTo(const char* path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, path, sizeof address.sun_path - 1);
-  const int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) Die(path);
-  return connection;
-}
-
-// ContainerProcessState of the OCI runtime specification, as runc 1.1 writes it.
-void HandOver(const char* path, int index, pid_t pid, int listener) {
-  const std::string id = "idle-" + std::to_string(index), number = std::to_string(pid);
-  std::string state = R"({"ociVersion":"1.0.2-dev","fds":["seccompFd"],"pid":)" + number +
-                      R"(,"metadata":"","state":{"ociVersion":"1.0.2-dev","id":")" + id +
-                      R"(","status":"creating","pid":)" + number + R"(,"bundle":"/nonexistent"}})";
-  iovec body{state.data(), state.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-  msghdr message{};
-  message.msg_iov = &body;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &listener, sizeof listener);
-  const int connection = ConnectTo(path);
-  if (sendmsg(connection, &message, MSG_NOSIGNAL) != static_cast<ssize_t>(state.size())) Die("sendmsg");
-  close(connection);
-}
-
 struct Container {
   pid_t pid = -1;
   int channel = -1;  // of a caller
@@ -179,7 +147,10 @@ Container StartContainer(const Options& options, int index, Calls* calls) {
   const int listener = static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, theirs, 0));
   if (listener < 0) Die("pidfd_getfd");
   close(pidfd);
-  HandOver(options.socket, index, pid, listener);
+  const int connection = ConnectToAgent(options.socket);
+  if (connection < 0) Die(options.socket);
+  if (!HandOver(connection, "idle-" + std::to_string(index), pid, "", listener)) Die("sendmsg");
+  close(connection);
   close(listener);
   if (write(channel[0], "", 1) != 1) Die("write to the container");
   const int error = ReadNumber(channel[0], "the agent does not serve container " + std::to_string(index));
