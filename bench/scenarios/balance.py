@@ -7,14 +7,14 @@ proxy (HAProxy in TCP mode, nginx's stream module), and by DNAT of nftables.
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 import time
 
 from scenarios.scenario import Scenario
-from scenarios.stage import HOST, Failed, Unavailable, sound
+from scenarios.servers import nginx, read_wrk, serve, web_server
+from scenarios.stage import HOST, Unavailable, sound
 
 SERVICE = "10.96.0.10"
 HEAD_START = 1.0  # seconds: until then a container is there
@@ -48,23 +48,7 @@ class Balance(Scenario):
         return [str(port) for port in range(self.next_port - count, self.next_port)]
 
     def serve(self, command, port):
-        """A server that is there until stop_servers()."""
-        if shutil.which(command[0]) is None:
-            raise Unavailable(f"{command[0]} is not installed")
-        log = open(os.path.join(self.folder, "log"), "w+", encoding="utf-8")
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.stage.servers.append(server)
-        deadline = time.monotonic() + 10
-        while not self.listens(port):
-            if server.poll() is not None or time.monotonic() > deadline:
-                log.seek(0)
-                raise Failed(f"{command[0]} did not start: {log.read()[-300:]}")
-            time.sleep(0.01)
-
-    @staticmethod
-    def listens(port):
-        with open("/proc/net/tcp", encoding="ascii") as file:
-            return any(line.split()[1].endswith(f":{int(port):04X}") and line.split()[3] == "0A" for line in list(file)[1:])
+        serve(self.stage, command, port, self.folder)
 
     def write(self, name, text):
         path = os.path.join(self.folder, name)
@@ -72,21 +56,9 @@ class Balance(Scenario):
             file.write(text)
         return path
 
-    def nginx(self, name, blocks, module="", workers=1):
-        place = os.path.join(self.folder, name)
-        os.makedirs(place, exist_ok=True)
-        return ["nginx", "-e", f"{place}/errors", "-c", self.write(f"{name}.conf", f"""{module}
-            daemon off; worker_processes {workers}; pid {place}/pid; user root;
-            events {{ worker_connections 4096; }} {blocks.format(place=place)}""")]
-
     def web_servers(self):
-        """One nginx on three ports, so that whoever picks a port has the same server behind it."""
         ports = self.ports(3)
-        listen = " ".join(f"listen {HOST}:{port} backlog=4096;" for port in ports)
-        self.serve(self.nginx("web", "http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p; "
-                              "fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s; "
-                              "keepalive_requests 100000000; server {{ " + listen +
-                              ' location / {{ return 200 "ok"; }} }} }}'), ports[0])
+        self.serve(web_server(self.folder, ports), ports[0])
         return ports
 
     def way(self, arm, ports):
@@ -128,9 +100,9 @@ backend b
             if not os.path.exists(STREAM_MODULE):
                 raise Unavailable("libnginx-mod-stream is not installed")
             servers = " ".join(f"server {address};" for address in listed)
-            self.serve(self.nginx("stream", "stream {{ upstream u {{ " + servers + " }} server {{ listen " + f"{HOST}:{port}" +
-                                  " backlog=4096; proxy_pass u; }} }}", f"load_module {STREAM_MODULE};",
-                                  len(os.sched_getaffinity(0))), port)
+            self.serve(nginx(self.folder, "stream", "stream {{ upstream u {{ " + servers + " }} server {{ listen " +
+                             f"{HOST}:{port}" + " backlog=4096; proxy_pass u; }} }}", f"load_module {STREAM_MODULE};",
+                             len(os.sched_getaffinity(0))), port)
             return prefix, HOST, port
         if shutil.which("nft") is None:
             raise Unavailable("nftables is not installed")
@@ -181,8 +153,5 @@ table ip balance {{
         wrk = f"sleep {HEAD_START}; exec wrk -t2 -c16 -d{max(1, round(self.seconds))}s http://{address}:{port}/"
         output, busy = self.timed([*prefix, "sh", "-c", wrk])
         self.stage.stop_servers()
-        requests = int(re.search(r"(\d+) requests in", output)[1])
-        per_second = float(re.search(r"Requests/sec:\s*([\d.]+)", output)[1])
-        if requests == 0 or "Socket errors" in output:
-            raise Failed(f"wrk: {output[-200:]}")
+        requests, per_second, _ = read_wrk(output)
         return {"wrk, 16 kept connections": per_second, "CPU per request": busy / requests * 1e6}

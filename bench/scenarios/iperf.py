@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How iperf3 is used by more than one scenario."""
 
-import shutil
 import time
 
-from scenarios.stage import HOST, Failed, Unavailable
+from scenarios.servers import installed, listens
+from scenarios.stage import HOST, Failed
 
 
 class Iperf:
@@ -13,18 +13,7 @@ class Iperf:
     def __init__(self, stage):
         self.stage = stage
         self.port = 5201
-        if shutil.which("iperf3") is None:
-            raise Unavailable("iperf3 is not installed: apt-get install iperf3")
-
-    def listening(self):
-        wanted = f":{self.port:04X}"
-        for path in ["/proc/net/tcp", "/proc/net/tcp6"]:
-            with open(path, encoding="ascii") as file:
-                for line in list(file)[1:]:
-                    fields = line.split()
-                    if fields[1].endswith(wanted) and fields[3] == "0A":
-                        return True
-        return False
+        installed("iperf3")
 
     def gigabits(self, prefix, seconds, streams, down):
         """Received Gbit/s of one test. Each test has a server of its own: a broken client can wedge one."""
@@ -32,7 +21,7 @@ class Iperf:
         server = self.stage.start(["iperf3", "--server", "--one-off", "--bind", HOST, "--port", str(self.port)])
         try:
             deadline = time.monotonic() + 10
-            while not self.listening():
+            while not listens(self.port):
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise Failed("the iperf3 server did not start")
                 time.sleep(0.01)
