@@ -12,13 +12,13 @@ from scenarios.connect import Connect
 from scenarios.deeds import Deeds, Mounts
 from scenarios.fairness import Fairness
 from scenarios.floor import Floor
-from scenarios.memory import Memory
 from scenarios.quick import Quick
+from scenarios.scale import Scale
 from scenarios.throughput import Throughput
 from scenarios.untrapped import Untrapped
 
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
-             "untrapped": Untrapped, "memory": Memory, "quick": Quick, "fairness": Fairness,
+             "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
              "deeds": Deeds, "mounts": Mounts, "balance": Balance}
 
 # What is measured when nothing is named: some minutes.

@@ -86,7 +86,11 @@ class Stage:
 
     def json(self, command, timeout=60):
         """Runs a command that prints a JSON object."""
-        output = self.finish(self.start(command), command, timeout)
+        return self.result(self.start(command), command, timeout)
+
+    def result(self, process, command, timeout):
+        """The JSON object that a command prints, which was started before."""
+        output = self.finish(process, command, timeout)
         try:
             return json.loads(output)
         except ValueError:
