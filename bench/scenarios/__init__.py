@@ -9,6 +9,7 @@ arithmetic.py. They run inside bench/stage, as an ordinary user where they can.
 from scenarios.balance import Balance
 from scenarios.closed_loop import ClosedLoop
 from scenarios.connect import Connect
+from scenarios.crash import Crash
 from scenarios.deeds import Deeds, Mounts
 from scenarios.fairness import Fairness
 from scenarios.floor import Floor
@@ -19,7 +20,7 @@ from scenarios.untrapped import Untrapped
 
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
              "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
-             "deeds": Deeds, "mounts": Mounts, "balance": Balance}
+             "deeds": Deeds, "mounts": Mounts, "balance": Balance, "crash": Crash}
 
 # What is measured when nothing is named: some minutes.
 DEFAULT = ("connect", "floor", "untrapped", "throughput")
