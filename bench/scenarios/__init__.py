@@ -6,6 +6,7 @@ per call and returns {metric: value}; the interleaving and the bookkeeping are i
 arithmetic.py. They run inside bench/stage, as an ordinary user where they can.
 """
 
+from scenarios.apps import Memcached, Pgbench, Redis, Wrk
 from scenarios.balance import Balance
 from scenarios.closed_loop import ClosedLoop
 from scenarios.connect import Connect
@@ -20,7 +21,16 @@ from scenarios.untrapped import Untrapped
 
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
              "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
-             "deeds": Deeds, "mounts": Mounts, "balance": Balance, "crash": Crash}
+             "deeds": Deeds, "mounts": Mounts, "balance": Balance, "crash": Crash,
+             "redis": Redis, "memcached": Memcached, "pgbench": Pgbench, "wrk": Wrk}
+
+# What is measured together under one name.
+GROUPS = {"apps": ("redis", "memcached", "pgbench", "wrk")}
 
 # What is measured when nothing is named: some minutes.
 DEFAULT = ("connect", "floor", "untrapped", "throughput")
+
+
+def expanded(names):
+    """The scenarios that are meant: of a group all that it has."""
+    return [one for name in names for one in GROUPS.get(name, (name,))]
