@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services by the ten thousand, and a source that never rests."""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+
+from scenarios import feeders
+from scenarios.agent import Agent
+from scenarios.scenario import Scenario
+from scenarios.stage import HOST, Failed, sound
+
+SERVICE = "10.96.255.1"  # that is connected to; its endpoints are there and stay
+CHANGES = 1000  # endpoints a second
+IN_FORCE_WITHIN = 10  # seconds; so long an agent waits at its start until its services are in force (handlers/services.cc)
+
+
+class ManyServices(Scenario):
+    """An agent with 10,000 services, 100,000 endpoints in all. `still`: nothing changes; the arms named after sources: 1,000
+    endpoints of ten services are replaced each second, none of the service that is connected to, since what is asked is what
+    tables that come and go cost everybody. Start is until that service is in force. Memory is that of all the agent's processes
+    above an agent without services; CPU what they take while nobody connects.
+    Behind: how long after the last change the agent knows all of them."""
+
+    title = "an agent with ten thousand services: connects to one of them, while a source changes others"
+    arms = ["native", "shunt 1 service", "shunt still", *(f"shunt {name}" for name in feeders.FEEDERS)]
+    metrics = {"connect p50": ("us", "lower"), "connect p99": ("us", "lower"), "start": ("s", "lower"),
+               "memory per endpoint": ("bytes", "lower"), "CPU": ("ms/s", "lower"), "changes": ("/s", "higher"),
+               "behind": ("s", "lower")}
+
+    def base(self, arm):
+        return {"native": None, "shunt 1 service": "native", "shunt still": "shunt 1 service"}.get(arm, "shunt still")
+
+    def measure(self, arm):
+        self.stage.stop_servers()
+        ports = [self.stage.echo_server("quiet") for _ in range(3)]
+        count = "200" if self.tiny else "10000"
+        if arm == "native":
+            return self.connects([], HOST, ports[0], count)
+        with tempfile.TemporaryDirectory(prefix="services-") as folder:
+            try:
+                return self.with_services(arm.removeprefix("shunt "), folder, ports, count)
+            finally:
+                self.stage.stop_servers()
+
+    def with_services(self, manner, folder, ports, count):
+        with Agent(self.stage) as agent:
+            alone = agent.memory()
+        feeder = None
+        if manner != "1 service":
+            feeder = feeders.FEEDERS.get(manner, feeders.Files)(self.stage, folder)
+            feeder.begin()
+        configuration, endpoints = self.configure(folder, ports, feeder)
+        with Agent(self.stage, "--config", configuration) as agent:
+            if agent.start_took >= IN_FORCE_WITHIN:
+                raise Failed(f"the services were not in force {IN_FORCE_WITHIN} s after the agent's start")
+            values = {"start": agent.start_took}
+            if feeder is not None:
+                values["memory per endpoint"] = (agent.memory() - alone) / endpoints
+            changes = feeders.Changes(feeder, CHANGES) if manner in feeders.FEEDERS else None
+            with changes or contextlib.nullcontext():
+                values["CPU"] = self.cpu(agent) * 1000
+                values |= self.connects(agent.container(), SERVICE, "80", count)
+            values["changes"] = changes.per_second if changes else 0
+            if changes:
+                values["behind"] = self.until_heard(agent, feeder)
+            return values
+
+    @staticmethod
+    def until_heard(agent, feeder):
+        """Seconds until the agent knows what the source has said last: it must not have stopped listening."""
+        begin = time.monotonic()
+        wanted = {address for endpoints in feeder.endpoints for address in endpoints}
+        while time.monotonic() < begin + IN_FORCE_WITHIN:
+            known = {backend["address"] for service in range(feeders.SERVICES)
+                     for one in json.loads(agent.ctl("services", f"fed-{service}", "--json"))["services"]
+                     for backend in one["backends"]}
+            if known == wanted:
+                return time.monotonic() - begin
+        raise Failed(f"{len(wanted - known)} of the {len(wanted)} endpoints that the source had last were never heard of")
+
+    def configure(self, folder, ports, feeder):
+        """(the path of a configuration, how many endpoints there are)."""
+        listed = ", ".join(f"'{HOST}:{port}'" for port in ports)
+        lines = ["services:", f"  - {{name: measured, address: '{SERVICE}:80', backends: [{listed}]}}"]
+        endpoints = len(ports)
+        if feeder is not None:
+            each, still = 10, 100 if self.tiny else 10000 - feeders.SERVICES
+            for service in range(feeders.SERVICES):
+                lines.append(f"  - {{name: fed-{service}, address: '10.96.254.{service + 1}:80', "
+                             f"discover: {feeder.discover(service)}}}")
+            for service in range(still):
+                first = 10_000_000 + service * each  # far from those that the feeder makes
+                backends = ", ".join(f"'{feeders.endpoint(first + i)}'" for i in range(each))
+                lines.append(f"  - {{name: still-{service}, address: '10.96.{service // 250}.{service % 250}:80', "
+                             f"backends: [{backends}]}}")
+            endpoints += feeders.SERVICES * feeders.ENDPOINTS + still * each
+        with open(os.path.join(folder, "agent.yaml"), "w", encoding="ascii") as file:
+            file.write("\n".join(lines) + "\n")
+        return file.name, endpoints
+
+    def cpu(self, agent):
+        """CPU seconds in each second."""
+        time.sleep(0.1 if self.tiny else 1)  # the start is over
+        begin, used = time.monotonic(), agent.cpu_seconds()
+        time.sleep(max(1, self.seconds))
+        return (agent.cpu_seconds() - used) / (time.monotonic() - begin)
+
+    def connects(self, prefix, address, port, count):
+        command = [*prefix, self.stage.program("connect_client"), "--mode", "connect", "--address", address, "--port", port,
+                   "--count", count]
+        return self.latencies(sound(self.stage.json(command, 120)), ["p50", "p99"], "connect")
