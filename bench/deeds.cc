@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a call costs that is done on a container's behalf, or refused, on a tmpfs.
 //
-//   deeds [--deed mkdir|mknod|device|proc] --arm native|inside|refused|bare [--count N] [--threads N]
-//         [--affinity pin|float]
+//   deeds [--deed mkdir|mknod|device|proc|chmod] --arm native|inside|refused|bare|alone [--count N]
+//         [--threads N] [--affinity pin|float] [--suffix TEXT]
 //
 // native   a container under the same filter, which does not trap the call
 // inside   an engine of this process's traps it, and a worker does it
 // refused  the engine refuses it (mkdir)
 // bare     no engine: a loop of poll, RECV and SEND in this process refuses it, as soon as can be (mkdir)
+// alone    this process does it, in a mount namespace of its own, under the agent that it was started under
+//          (bench/notified), which has to append --suffix to directories, and to refuse chmod with EBADMSG
 //
 // mkdir    of a directory; inside it gets another name
 // mknod    of a device in its place, in a container without a user namespace of its own; as root
 // device   the same in one that has one: a mount (there is no native call that could)
-// proc     a mount of a proc with eight masks, into a user namespace; natively with none
+// proc     a mount of a proc with eight masks, into a user namespace; natively, and alone, with none
+// chmod    refused, alone
 //
-// The last two with a millisecond between one and the next, as nobody mounts without an end.
+// device and proc with a millisecond between one and the next, as nobody mounts without an end.
 // Prints one JSON object, times in nanoseconds. Exit status 0; 1 and one line if it could not be measured.
 
 #include <fcntl.h>
@@ -57,6 +60,7 @@ struct Options {
   size_t count = 20'000;
   size_t threads = 1;
   bool pin = true;
+  std::string suffix = "-x";  // that whoever makes directories for it appends
 };
 
 // What the container's process tells.
@@ -78,6 +82,9 @@ Work WorkOf(const Options& options) {
     return {[](const char*) { return mount("proc", "/tmp/place", "proc", 0, nullptr); },
             [](const char*) { umount2("/tmp/place", MNT_DETACH); }};
   }
+  if (options.deed == "chmod") {
+    return {[](const char*) { return chmod("/tmp", 0700); }, [](const char*) {}};
+  }
   if (options.deed != "mkdir") {
     return {[](const char* name) { return mknod(name, S_IFCHR | 0600, kZero); },
             [](const char* name) {
@@ -85,11 +92,16 @@ Work WorkOf(const Options& options) {
               unlink(name);
             }};
   }
-  if (options.arm == "inside") {
-    return {[](const char* name) { return mkdir(name, 0700); },
-            [](const char* name) { rmdir((std::string(name) + "-x").c_str()); }};
-  }
   return {[](const char* name) { return mkdir(name, 0700); }, [](const char* name) { rmdir(name); }};
+}
+
+// Whether somebody makes directories for it, under other names than it says.
+bool IsRenamed(const Options& options) {
+  return options.deed == "mkdir" && (options.arm == "inside" || options.arm == "alone");
+}
+
+bool IsRefused(const Options& options) {
+  return options.arm == "refused" || options.arm == "bare" || options.deed == "chmod";
 }
 
 // One thread's part: names of its own, so many at a time that the tmpfs stays as it is.
@@ -109,11 +121,13 @@ bool Do(const Options& options, size_t thread, bool refused, Histogram& deeds, i
     deeds.Add(end - begin);
     busy_ns += end - begin;
     if (refused || i % batch != batch - 1) continue;
-    for (const std::string& made : names) work.undo(made.c_str());
+    for (const std::string& said : names)
+      work.undo((IsRenamed(options) ? said + options.suffix : said).c_str());
     if (options.deed == "device" || options.deed == "proc")
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  return true;
+  // Under its own name only the kernel has made it, by itself.
+  return !IsRenamed(options) || access(names[0].c_str(), F_OK) != 0;
 }
 
 // The rest happens in a pid namespace of its own, as that of who mounts a proc.
@@ -131,7 +145,7 @@ int InContainer(const Options& options, Shared& shared) {
                                 mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) != 0))
     return 1;
   if (options.deed == "proc" && mkdir("/tmp/place", 0700) != 0) return 1;
-  const bool refused = options.arm == "refused" || options.arm == "bare";
+  const bool refused = IsRefused(options);
   std::vector<std::thread> threads;
   std::vector<int64_t> busy(options.threads);
   std::vector<char> fine(options.threads);
@@ -181,7 +195,7 @@ int RunEngine(const Options& options, Shared& shared) {
   guest.accelerator.affinity = options.pin ? Affinity::kPin : Affinity::kFloat;
   guest.own_user_namespace = options.deed != "mknod";
   if (options.arm != "native") guest.traps = TrapsOf(options.deed);
-  if (options.arm == "inside" && options.deed == "mkdir") guest.policy.mkdir_suffix = "-x";
+  if (options.arm == "inside" && options.deed == "mkdir") guest.policy.mkdir_suffix = options.suffix;
   guest.policy.devices = {{.major = 1, .minor = 5, .path = "/dev/zero"}};
   guest.policy.mounts.proc = true;
   for (const char* path : kMasked) guest.policy.mounts.masks.push_back({.path = path});
@@ -199,7 +213,11 @@ int Run(const Options& options) {
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED || options.threads == 0) return 1;
   Shared& shared = *new (memory) Shared();
-  if ((options.arm == "bare" ? RunBare(options, shared) : RunEngine(options, shared)) != 0) return 1;
+  const auto run = options.arm == "bare" ? RunBare : options.arm == "alone" ? InContainer : RunEngine;
+  if (run(options, shared) != 0) {
+    std::fprintf(stderr, "deeds: a call did not do what it should\n");
+    return 1;
+  }
   std::printf("{%s, \"overhead_ns\": %lld, \"per_second\": %.0f}\n", shared.deeds.JsonFields().c_str(),
               static_cast<long long>(ClockOverhead()),
               static_cast<double>(shared.deeds.size()) * 1e9 / static_cast<double>(shared.elapsed_ns));
@@ -211,16 +229,20 @@ int Run(const Options& options) {
 
 int main(int argc, char** argv) {
   shunt::bench::Options options;
-  const option names[] = {
-      {"deed", required_argument, nullptr, 'd'},     {"arm", required_argument, nullptr, 'a'},
-      {"count", required_argument, nullptr, 'c'},    {"threads", required_argument, nullptr, 't'},
-      {"affinity", required_argument, nullptr, 'f'}, {}};
+  const option names[] = {{"deed", required_argument, nullptr, 'd'},
+                          {"arm", required_argument, nullptr, 'a'},
+                          {"count", required_argument, nullptr, 'c'},
+                          {"threads", required_argument, nullptr, 't'},
+                          {"affinity", required_argument, nullptr, 'f'},
+                          {"suffix", required_argument, nullptr, 's'},
+                          {}};
   for (int one; (one = getopt_long(argc, argv, "", names, nullptr)) != -1;) {
     if (one == 'd') options.deed = optarg;
     if (one == 'a') options.arm = optarg;
     if (one == 'c') options.count = std::strtoul(optarg, nullptr, 10);
     if (one == 't') options.threads = std::strtoul(optarg, nullptr, 10);
     if (one == 'f') options.pin = std::string_view(optarg) == "pin";
+    if (one == 's') options.suffix = optarg;
     if (one == '?') return 2;
   }
   return shunt::bench::Run(options);

@@ -11,9 +11,9 @@ from scenarios.balance import Balance
 from scenarios.closed_loop import ClosedLoop
 from scenarios.connect import Connect
 from scenarios.crash import Crash
-from scenarios.deeds import Deeds, Mounts
 from scenarios.fairness import Fairness
 from scenarios.floor import Floor
+from scenarios.handlers import Handlers
 from scenarios.many_services import ManyServices
 from scenarios.quick import Quick
 from scenarios.scale import Scale
@@ -22,7 +22,7 @@ from scenarios.untrapped import Untrapped
 
 SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
              "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
-             "deeds": Deeds, "mounts": Mounts, "balance": Balance, "crash": Crash, "many-services": ManyServices,
+             "handlers": Handlers, "balance": Balance, "crash": Crash, "many-services": ManyServices,
              "redis": Redis, "memcached": Memcached, "pgbench": Pgbench, "wrk": Wrk}
 
 # What is measured together under one name.
