@@ -45,7 +45,7 @@ class Agent:
             os.close(ours)
             if not os.read(ready, 1):
                 self.process.wait(PATIENCE)
-                raise Failed("the agent did not start: " + self.last_line())
+                raise self.failed("the agent did not start")
             self.start_took = time.monotonic() - begin
             return self
         except BaseException:
@@ -65,9 +65,10 @@ class Agent:
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def last_line(self):
+    def failed(self, why):
+        """With what its log says last."""
         self.log.seek(0)
-        return (self.log.read().strip().splitlines() or ["no message"])[-1][:300]
+        return Failed(why, self.log.read().splitlines())
 
     def container(self):
         return in_container(self.stage, self.socket)
@@ -101,7 +102,7 @@ class Agent:
             if self.process.poll() is not None:
                 break
             time.sleep(0.002)
-        raise Failed("there is no engine: " + self.last_line())
+        raise self.failed("there is no engine")
 
     def kill_engine(self):
         """Returns when there is another one, which has yet to prepare."""

@@ -8,7 +8,7 @@ import time
 
 from scenarios.agent import Agent
 from scenarios.scenario import Scenario
-from scenarios.stage import Failed, Unavailable, sound
+from scenarios.stage import Unavailable, sound
 
 TRIED_FIRST = 50  # listeners, which show how many descriptors each takes
 SPARE_DESCRIPTORS = 500  # of an engine, for what comes and goes
@@ -76,7 +76,7 @@ class Scale(Scenario):
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if process.stdout.readline() != "ready\n":
             _, errors = process.communicate("")
-            raise Failed((errors.strip().splitlines() or ["listeners: no message"])[-1])
+            raise agent.failed((errors.strip().splitlines() or ["listeners: no message"])[-1])
         return process
 
     def idle_cpu(self, agent):

@@ -41,7 +41,7 @@ def serve(stage, command, port, folder, start=subprocess.Popen):
         while not listens(port):
             if server.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
-                raise Failed(f"{os.path.basename(command[0])} did not start: {log.read()[-300:]}")
+                raise Failed(f"{os.path.basename(command[0])} did not start", log.read().splitlines())
             time.sleep(0.01)
 
 
@@ -68,7 +68,7 @@ def read_wrk(output):
     """(requests, requests per second, {"p50_ns": ...} if it was called with --latency). Raises Failed."""
     requests = int(re.search(r"(\d+) requests in", output)[1])
     if requests == 0 or "Socket errors" in output or "Non-2xx" in output:
-        raise Failed(f"wrk: {output[-300:]}")
+        raise Failed("wrk did not get all answers", output.splitlines())
     latencies = {f"p{percent}_ns": float(value) * NANOSECONDS[unit]
                  for percent, value, unit in re.findall(r"^\s+(50|90|99)%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)}
     return requests, float(re.search(r"Requests/sec:\s*([\d.]+)", output)[1]), latencies
