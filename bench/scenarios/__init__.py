@@ -15,13 +15,14 @@ from scenarios.fairness import Fairness
 from scenarios.floor import Floor
 from scenarios.handlers import Handlers
 from scenarios.many_services import ManyServices
+from scenarios.notify import Notify
 from scenarios.quick import Quick
 from scenarios.scale import Scale
 from scenarios.throughput import Throughput
 from scenarios.untrapped import Untrapped
 
-SCENARIOS = {"connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput, "floor": Floor,
-             "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
+SCENARIOS = {"notify": Notify, "connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput,
+             "floor": Floor, "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
              "handlers": Handlers, "balance": Balance, "crash": Crash, "many-services": ManyServices,
              "redis": Redis, "memcached": Memcached, "pgbench": Pgbench, "wrk": Wrk}
 
