@@ -45,11 +45,14 @@ class Floor(unittest.TestCase):
         return run("floor", "--affinity", "same", *options)
 
     def test_a_supervisor_that_takes_d_measures_d(self):
-        nothing = self.floor("--count", 1000)["p50_ns"]
         for delay_us in (100, 300):
-            measured = self.floor("--count", 1000, "--delay-us", delay_us)["p50_ns"] - nothing
-            self.assertGreater(measured, delay_us * US * (1 - BUCKET) - 5 * US)
-            self.assertLess(measured, delay_us * US * 1.05 + 10 * US)
+            errors = []
+            while len(errors) < 5 and (not errors or abs(errors[-1]) > delay_us * US * 0.05):
+                nothing = self.floor("--count", 1000)
+                measured = self.floor("--count", 1000, "--delay-us", delay_us)
+                self.assertGreaterEqual(measured["min_ns"], delay_us * US * (1 - BUCKET))
+                errors.append(measured["p50_ns"] - nothing["p50_ns"] - delay_us * US)
+            self.assertLessEqual(abs(errors[-1]), delay_us * US * 0.05, f"{delay_us} us: {errors}")
 
     def test_a_stall_appears_at_its_percentile_and_as_often_as_it_was(self):
         measured = self.floor("--count", 2000, "--warmup", 0, "--stall-every", 50, "--stall-ms", 20)
