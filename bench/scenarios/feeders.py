@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 
+from scenarios.api_server import SPACE, ApiServer, service_of, slice_of
 from scenarios.servers import serve
 from scenarios.stage import Failed
 
@@ -25,11 +26,25 @@ def endpoint(number):
     return f"10.{128 + (number >> 16) % 128}.{number >> 8 & 255}.{number & 255}:8080"
 
 
-class Feeder:
-    """Holds what the services have; kinds of sources say how it is told."""
+def address_of(service):
+    """Where programs would connect to it."""
+    return f"10.96.254.{service + 1}"
 
-    def __init__(self, stage, folder):
-        self.stage, self.folder = stage, folder
+
+def still_service(number):
+    """(name, address, endpoints) of one that stays as it is."""
+    first = 10_000_000 + number * 10  # far from those that feeders make
+    return f"still-{number}", f"10.96.{number // 250}.{number % 250}", [endpoint(first + i) for i in range(10)]
+
+
+class Feeder:
+    """Holds what the services have; kinds of sources say how it is told. Of `still` more services nothing changes: most kinds
+    leave them to the agent's configuration."""
+
+    knows_all = False  # the still ones as well
+
+    def __init__(self, stage, folder, still):
+        self.stage, self.folder, self.still = stage, folder, still
         self.fresh = itertools.count(1)
         self.endpoints = [[endpoint(next(self.fresh)) for _ in range(ENDPOINTS)] for _ in range(SERVICES)]
         self.turn = itertools.cycle(itertools.product(range(0, ENDPOINTS), range(SERVICES)))
@@ -38,6 +53,15 @@ class Feeder:
         """The source is there afterwards, until stage.stop_servers(), with what all services have."""
         for service in range(SERVICES):
             self.tell(service, range(ENDPOINTS))
+
+    def entries(self):
+        """Lines of the agent's configuration, below `services:`."""
+        return [f"  - {{name: {self.name(service)}, address: '{address_of(service)}:80', discover: {self.discover(service)}}}"
+                for service in range(SERVICES)]
+
+    def name(self, service):
+        """As the agent calls it."""
+        return f"fed-{service}"
 
     def discover(self, service):
         """What stands behind `discover:`."""
@@ -102,11 +126,38 @@ class Etcd(Feeder):
             raise Failed(f"etcd: {said[:300]!r}")
 
 
+class Cluster(Feeder):
+    """An API server, whose Services are all served: the still ones as well."""
+
+    knows_all = True
+
+    def begin(self):
+        self.server = ApiServer(self.folder)
+        for number in range(self.still):
+            name, address, endpoints = still_service(number)
+            self.server.put("services", service_of(name, address, 80))
+            self.server.put("endpointslices", slice_of(name, endpoints))
+        for service in range(SERVICES):
+            self.server.put("services", service_of(f"fed-{service}", address_of(service), 80))
+        super().begin()
+        self.server.begin()
+        self.stage.servers.append(self.server)
+
+    def entries(self):
+        return [f"  - {{name: cluster, discover: {{kubernetes: {{services: all, kubeconfig: {self.server.kubeconfig()}}}}}}}"]
+
+    def name(self, service):
+        return f"{SPACE}/fed-{service}:http"
+
+    def tell(self, service, places):
+        self.server.put("endpointslices", slice_of(f"fed-{service}", self.endpoints[service]))
+
+
 def text64(text):
     return base64.b64encode(text.encode()).decode()
 
 
-FEEDERS = {"files": Files, "etcd": Etcd}
+FEEDERS = {"files": Files, "etcd": Etcd, "cluster": Cluster}
 
 
 class Changes(threading.Thread):

@@ -20,7 +20,7 @@ IN_FORCE_WITHIN = 10  # seconds; so long an agent waits at its start until its s
 class ManyServices(Scenario):
     """An agent with 10,000 services, 100,000 endpoints in all. `still`: nothing changes; the arms named after sources: 1,000
     endpoints of ten services are replaced each second, none of the service that is connected to, since what is asked is what
-    tables that come and go cost everybody. Start is until that service is in force. Memory is that of all the agent's processes
+    tables that come and go cost everybody. `cluster` has all services from an API server. Start is until that service is in force. Memory is that of all the agent's processes
     above an agent without services; CPU what they take while nobody connects.
     Behind: how long after the last change the agent knows all of them."""
 
@@ -50,13 +50,16 @@ class ManyServices(Scenario):
             alone = agent.memory()
         feeder = None
         if manner != "1 service":
-            feeder = feeders.FEEDERS.get(manner, feeders.Files)(self.stage, folder)
+            still = 100 if self.tiny else 10000 - feeders.SERVICES
+            feeder = feeders.FEEDERS.get(manner, feeders.Files)(self.stage, folder, still)
             feeder.begin()
         configuration, endpoints = self.configure(folder, ports, feeder)
         with Agent(self.stage, "--config", configuration) as agent:
             if agent.start_took >= IN_FORCE_WITHIN:
                 raise Failed(f"the services were not in force {IN_FORCE_WITHIN} s after the agent's start")
             values = {"start": agent.start_took}
+            if feeder is not None and feeder.knows_all:
+                values["start"] += self.until_listed(agent, feeder)
             if feeder is not None:
                 values["memory per endpoint"] = (agent.memory() - alone) / endpoints
             changes = feeders.Changes(feeder, CHANGES) if manner in feeders.FEEDERS else None
@@ -69,13 +72,25 @@ class ManyServices(Scenario):
             return values
 
     @staticmethod
+    def until_listed(agent, feeder):
+        """Seconds until the agent has a service that a source knows which an agent does not wait for at its start."""
+        begin = time.monotonic()
+        while time.monotonic() < begin + IN_FORCE_WITHIN:
+            try:
+                agent.ctl("services", feeder.name(0), "--json")
+                return time.monotonic() - begin
+            except Failed:
+                time.sleep(0.02)  # there is no such service yet
+        raise Failed("the source's services were never heard of")
+
+    @staticmethod
     def until_heard(agent, feeder):
         """Seconds until the agent knows what the source has said last: it must not have stopped listening."""
         begin = time.monotonic()
         wanted = {address for endpoints in feeder.endpoints for address in endpoints}
         while time.monotonic() < begin + IN_FORCE_WITHIN:
             known = {backend["address"] for service in range(feeders.SERVICES)
-                     for one in json.loads(agent.ctl("services", f"fed-{service}", "--json"))["services"]
+                     for one in json.loads(agent.ctl("services", feeder.name(service), "--json"))["services"]
                      for backend in one["backends"]}
             if known == wanted:
                 return time.monotonic() - begin
@@ -87,16 +102,11 @@ class ManyServices(Scenario):
         lines = ["services:", f"  - {{name: measured, address: '{SERVICE}:80', backends: [{listed}]}}"]
         endpoints = len(ports)
         if feeder is not None:
-            each, still = 10, 100 if self.tiny else 10000 - feeders.SERVICES
-            for service in range(feeders.SERVICES):
-                lines.append(f"  - {{name: fed-{service}, address: '10.96.254.{service + 1}:80', "
-                             f"discover: {feeder.discover(service)}}}")
-            for service in range(still):
-                first = 10_000_000 + service * each  # far from those that the feeder makes
-                backends = ", ".join(f"'{feeders.endpoint(first + i)}'" for i in range(each))
-                lines.append(f"  - {{name: still-{service}, address: '10.96.{service // 250}.{service % 250}:80', "
-                             f"backends: [{backends}]}}")
-            endpoints += feeders.SERVICES * feeders.ENDPOINTS + still * each
+            lines += feeder.entries()
+            for name, address, backends in map(feeders.still_service, range(0 if feeder.knows_all else feeder.still)):
+                listed = ", ".join(f"'{backend}'" for backend in backends)
+                lines.append(f"  - {{name: {name}, address: '{address}:80', backends: [{listed}]}}")
+            endpoints += feeders.SERVICES * feeders.ENDPOINTS + feeder.still * 10
         with open(os.path.join(folder, "agent.yaml"), "w", encoding="ascii") as file:
             file.write("\n".join(lines) + "\n")
         return file.name, endpoints
