@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -134,6 +137,19 @@ void PortMemory::Remember(uint64_t cookie, const net::SockAddr& as) {
 
 namespace {
 
+// As `new (memory) Facts` does where the memory is zero, but for pages that stay zero: those take no memory
+// as long as nobody writes to them, and of a container that does nothing rare that is nearly all.
+void BeginFacts(std::byte* memory) {
+  constexpr size_t kPage = 4096;
+  static constexpr std::array<std::byte, kPage> kZero{};
+  const auto facts = std::make_unique<ContainerMemory::Facts>();
+  const auto* const from = reinterpret_cast<const std::byte*>(facts.get());
+  for (size_t at = 0; at < sizeof(*facts); at += kPage) {
+    const size_t bytes = std::min(kPage, sizeof(*facts) - at);
+    if (std::memcmp(from + at, kZero.data(), bytes) != 0) std::memcpy(memory + at, from + at, bytes);
+  }
+}
+
 size_t BytesFor(const ContainerSpec& spec, std::string_view text) {
   return sizeof(ContainerMemory::Facts) + spec.publish.size() * sizeof(PortMemory) + text.size();
 }
@@ -163,7 +179,7 @@ ContainerMemory ContainerMemory::CreateAnyhow(const ContainerSpec& spec) {
 ContainerMemory ContainerMemory::Make(Fd file, void* memory, size_t bytes, const ContainerSpec& spec,
                                       std::string_view text) {
   ContainerMemory made(std::move(file), memory, bytes);
-  new (memory) Facts;
+  BeginFacts(static_cast<std::byte*>(memory));
   made.facts().ports = spec.publish.size();
   for (PortMemory& port : made.ports()) new (&port) PortMemory;
   std::memcpy(static_cast<char*>(memory) + made.TextOffset(), text.data(), text.size());
