@@ -141,14 +141,15 @@ class ContainerMemory {
     std::atomic<uint32_t> exchanged_descriptors = 0;
     std::atomic<uint64_t> epolls_made = 0;    // epoll_create calls so far
     std::atomic<uint32_t> epolls_coming = 0;  // under way: installed, perhaps, and not counted yet
-    net::OptionMarks rare_options;            // sockets with an option that ordinary swaps do not read
-    net::OptionMarks stay;                    // sockets with an option that nobody can read back
-    LostReplies lost_replies;
-    Deadlines deadlines;
     // Control thread: two copies, so that one is whole at every moment; `current` says which.
     std::atomic<Introduced> introduced = Introduced::kNotYet;
     std::atomic<uint32_t> current = 0;
     std::array<ContainerNetwork, 2> networks;
+    LostReplies lost_replies;
+    // From here on nothing is written before it is made use of.
+    Deadlines deadlines;
+    net::OptionMarks rare_options;            // sockets with an option that ordinary swaps do not read
+    net::OptionMarks stay;                    // sockets with an option that nobody can read back
     // Work for its workers: for each of its two reactors as many as it may have. Pages that nobody uses take
     // no memory.
     std::array<Desk, 2 * Workers::kMost> desks;

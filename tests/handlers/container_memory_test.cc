@@ -28,7 +28,7 @@ TEST(ContainerMemory, TakesAsMuchAsTheContainerMakesUseOf) {
   const auto memory = ContainerMemory::Create({.name = "idle"});
   ASSERT_TRUE(memory.ok()) << memory.status();
   EXPECT_GT(sizeof(ContainerMemory::Facts), 256 * kKiB) << "or else there is nothing to try here";
-  EXPECT_LE(BytesOf(*memory), 48 * kKiB);
+  EXPECT_LE(BytesOf(*memory), 16 * kKiB);
 }
 
 TEST(ContainerMemory, BeginsAsItsPartsDo) {
