@@ -3,6 +3,7 @@
 
 from html import escape
 
+import bars
 import report
 
 STYLE = """
@@ -49,6 +50,15 @@ def section(scenario, harness, pictures):
     return "\n".join([*parts, '<div class="pictures">', *(f"<div>{picture}</div>" for picture in pictures), "</div>"])
 
 
+def bars_section(rows):
+    if not rows:
+        return []
+    lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in bars.HEAD) + "</tr>"]
+    lines += [f"<tr{' class=mark' if row[-1] == 'missed' else ''}>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>"
+              for row in rows]
+    return ['<h2 id="bars">Bars</h2>', '<div class="wide"><table>', *lines, "</table></div>"]
+
+
 def html(result, pictures):
     """`pictures`: {scenario's name: [SVG]}."""
     parts = ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
@@ -60,4 +70,5 @@ def html(result, pictures):
     parts += [f"<dl>{facts}</dl>", f'<p class="soft">{escape(report.CAPTION)}</p>']
     harness = result.get("harness", {})
     parts += [section(scenario, harness, pictures.get(scenario["name"], [])) for scenario in result["scenarios"]]
+    parts += bars_section(bars.rows(result))
     return "\n".join([*parts, "</body></html>\n"])

@@ -12,10 +12,12 @@ import unittest
 import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
+import bars  # noqa: E402
 import histogram  # noqa: E402
 import picture  # noqa: E402
 import report  # noqa: E402
 import written  # noqa: E402
+from scenarios import SCENARIOS  # noqa: E402
 
 DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs")
 NANOSECONDS = {"sub_bits": 7, "counts": [[10, 500], [300, 400], [1000, 100]]}
@@ -178,6 +180,50 @@ class Pictures(unittest.TestCase):
         for name in names:
             with open(os.path.join(measured, name)) as values, open(os.path.join(measured, name[:-5] + ".svg")) as drawn:
                 self.assertEqual(drawn.read(), picture.scenario_picture(json.load(values)["scenarios"][0]), name)
+
+
+class Bars(unittest.TestCase):
+    """Of bench/bars.py, in the words of a table."""
+
+    def of(self, name, metrics):
+        scenario = {"name": name, "metrics": [{"name": metric, "unit": unit, "better": better, "arms": {
+            name: arm(values) for name, values in arms.items()}} for metric, unit, better, arms in metrics]}
+        return {row[0]: row[2:] for row in bars.rows({"scenarios": [scenario]})}
+
+    def test_a_ratio_is_of_the_same_run_and_has_its_interval(self):
+        native, shunt = [10.0, 20, 40, 10, 20, 40, 10], [30.0, 60, 120, 30, 60, 120, 40]
+        found = self.of("connect", [("connect p50", "us", "lower", {"native": native, "shunt": shunt}),
+                                    ("connect p99", "us", "lower", {"native": native, "shunt": [4 * one for one in shunt]})])
+        self.assertEqual(found["an accelerated connect"], ["3.00x (3.00-4.00)", "at most 3.5x", "met"])
+        self.assertEqual(found["what acceleration adds to a connect"], ["40.0 us", "at most 17 us", "missed"])
+        self.assertEqual(found["the tail of a connect"][1:], ["at most 3x", "missed"])
+
+    def test_more_is_better_where_a_bar_says_at_least(self):
+        made = lambda value: self.of("closed-loop", [("8 threads", "/s", "higher",  # noqa: E731
+                                                      {"native": [100.0], "shunt": [value]})])
+        self.assertEqual(made(59.0)["8 threads in a closed loop"], ["0.59x", "at least 0.6x", "missed"])
+        self.assertEqual(made(61.0)["8 threads in a closed loop"][-1], "met")
+
+    def test_the_same_takes_runs_that_carry_it_and_no_difference_among_them(self):
+        made = lambda values: self.of("untrapped", [("read", "ns", "lower",  # noqa: E731
+                                                     {"any-filter": [100.0] * len(values), "shunt": values})])
+        bar = "read, which is not trapped"
+        self.assertEqual(made([99.0, 99, 100, 100, 101, 101, 101])[bar][-1], "met")
+        self.assertEqual(made([101.0, 102, 102, 102, 102, 102, 103])[bar][-1], "missed")
+        self.assertEqual(made([100.0])[bar][-1], "missed")
+
+    def test_what_was_not_measured_is_no_bar(self):
+        self.assertEqual(self.of("scale", [("memory", "MiB", "lower", {"shunt 1000": [None]})]), {})
+        self.assertEqual(self.of("scale", [("memory", "MiB", "lower", {"shunt 1000": [31.0]})])["an agent with 1000 containers"],
+                         ["31.0 MiB", "at most 32 MiB", "met"])
+
+    def test_bars_are_about_arms_and_metrics_that_there_are(self):
+        for bar in bars.BARS:
+            scenario = SCENARIOS[bar.scenario]
+            self.assertIn(bar.metric, scenario.metrics, bar)
+            self.assertIn(bar.arm, scenario.arms, bar)
+            if bar.beside:
+                self.assertIn(bar.beside, scenario.metrics if bar.kind == "tail" else scenario.arms, bar)
 
 
 class Page(html.parser.HTMLParser):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 
+import bars
 import page
 import picture
 import report
@@ -35,6 +36,12 @@ def drawn(scenario):
     return pictures
 
 
+def as_markdown(result, pictures):
+    """report.md: what was measured, and which bars that reaches."""
+    reached = bars.markdown(result)
+    return report.markdown(result, pictures) + (f"\n## Bars\n\n{reached}" if reached else "")
+
+
 def write_all(result, directory):
     os.makedirs(directory, exist_ok=True)
     pictures = {scenario["name"]: drawn(scenario) for scenario in result["scenarios"]}
@@ -43,6 +50,6 @@ def write_all(result, directory):
         for name, _, svg in several:
             write(os.path.join(directory, name), svg)
     named = {scenario: [(name, shows) for name, shows, _ in several] for scenario, several in pictures.items()}
-    write(os.path.join(directory, "report.md"), report.markdown(result, named))
+    write(os.path.join(directory, "report.md"), as_markdown(result, named))
     inside = {scenario: [svg for _, _, svg in several] for scenario, several in pictures.items()}
     write(os.path.join(directory, "report.html"), page.html(result, inside))

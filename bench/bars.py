@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What shunt wants to reach, as figures of results.json, and whether a result has reached it. A bar that is missed stays here:
+docs/performance.md says of each why."""
+
+import dataclasses
+import statistics
+
+import arithmetic
+import report
+
+HEAD = ["bar", "of", "is", "wanted", ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """`kind` says what is held to `bound`: "times" the value of the arm `beside` in the same run; what it "adds" to that; the
+    value "itself"; "tail", times this arm's own value in the metric `beside`; "same": no difference to `beside` within the noise."""
+
+    what: str
+    scenario: str
+    metric: str
+    arm: str
+    kind: str
+    bound: float = 0
+    beside: str = ""
+    at_least: bool = False
+
+
+BARS = [
+    Bar("an accelerated connect", "connect", "connect p50", "shunt", "times", 3.5, "native"),
+    Bar("what acceleration adds to a connect", "connect", "connect p50", "shunt", "adds", 17, "native"),
+    Bar("the tail of a connect", "connect", "connect p99", "shunt", "tail", 3, "connect p50"),
+    Bar("a trapped call that is answered at once", "floor", "p50", "shunt-pin", "times", 1.15, "bare-pin"),
+    Bar("8 threads in a closed loop", "closed-loop", "8 threads", "shunt", "times", 0.6, "native", at_least=True),
+    Bar("4 containers in a closed loop", "closed-loop", "4 containers", "shunt", "times", 0.6, "native", at_least=True),
+    *(Bar(f"iperf3, {metric}", "throughput", metric, "shunt", "times", 0.97, "native", at_least=True)
+      for metric in ("1 stream up", "1 stream down", "4 streams up", "4 streams down")),
+    *(Bar(f"{call}, which is not trapped", "untrapped", call, "shunt", "same", beside="any-filter")
+      for call in ("close", "fcntl", "setsockopt", "read", "write")),
+    Bar("an agent with 1000 containers", "scale", "memory", "shunt 1000", "itself", 32),
+    Bar("an agent with 1000 idle containers", "scale", "idle CPU", "shunt 1000", "itself", 1),
+    *(Bar(f"a calm container beside {flood}", "fairness", "calm p99", f"{flood}-yielding", "times", 3, "none")
+      for flood in ("connects", "epolls", "tables")),
+    *(Bar(f"engines that are {how}: calls that failed", "crash", "failed calls", f"shunt {how}", "itself", 0)
+      for how in ("killed", "upgraded")),
+    Bar("a refused call", "handlers", "p50", "shunt refused", "times", 1.15, "bare refused"),
+    Bar("what a mkdir by a worker adds", "handlers", "p50", "shunt mkdir", "adds", 40, "native mkdir"),
+    Bar("mkdirs by workers, 4 threads", "handlers", "rate", "shunt mkdir 4 threads", "itself", 20000, at_least=True),
+    Bar("what a mknod in place adds", "handlers", "p50", "shunt mknod", "adds", 60, "native mknod"),
+    Bar("a device as a mount", "handlers", "p50", "shunt device", "itself", 300),
+    Bar("a proc with eight masks", "handlers", "p50", "shunt proc", "itself", 400),
+    Bar("what balancing adds to a connection", "balance", "connect+echo+close p50", "services of one", "adds", 1, "shunt"),
+    *(Bar(f"a new connection by a service beside {proxy}", "balance", "connect+echo+close p50", "services", "times", 1, proxy)
+      for proxy in ("haproxy", "nginx", "shunt+haproxy", "shunt+nginx")),
+    Bar("requests on kept connections", "balance", "wrk, 16 kept connections", "services", "same", beside="native"),
+    *(Bar(f"CPU of a request beside {proxy}", "balance", "CPU per request", "services", "times", 1, proxy)
+      for proxy in ("haproxy", "nginx")),
+    *(Bar(f"start with 100,000 endpoints, {where}", "many-services", "start", f"shunt {arm}", "itself", 2)
+      for arm, where in (("still", "configured"), ("cluster", "of a cluster"))),
+    *(Bar(f"a connect beside 1,000 changes a second, {source}", "many-services", "connect p99", f"shunt {source}", "same",
+          beside="shunt still") for source in ("files", "etcd", "cluster")),
+]
+
+
+def values_of(bar, metrics):
+    """One for each run that has what it takes."""
+    metric = metrics[bar.metric]
+    other = metrics.get(bar.beside, {"arms": {}}) if bar.kind == "tail" else metric
+    if bar.arm not in metric["arms"] or bar.arm not in other["arms"]:
+        return []
+    if bar.kind == "itself":
+        return arithmetic.present(metric["arms"][bar.arm]["values"])
+    if bar.kind == "tail":
+        pairs = zip(metric["arms"][bar.arm]["values"], other["arms"][bar.arm]["values"])
+        return [mine / theirs for mine, theirs in pairs if mine is not None and theirs]
+    if bar.kind == "adds":
+        if bar.beside not in metric["arms"]:
+            return []
+        pairs = zip(metric["arms"][bar.arm]["values"], metric["arms"][bar.beside]["values"])
+        return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+    return arithmetic.paired(metric, bar.arm, bar.beside)
+
+
+def cells(bar, scenario):
+    """A row of text; None: this scenario's values do not say."""
+    metrics = {metric["name"]: metric for metric in scenario["metrics"]}
+    values = values_of(bar, metrics) if bar.metric in metrics else []
+    if not values:
+        return None
+    middle, bounds = statistics.median(values), arithmetic.interval(values)
+    unit = "x" if bar.kind in ("times", "tail", "same") else f" {metrics[bar.metric]['unit']}".rstrip()
+    figure = f"{report.number(middle)}{unit}" + (f" ({report.between(*bounds)})" if bounds and unit == "x" else "")
+    if bar.kind == "same":
+        met, wanted = bounds is not None and bounds[0] <= 1 <= bounds[1], "no difference"
+    else:
+        met = middle >= bar.bound if bar.at_least else middle <= bar.bound
+        wanted = f"at {'least' if bar.at_least else 'most'} {bar.bound:g}{unit}"
+    beside = {"tail": bar.beside, "itself": ""}.get(bar.kind, f"beside {bar.beside}")
+    return [bar.what, " ".join(filter(None, [bar.scenario + ":", bar.arm + ",", bar.metric, beside])), figure, wanted,
+            "met" if met else "missed"]
+
+
+def rows(result):
+    """Of the bars about which the result says something."""
+    measured = {scenario["name"]: scenario for scenario in result["scenarios"]}
+    found = [cells(bar, measured[bar.scenario]) for bar in BARS if bar.scenario in measured]
+    return [row for row in found if row is not None]
+
+
+def markdown(result):
+    """A table; "" if there is nothing to say."""
+    lines = ["| " + " | ".join(map(report.markdown_cell, row)) + " |" for row in rows(result)]
+    return "\n".join(["| " + " | ".join(HEAD) + " |", "|---|---|---|---|---|", *lines]) + "\n" if lines else ""
