@@ -16,19 +16,19 @@ namespace {
 // ---- kubeconfig
 
 // What is wrong with it; gets no further than ServerOfKubeconfig().
-struct Wrong {
+struct WrongKubeconfig {
   std::string what;
 };
 
 YAML::Node MemberOf(const YAML::Node& mapping, const char* key) {
-  if (!mapping.IsMap()) throw Wrong{"should be a mapping"};
+  if (!mapping.IsMap()) throw WrongKubeconfig{"should be a mapping"};
   return mapping[key];
 }
 
 std::string TextOf(const YAML::Node& mapping, const char* key) {
   const YAML::Node value = MemberOf(mapping, key);
   if (!value || value.IsNull()) return "";
-  if (!value.IsScalar()) throw Wrong{absl::StrCat(key, " should be a text")};
+  if (!value.IsScalar()) throw WrongKubeconfig{absl::StrCat(key, " should be a text")};
   return value.Scalar();
 }
 
@@ -41,7 +41,7 @@ YAML::Node NamedIn(const YAML::Node& root, const char* list, const char* kind, c
       if (const YAML::Node found = MemberOf(item, kind); found && found.IsMap()) return found;
     }
   }
-  throw Wrong{absl::StrCat(list, " has no \"", name, "\"")};
+  throw WrongKubeconfig{absl::StrCat(list, " has no \"", name, "\"")};
 }
 
 // KEY-data, in base64, or KEY, a file.
@@ -50,7 +50,7 @@ TextOrFile DataOrFile(const YAML::Node& mapping, const char* key, const std::str
   TextOrFile result;
   if (const std::string data = TextOf(mapping, in_base64.c_str()); !data.empty()) {
     if (!absl::Base64Unescape(data, &result.text) || result.text.empty())
-      throw Wrong{absl::StrCat(in_base64, " should be base64")};
+      throw WrongKubeconfig{absl::StrCat(in_base64, " should be base64")};
   } else if (const std::string file = TextOf(mapping, key); !file.empty()) {
     result.file = file[0] == '/' ? file : folder + file;
   }
@@ -60,7 +60,7 @@ TextOrFile DataOrFile(const YAML::Node& mapping, const char* key, const std::str
 void Refuse(const YAML::Node& mapping, const char* key, const char* why) {
   const YAML::Node value = MemberOf(mapping, key);
   if (value && !value.IsNull() && !(value.IsScalar() && value.Scalar() == "false"))
-    throw Wrong{absl::StrCat(key, ": ", why)};
+    throw WrongKubeconfig{absl::StrCat(key, ": ", why)};
 }
 
 void ReadCluster(const YAML::Node& cluster, const std::string& folder, HttpOrigin& server) {
@@ -71,7 +71,7 @@ void ReadCluster(const YAML::Node& cluster, const std::string& folder, HttpOrigi
   Refuse(cluster, "proxy-url", "proxies are not supported");
   if (const absl::Status status = SetUrl(TextOf(cluster, "server"), PlainHttp::kRefused, server);
       !status.ok())
-    throw Wrong{absl::StrCat("server: ", status.message())};
+    throw WrongKubeconfig{absl::StrCat("server: ", status.message())};
   server.authority = DataOrFile(cluster, "certificate-authority", folder);
 }
 
@@ -91,7 +91,7 @@ void ReadUser(const YAML::Node& user, const std::string& folder, HttpOrigin& ser
   server.certificate = DataOrFile(user, "client-certificate", folder);
   server.key = DataOrFile(user, "client-key", folder);
   if (server.certificate.is_there() != server.key.is_there())
-    throw Wrong{"client-certificate and client-key should both be there"};
+    throw WrongKubeconfig{"client-certificate and client-key should both be there"};
 }
 
 }  // namespace
@@ -116,13 +116,13 @@ absl::StatusOr<HttpOrigin> ServerOfKubeconfig(const std::string& text, const std
   const std::string folder = slash == std::string::npos ? "" : name.substr(0, slash + 1);
   const YAML::Node root = YAML::Load(text);
   const std::string current = TextOf(root, "current-context");
-  if (current.empty()) throw Wrong{"current-context is not set"};
+  if (current.empty()) throw WrongKubeconfig{"current-context is not set"};
   const YAML::Node context = NamedIn(root, "contexts", "context", current);
   HttpOrigin server;
   ReadCluster(NamedIn(root, "clusters", "cluster", TextOf(context, "cluster")), folder, server);
   ReadUser(NamedIn(root, "users", "user", TextOf(context, "user")), folder, server);
   return server;
-} catch (const Wrong& wrong) {
+} catch (const WrongKubeconfig& wrong) {
   return absl::InvalidArgumentError(absl::StrCat("kubeconfig ", name, ": ", wrong.what));
 } catch (const YAML::Exception& error) {
   return absl::InvalidArgumentError(absl::StrCat("kubeconfig ", name, ": ", error.what()));
