@@ -30,6 +30,9 @@ Picked PickNext(const Call& call, const net::Service& service, int family, Desti
 // True if this error of a connect is about the backend, so that another one may do.
 bool TellsOfBackend(int error);
 
+// An attempt that has joined another one has come first: whoever remembers, remembers its backend.
+void NoteOvertaking(const Call& call, const Destination& to);
+
 // Counts how an attempt has ended, and tells who decides about backends what may matter.
 void NoteEnd(const Call& call, const Destination& to, int error);
 

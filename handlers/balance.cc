@@ -76,6 +76,13 @@ net::PickWish WishOf(const Destination& to, uint32_t places) {
           .elsewhere = to.begun > 0 && to.begun + 1 == to.attempts};
 }
 
+net::Connecting ConnectingOf(const Call& call, const Destination& to, uint32_t places) {
+  return {.to_v4 = to.to_v4,
+          .wish = WishOf(to, places),
+          .owner = ContainerOf(call).affinity_key,
+          .joins = to.joins};
+}
+
 // A backend that was not tried yet; nullptr: there is none, or none may be.
 const net::Backend* PickUntried(const Call& call, const net::Service& service, const Destination& to) {
   const net::PickTable* const table = service.TableFor(to.to_v4);
@@ -89,9 +96,7 @@ const net::Backend* PickForAttempt(const Call& call, const net::Service& service
                                    uint32_t places = 0) {
   if (to.is_last()) return nullptr;
   net::ReactorServices& services = BenchOf(call).services();
-  return net::PickFor(
-      service, {.to_v4 = to.to_v4, .wish = WishOf(to, places), .owner = ContainerOf(call).affinity_key},
-      services.picks, services.affinities);
+  return net::PickFor(service, ConnectingOf(call, to, places), services.picks, services.affinities);
 }
 
 // A place at a backend, which another reactor may take first: then it is full, too.
@@ -132,6 +137,13 @@ Picked PickNext(const Call& call, const net::Service& service, int family, Desti
     return limited && PickUntried(call, service, to) != nullptr ? Picked::kFull : Picked::kNone;
   AimAt(call, *backend, family, to);
   return Picked::kYes;
+}
+
+void NoteOvertaking(const Call& call, const Destination& to) {
+  const net::Service* const service = ServiceNow(call, to.service);
+  if (service == nullptr) return;
+  net::Overtook(*service, ConnectingOf(call, to, /*places=*/0), net::BackendIdentity(to.address),
+                BenchOf(call).services().affinities);
 }
 
 void NoteEnd(const Call& call, const Destination& to, int error) {

@@ -32,6 +32,7 @@ struct Destination {
   uint32_t slot = kNoSlot;      // of the backend that is being tried; kNoSlot: not known any more
   net::HeldPlace place;         // at that backend, where the service has limits
   bool in_its_network = false;  // that the service says its backends are in
+  bool joins = false;           // this attempt races with others (handlers/race.h)
   bool overtook = false;        // it has won a race (handlers/race.h) against the socket that it replaces
   int attempts = 1;             // that there may be
   int begun = 0;                // attempts so far, this one included

@@ -78,6 +78,7 @@ class Racers {
       to.begun_at = racer.begun_at;
       NoteEnd(call, to, error);
       if (error == 0) {
+        to.to_v4 = racer.to_v4;
         first_won_ = &racer == &racers_[0];
         winner_ = std::move(racer.fd);
         CloseAll();
@@ -107,6 +108,7 @@ class Racers {
     Fd fd;
     net::SockAddr address;
     uint32_t slot = Destination::kNoSlot;
+    bool to_v4 = false;
     int64_t begun_at = 0;
     std::optional<InFlight> in_flight;
   };
@@ -117,6 +119,7 @@ class Racers {
     racer.fd = std::move(fd);
     racer.address = to.address;
     racer.slot = to.slot;
+    racer.to_v4 = to.to_v4;
     racer.begun_at = to.begun_at;
     racer.in_flight.emplace(call, to.slot);
   }
@@ -163,6 +166,7 @@ enum class Joined : uint8_t {
 // The next backend, of the other family if there is one. The socket under `number` is still `inode`.
 Joined JoinNext(Call& call, int number, uint64_t inode, Racers& racers, Destination& to) {
   to.place = {};
+  to.joins = true;
   const net::Service* const service = ServiceNow(call, to.service);
   const NetworkView* const view = ViewOf(call);
   const std::optional<TargetSocket> first = TakeSocket(call, number);
@@ -274,6 +278,8 @@ Task RunRace(Call call, Fd first, int64_t send_timeout_ns, Destination to) {
     winner.reset();
     co_return Reply::Return(0);
   }
+  NoteOvertaking(call, to);
+  to.joins = false;
   to.slot = Destination::kNoSlot;  // its end has been noted
   to.overtook = true;
   const Reply reply =

@@ -12,18 +12,21 @@ const Backend* IfNotOut(const Backend* backend, const PickWish& wish, const Pick
   return backend == nullptr || IsOut(*backend, wish, seat) ? nullptr : backend;
 }
 
+// A key that reaches backends of both families has one of each.
+AffinityMemory::Use UseOf(const Service& service, const Connecting& connecting) {
+  return {.key = Mix64(MixNth(connecting.wish.key, connecting.to_v4 ? 4 : 6) ^ service.name_hash),
+          .owner = connecting.owner,
+          .now = MonotonicNow(),
+          .timeout = service.remembers_ns};
+}
+
 // What was remembered and cannot be had (it has gone, is not available, was tried, is full) makes way for
 // what is picked now.
 [[gnu::noinline]] const Backend* PickRemembered(const Service& service, const PickTable& table,
                                                 const Connecting& connecting, PickSeat& seat,
                                                 AffinityMemory& memory) {
   const BackendIndex& index = *service.IndexFor(connecting.to_v4);
-  // A key that reaches backends of both families has one of each.
-  const AffinityMemory::Use use{
-      .key = Mix64(MixNth(connecting.wish.key, connecting.to_v4 ? 4 : 6) ^ service.name_hash),
-      .owner = connecting.owner,
-      .now = MonotonicNow(),
-      .timeout = service.remembers_ns};
+  const AffinityMemory::Use use = UseOf(service, connecting);
   const AffinityMemory::Entry entry = memory.Find(use);
   if (entry.backend != 0) {
     if (const Backend* const known = IfNotOut(index.Find(entry.backend), connecting.wish, seat)) {
@@ -34,7 +37,7 @@ const Backend* IfNotOut(const Backend* backend, const PickWish& wish, const Pick
   PickWish fresh = connecting.wish;
   fresh.has_key = false;
   const Backend* const picked = table.Pick(fresh, seat);
-  if (picked == nullptr) return nullptr;
+  if (picked == nullptr || connecting.joins) return picked;
   const uint64_t name = AffinityMemory::NameOf(picked->identity);
   const uint64_t theirs = memory.Remember(use, entry, name);
   if (theirs == name) return picked;
@@ -54,6 +57,13 @@ const Backend* PickFor(const Service& service, const Connecting& connecting, Pic
   PickWish wish = connecting.wish;
   wish.has_key = false;
   return table->Pick(wish, seat);
+}
+
+void Overtook(const Service& service, const Connecting& connecting, uint64_t identity,
+              AffinityMemory* memory) {
+  if (service.remembers_ns == 0 || memory == nullptr) return;
+  const AffinityMemory::Use use = UseOf(service, connecting);
+  memory->Remember(use, memory->Find(use), AffinityMemory::NameOf(identity));
 }
 
 }  // namespace shunt::net

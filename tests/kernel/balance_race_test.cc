@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "core/clock.h"
+#include "net/balancer/affinity_memory.h"
 #include "tests/kernel/service_stage.h"
 #include "tests/support/guest_container.h"
 #include "tests/support/shared.h"
@@ -134,6 +135,42 @@ TEST(BalanceRace, TheFirstMayWinAsWell) {
             0)
       << container.error();
   EXPECT_EQ(container.services().at(0).backends.at(0).connected, 1u);
+}
+
+TEST(BalanceRace, WhoHasWonIsRemembered) {
+  Sleepy first;
+  const Sleepy second;
+  net::ServiceSpec service = RacedService({first.address(), second.address()});
+  service.affinity = net::AffinityKey::kContainer;
+  service.affinity_timeout = std::chrono::hours(3);
+  const auto memory = net::AffinityMemory::Create();
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  AcceleratorOptions accelerator;
+  accelerator.affinities = memory->get();
+  GuestContainer* self = nullptr;
+  bool answers = false;
+  GuestContainer container({.meanwhile =
+                                [&](pid_t) {
+                                  // The second one has joined.
+                                  if (answers || self->Counted(Counter::failed_over) == 0) return;
+                                  answers = true;
+                                  first.Answer();
+                                },
+                            .accelerator = accelerator,
+                            .services = {service}});
+  self = &container;
+  EXPECT_EQ(container.Run([&] {
+    for (int i = 0; i < 2; ++i) {
+      const Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+      if (const int error = Connect(fd.get()); error != 0) return error;
+      if (PeerPort(fd.get()) != first.address().port()) return 200 + i;
+    }
+    return 0;
+  }),
+            0)
+      << container.error();
+  EXPECT_EQ(container.services().at(0).backends.at(0).picks, 2u);
+  EXPECT_EQ(container.services().at(0).backends.at(1).picks, 1u);
 }
 
 TEST(BalanceRace, WhoFailsIsFollowedAtOnce) {
