@@ -40,7 +40,7 @@ namespace shunt {
   X(failover_missed, "nonblocking connects to services that were not over when answered")  \
   X(no_backend, "connects to services that had no backend")                                \
   X(flows_moved, "UDP sockets connected to another backend because theirs had gone")       \
-  X(flows_stuck, "UDP sockets that could not be connected to another backend")
+  X(flows_stuck, "UDP sockets that could not be connected to another backend, or not be found in time")
 
 enum class Counter : uint8_t {
 #define SHUNT_COUNTER_NAME(name, text) name,

@@ -520,11 +520,11 @@ void RealAccelerator::DoForServices() {
   if (!wants.found.empty() && options_.custodian != nullptr)
     options_.custodian->HoldFound(std::move(wants.found));
   for (const std::string& remark : wants.remarks) Warn(remark);
+  ErrandRound round(wants, *services_, errand_counts_);
   for (const auto& [key, served] : served_) {
     const pid_t pid = served->task();
-    if (pid == 0) continue;
-    CarryOut(wants, *services_, *served, pid, errand_counts_);
-    if (!wants.sockets) continue;
+    round.CarryOut(*served, pid);
+    if (pid == 0 || !wants.sockets) continue;
     absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(pid, net::SpareSockets::kCapacity);
     if (!visit.ok() || visit->cookie == host_netns_) continue;
     services_->GiveSockets(*std::move(visit));

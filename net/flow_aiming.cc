@@ -27,7 +27,7 @@ uint64_t CookieOfDatagrams(int socket_fd) {
 
 }  // namespace
 
-Result<FlowsAimed> AimAnew(pid_t pid, uint64_t netns, AimedFlows& flows, uint64_t service,
+Result<FlowsAimed> AimAnew(pid_t pid, int64_t until, uint64_t netns, AimedFlows& flows, uint64_t service,
                            absl::FunctionRef<bool(const AimedFlows::Flow&)> leaves, NewAim new_aim) {
   FlowsAimed result;
   // Of the sockets that wait for another backend to come: their notes are still needed.
@@ -50,9 +50,15 @@ Result<FlowsAimed> AimAnew(pid_t pid, uint64_t netns, AimedFlows& flows, uint64_
       ++result.failed;
     }
   };
-  if (const Result<void> walked = ForEachSocketWith(pid, aim); !walked) return tl::unexpected(walked.error());
+  const Result<bool> whole = ForEachSocketWith(pid, until, aim);
+  if (!whole) return tl::unexpected(whole.error());
   flows.ForEach(service, [&](const AimedFlows::Flow& flow) {
-    if (leaves(flow) && !waits[flow.cookie % AimedFlows::kPlaces]) flows.Forget(flow.cookie);
+    if (!leaves(flow) || waits[flow.cookie % AimedFlows::kPlaces]) return true;
+    if (*whole) {
+      flows.Forget(flow.cookie);
+    } else {
+      ++result.failed;
+    }
     return true;
   });
   return result;

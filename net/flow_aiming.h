@@ -25,16 +25,16 @@ namespace shunt::net {
 
 struct FlowsAimed {
   size_t moved = 0;
-  size_t failed = 0;  // sockets that the kernel did not connect
+  size_t failed = 0;  // sockets that the kernel did not connect, or that were not found in time
 };
 
 // A new aim for a flow of the service whose socket is connected to `peer` now; nothing: it stays.
 using NewAim = absl::FunctionRef<std::optional<SockAddr>(const AimedFlows::Flow& flow, const SockAddr& peer)>;
 
-// Looks through the processes in the network of `pid`, as ForEachSocketWith() does and as slowly, for flows
-// of `service` that are to `leave`. Those of which no socket was found are forgotten. `netns`: the cookie of
-// the container's network, whose sockets alone are touched; 0: not known.
-Result<FlowsAimed> AimAnew(pid_t pid, uint64_t netns, AimedFlows& flows, uint64_t service,
+// Looks through the processes in the network of `pid`, as ForEachSocketWith() does and `until` then, for
+// flows of `service` that are to `leave`. Those that have no socket are forgotten. `netns`: the cookie of the
+// container's network, whose sockets alone are touched; 0: not known.
+Result<FlowsAimed> AimAnew(pid_t pid, int64_t until, uint64_t netns, AimedFlows& flows, uint64_t service,
                            absl::FunctionRef<bool(const AimedFlows::Flow&)> leaves, NewAim new_aim);
 
 }  // namespace shunt::net

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/clock.h"
 #include "core/proc_text.h"
 #include "net/proc_numbers.h"
 #include "net/side_thread.h"
@@ -64,11 +65,12 @@ Result<Fd> OpenPidFd(pid_t pid) {
 
 namespace {
 
-void ForEachSocketOf(pid_t pid, uint64_t mount, absl::FunctionRef<void(const Fd& copy)> see) {
+void ForEachSocketOf(pid_t pid, uint64_t mount, int64_t until, absl::FunctionRef<void(const Fd& copy)> see) {
   const Fd directory = OpenFdInfoDirectory(pid);
   const Result<Fd> pidfd = directory.valid() ? OpenPidFd(pid) : Fail(ESRCH);
   if (!pidfd) return;
   (void)ForEachNumber(directory.get(), [&](int number) {
+    if (MonotonicNow() >= until) return false;
     if (ReadFdInfo(directory.get(), number).mount != mount) return true;
     Fd copy(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd->get(), number, 0)));
     if (!copy.valid()) return true;
@@ -85,21 +87,25 @@ void ForEachSocketOf(pid_t pid, uint64_t mount, absl::FunctionRef<void(const Fd&
 
 }  // namespace
 
-Result<void> ForEachSocketWith(pid_t pid, absl::FunctionRef<void(const Fd& copy)> see) {
+Result<bool> ForEachSocketWith(pid_t pid, int64_t until, absl::FunctionRef<void(const Fd& copy)> see) {
   const Result<uint64_t> mount = MountOfSockets();
   if (!mount) return tl::unexpected(mount.error());
   const Result<Namespace> network = NetworkOf(pid);
   if (!network) return tl::unexpected(network.error());
   const pid_t self = getpid();
-  if (const Result<Namespace> own = NetworkOf(self); !own || *own == *network) return {};
+  if (const Result<Namespace> own = NetworkOf(self); !own || *own == *network) return true;
   const Fd processes(open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!processes.valid()) return FailErrno();
-  return ForEachNumber(processes.get(), [&](pid_t process) {
+  bool whole = true;
+  const Result<void> walked = ForEachNumber(processes.get(), [&](pid_t process) {
     if (process == self) return true;
     if (const Result<Namespace> other = NetworkOf(process); other && *other == *network)
-      ForEachSocketOf(process, *mount, see);
-    return true;
+      ForEachSocketOf(process, *mount, until, see);
+    whole = MonotonicNow() < until;
+    return whole;
   });
+  if (!walked) return tl::unexpected(walked.error());
+  return whole;
 }
 
 }  // namespace shunt::net

@@ -40,9 +40,10 @@ Result<Namespace> NetworkOf(pid_t pid);
 // Calls `see` with our own copy of each socket that is held by processes in the network namespace of `pid`,
 // as far as we may look at them, once for each descriptor. What was a socket when we looked may have been
 // exchanged for another file meanwhile: such copies are closed elsewhere, and not seen. 3 us for each open
-// descriptor of the container: for a thread that may take milliseconds. Sees nothing in our own network,
-// where not everything is a container's. ESRCH and the like: `pid` has gone.
-Result<void> ForEachSocketWith(pid_t pid, absl::FunctionRef<void(const Fd& copy)> see);
+// descriptor of the container, of which it may have millions: for a thread that has time `until` then
+// (CLOCK_MONOTONIC, ns). False: that was not enough. Sees nothing in our own network, where not everything is
+// a container's. ESRCH and the like: `pid` has gone.
+Result<bool> ForEachSocketWith(pid_t pid, int64_t until, absl::FunctionRef<void(const Fd& copy)> see);
 
 // For one task on Linux 6.9 and later, before that for a process.
 Result<Fd> OpenPidFd(pid_t pid);

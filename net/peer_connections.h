@@ -9,7 +9,9 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 
+#include "absl/container/flat_hash_set.h"
 #include "core/result.h"
 #include "net/sock_addr.h"
 
@@ -18,10 +20,9 @@ namespace shunt::net {
 // To whom a socket is connected; ENOTCONN and the like: to nobody.
 Result<SockAddr> PeerAddressOf(int socket_fd);
 
-// Shuts down the TCP connections to `peer` that are held by processes in the network namespace of `pid`, as
-// far as we may look at them. How many descriptors that were. 3 us for each open descriptor of the container:
-// for a thread that may take milliseconds. Does nothing in our own network, where not everything is a
-// container's. ESRCH and the like: `pid` has gone.
-Result<size_t> ShutDownConnections(pid_t pid, const SockAddr& peer);
+// Shuts down the TCP connections to any of `peers` (BackendIdentity() of each) that are held by processes in
+// the network namespace of `pid`, in one walk through them that ends `until` then, as ForEachSocketWith()
+// does. How many descriptors that were.
+Result<size_t> ShutDownConnections(pid_t pid, int64_t until, const absl::flat_hash_set<uint64_t>& peers);
 
 }  // namespace shunt::net
