@@ -156,8 +156,10 @@ void Services::Remember(std::vector<net::FoundBackends> found) {
 
 void Services::AwaitTable() {
   constexpr auto kPatience = std::chrono::seconds(10);
+  constexpr int64_t kPatienceWithSources = 2'000'000'000;
   std::unique_lock lock(mutex_);
   table_awaited_ = true;
+  sources_awaited_ = MonotonicNow() + kPatienceWithSources;
   Wake();
   table_in_force_.wait_for(lock, kPatience, [this] { return !table_awaited_; });
 }
@@ -251,7 +253,8 @@ void Services::Turn(int64_t now) {
       live_counts_.Watch(balancer_.CountedBackends());
       live_counts_.Advance(now);
       Deliver(std::move(table));
-    } else if (std::exchange(table_awaited_, false)) {
+    } else if (table_awaited_ && (now >= sources_awaited_ || !balancer_.AwaitsSources())) {
+      table_awaited_ = false;
       table_in_force_.notify_all();
     }
   }
@@ -260,6 +263,7 @@ void Services::Turn(int64_t now) {
 int64_t Services::NextDue() const {
   int64_t due = std::min({balancer_.NextDue(), checks_->NextDue(), live_counts_.NextDue()});
   for (const auto& [name, watched] : sources_) due = std::min(due, watched.source->NextDue());
+  if (table_awaited_ && delivery_ == nullptr) due = std::min(due, sources_awaited_);
   if (!found_.empty() && wants_.found.empty()) due = std::min(due, found_passed_ + kFoundApart);
   return due;
 }

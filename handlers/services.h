@@ -66,7 +66,8 @@ class Services {
   // Before Configure(): what the sources had found for an engine before this one (Balancer::Remember()).
   void Remember(std::vector<net::FoundBackends> found);
   void Configure(std::vector<net::ServiceSpec> services, std::string zone);
-  // Waits until what was configured last is in force, some seconds at most.
+  // Waits until what was configured last is in force, some seconds at most; and for the first word of sources
+  // that have not said anything yet, two seconds at most: what they have is there for who connects first.
   void AwaitTable();
   absl::Status Tell(std::string_view service, std::string_view backend, const net::BackendCommand& command);
   std::vector<net::ServiceReport> Describe() const;
@@ -135,7 +136,8 @@ class Services {
   int64_t found_passed_ = 0;                    // when it did so last; CLOCK_MONOTONIC, ns
   net::SpareSockets inside4_, inside6_;
   bool sources_changed_ = false;
-  bool table_awaited_ = false;  // until what was configured is in force
+  bool table_awaited_ = false;   // until what was configured is in force
+  int64_t sources_awaited_ = 0;  // and so long for their first word; CLOCK_MONOTONIC, ns
   std::condition_variable table_in_force_;
 
   // The thread's.

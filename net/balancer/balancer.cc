@@ -173,6 +173,10 @@ void Balancer::Configure(std::vector<ServiceSpec> services, std::string zone, in
   state_->Configure(std::move(services), std::move(zone));
 }
 
+bool Balancer::AwaitsSources() const {
+  return std::ranges::any_of(state_->services, [](const auto& record) { return record->IsPending(); });
+}
+
 void Balancer::Discover(std::string_view service, std::vector<BackendSpec> backends, int64_t now) {
   state_->Advance(now);
   ServiceRecord* record = state_->Find(service);

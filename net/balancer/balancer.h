@@ -161,6 +161,9 @@ class Balancer {
   int64_t NextDue() const;
   void Advance(int64_t now);
 
+  // A source has not said anything yet, good or bad.
+  bool AwaitsSources() const;
+
   // A new table if picks are to change and the last one is old enough, or somebody waits for it (`at_once`);
   // else nullptr, and NextDue() says when.
   std::shared_ptr<const ServiceTable> TakeTable(int64_t now, bool at_once = false);

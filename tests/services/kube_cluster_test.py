@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 sys.dont_write_bytecode = True
 from kube_case import KubeCase, run  # noqa: E402  (it leads to those below)
@@ -38,6 +39,25 @@ class KubeCluster(KubeCase):
         agent = self.serve(**keys)
         self.assertTrue(self.server.wait_for_watch(1, WATCHED), "nothing is watched")
         return agent
+
+    def test_whoever_connects_first_finds_services(self):
+        self.server.put(service_of("web", ["10.96.0.10"], ("http", 80)))
+        self.server.put(slice_of("web-1", endpoint(HOST), port=FIRST, service="web"))
+        # Both lists are asked for before one is answered.
+        self.server.lists_answered.clear()
+        answering = threading.Thread(target=lambda: self.server.wait_for(lambda: len(self.server.requests) == 2)
+                                     and self.server.lists_answered.set())
+        answering.start()
+        self.addCleanup(answering.join)
+        agent = self.serve()
+        self.assertEqual(self.found(agent), {"default/web:http": [f"{HOST}:{FIRST}"]})
+
+    def test_a_server_that_is_silent_keeps_no_agent_from_starting(self):
+        self.server.lists_answered.clear()
+        self.addCleanup(self.server.lists_answered.set)
+        agent = self.serve()
+        self.assertEqual(self.found(agent), {})
+        self.assertEqual(self.report(agent, "cluster")["source_error"], "")
 
     def found(self, agent):
         """{name: its backends' addresses}, of what was found."""

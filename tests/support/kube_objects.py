@@ -65,6 +65,8 @@ class ObjectServer:
         self.context.load_cert_chain(os.path.join(folder, "server.crt"), os.path.join(folder, "server.key"))
         self.token = token
         self.page = 500  # objects
+        self.lists_answered = threading.Event()  # not set: they have to wait
+        self.lists_answered.set()
         self.changed = threading.Condition()
         self.requests = []
         self.refusals = []
@@ -224,6 +226,7 @@ class ObjectServer:
                 self.wfile.write(text)
 
             def list(self, query):
+                server.lists_answered.wait()
                 kind, api = KINDS[query["resource"]]
                 with server.changed:
                     found = [one for _, one in sorted(server.objects[query["resource"]].items())
