@@ -198,8 +198,9 @@ class Rollout(unittest.TestCase):
         changes = self.live_through_it()
         output, log = self.end()
         requests = int(re.search(r"(\d+) requests in", output)[1])
-        errors = re.search(r"Socket errors: connect (\d+), read (\d+)", output)
-        failed, reset = (int(errors[1]), int(errors[2])) if errors else (0, 0)
+        # A nonblocking connect that is refused after its answer is a failed write to wrk.
+        errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+)", output)
+        failed, reset = (int(errors[1]), int(errors[2]) + int(errors[3])) if errors else (0, 0)
         missed = re.search(r"failover_missed (\d+)", log)
         print(f"wrk: {requests} requests, {failed} connects failed, {reset} reset later; {changes}", flush=True)
         # wrk does not wait in connect(): one that had not failed yet when it was answered is not ours, and counted.
