@@ -148,8 +148,8 @@ class ContainerMemory {
     LostReplies lost_replies;
     // From here on nothing is written before it is made use of.
     Deadlines deadlines;
-    net::OptionMarks rare_options;            // sockets with an option that ordinary swaps do not read
-    net::OptionMarks stay;                    // sockets with an option that nobody can read back
+    net::OptionMarks rare_options;  // sockets with an option that ordinary swaps do not read
+    net::OptionMarks stay;          // sockets with an option that nobody can read back
     // Work for its workers: for each of its two reactors as many as it may have. Pages that nobody uses take
     // no memory.
     std::array<Desk, 2 * Workers::kMost> desks;

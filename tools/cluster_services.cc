@@ -25,6 +25,11 @@ std::string OwnerOf(const std::string& slice, const std::string& label) {
   return label.empty() ? "" : absl::StrCat(slice.substr(0, slice.find('/')), "/", label);
 }
 
+absl::Status NoRoom(const char* kind, const std::string& name, size_t most, const char* of_what) {
+  return absl::ResourceExhaustedError(absl::StrCat(kind, " ", name, ": there is no room for more than ", most,
+                                                   " ", of_what, "; say services: NAMESPACE"));
+}
+
 }  // namespace
 
 // ---- objects come and go
@@ -44,8 +49,11 @@ void ClusterServices::PutService(const Json& object) {
   Mend(KeyOf(Part::kServices, name));
   const auto known = all_.find(name);
   if (known != all_.end() && known->second.service == *service) return;
+  const bool is_new = known == all_.end() || !known->second.service;
+  if (is_new && services_ >= kMostKubeServices)
+    return Break(KeyOf(Part::kServices, name), name, NoRoom("Service", name, kMostKubeServices, "Services"));
   One& one = Touch(name);
-  if (!one.service) ++services_;
+  services_ += is_new ? 1 : 0;
   one.service = *std::move(service);
 }
 
@@ -62,6 +70,14 @@ void ClusterServices::PutSlice(const Json& object) {
   const std::string owner = OwnerOf(name, slice->service);
   if (known != slices_.end() && known->second != owner) RemoveSlice(name);
   if (owner.empty()) return;
+  const auto its = all_.find(owner);
+  const EndpointSlice* const before = its == all_.end() ? nullptr : its->second.slices.Find(slice->name);
+  const size_t others = endpoints_ - (before == nullptr ? 0 : before->endpoints.size());
+  if (others + slice->endpoints.size() > kMostEndpoints ||
+      (before == nullptr && slices_.size() >= kMostEndpoints)) {
+    return Break(KeyOf(Part::kSlices, name), owner,
+                 NoRoom("EndpointSlice", name, kMostEndpoints, "endpoints or EndpointSlices"));
+  }
   One& one = Touch(owner);
   endpoints_ -= one.slices.endpoints();
   one.slices.Replace(*std::move(slice));
@@ -97,7 +113,7 @@ void ClusterServices::RemoveSlice(const std::string& name) {
   slices_.erase(known);
 }
 
-absl::Status ClusterServices::Keep(Part part, const absl::flat_hash_set<std::string>& names) {
+void ClusterServices::Keep(Part part, const absl::flat_hash_set<std::string>& names) {
   std::vector<std::string> gone;
   if (part == Part::kServices) {
     for (const auto& [name, one] : all_) {
@@ -117,20 +133,16 @@ absl::Status ClusterServices::Keep(Part part, const absl::flat_hash_set<std::str
       mended.push_back(key);
   }
   for (const std::string& key : mended) Mend(key);
-  if (absl::Status status = CheckRoom(); !status.ok()) return status;
   listed_[static_cast<size_t>(part)] = true;
-  return absl::OkStatus();
-}
-
-absl::Status ClusterServices::CheckRoom() const {
-  if (services_ <= kMostKubeServices && endpoints_ <= kMostEndpoints && slices_.size() <= kMostEndpoints)
-    return absl::OkStatus();
-  return absl::OutOfRangeError(absl::StrCat("there are more than ", kMostKubeServices, " Services, or ",
-                                            kMostEndpoints,
-                                            " endpoints or EndpointSlices; say services: NAMESPACE"));
 }
 
 void ClusterServices::Break(const std::string& key, const std::string& service, const absl::Status& why) {
+  if (broken_.size() >= kMostBroken && !broken_.contains(key)) {
+    if (!std::exchange(told_of_broken_, true))
+      remarks_.push_back(
+          absl::StrCat("more than ", kMostBroken, " Services and EndpointSlices are not taken"));
+    return;
+  }
   Broken& broken = broken_[key];
   const std::string text(why.message());
   if (broken.why == text && broken.service == service) return;

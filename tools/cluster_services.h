@@ -32,18 +32,17 @@ class ClusterServices {
   enum class Part : uint8_t { kServices, kSlices };
   static constexpr size_t kMostKubeServices = 50'000;
   static constexpr size_t kMostEndpoints = 500'000;  // and slices
+  static constexpr size_t kMostBroken = 10'000;      // objects that are told of by name
 
   // `node`: the name of this machine's; empty: not known.
   explicit ClusterServices(std::string node) : node_(std::move(node)) {}
 
-  // Objects that have a name.
+  // Objects that have a name. One that is broken, or for which there is no room, counts as it was before, if
+  // it did, and is told.
   void Put(Part part, const nlohmann::json& object);
   void Remove(Part part, const nlohmann::json& object);
-  // A list has ended with these names, as KubeNameOf() has them: there are no others. An error: it was more
-  // than there may be.
-  absl::Status Keep(Part part, const absl::flat_hash_set<std::string>& names);
-  // Whether there may be what there is.
-  absl::Status CheckRoom() const;
+  // A list has ended with these names, as KubeNameOf() has them: there are no others.
+  void Keep(Part part, const absl::flat_hash_set<std::string>& names);
 
   // What has changed since the last time.
   net::FoundChanges Take();
@@ -85,7 +84,7 @@ class ClusterServices {
   absl::flat_hash_set<std::string> changed_;  // Services
   std::vector<std::string> mistakes_;         // of objects, not told yet
   std::vector<std::string> remarks_;
-  bool told_of_sctp_ = false, told_of_node_ = false;
+  bool told_of_sctp_ = false, told_of_node_ = false, told_of_broken_ = false;
 };
 
 }  // namespace shunt

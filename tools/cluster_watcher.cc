@@ -34,19 +34,19 @@ std::vector<std::unique_ptr<Watcher>> ClusterWatcher::Both(const net::Kubernetes
 }
 
 absl::Status ClusterWatcher::OnListed(const nlohmann::json& object) {
-  cluster_->Put(part_, object);  // what it takes the place of may be more than there may be together
+  cluster_->Put(part_, object);
   return absl::OkStatus();
 }
 
 absl::Status ClusterWatcher::OnListEnds(const Names& names) {
-  absl::Status status = cluster_->Keep(part_, names);
-  if (status.ok()) IsRight();
-  return status;
+  cluster_->Keep(part_, names);
+  IsRight();
+  return absl::OkStatus();
 }
 
 absl::Status ClusterWatcher::OnChanged(const nlohmann::json& object) {
   cluster_->Put(part_, object);
-  return cluster_->CheckRoom();
+  return absl::OkStatus();
 }
 
 absl::Status ClusterWatcher::OnDeleted(const nlohmann::json& object) {

@@ -145,7 +145,7 @@ absl::Status EtcdAnnouncer::OnLine(absl::string_view /*line*/) {
 }
 
 absl::Status EtcdAnnouncer::OnAnswer(const HttpAnswer& answer) {
-  const Json body = Json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
+  const Json body = JsonFrom(answer.body);
   if (answer.code != 200) {
     if (step_ != Step::kLogIn && step_ != Step::kGrant && LeaseIsGone(body)) {
       LoseLease();

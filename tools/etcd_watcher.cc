@@ -73,7 +73,7 @@ absl::Status EtcdWatcher::OnAnswer(const HttpAnswer& answer) {
     step_ = Step::kList;  // it has lasted long enough, or etcd has ended it
     return absl::OkStatus();
   }
-  const Json body = Json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
+  const Json body = JsonFrom(answer.body);
   absl::Status status;
   if (answer.code != 200) {
     status = session_.OnError(answer, body, "read");
@@ -136,7 +136,7 @@ void EtcdWatcher::OnWholeList() {
 }
 
 absl::Status EtcdWatcher::OnLine(absl::string_view line) {
-  const Json message = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const Json message = JsonFrom({line.data(), line.size()});
   if (const Json* const result = JsonMember(message, "result", Json::value_t::object))
     return OnEvents(*result);
   const Json* const error = JsonMember(message, "error", Json::value_t::object);

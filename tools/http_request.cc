@@ -208,7 +208,8 @@ HttpAnswer HttpRequest::Finish(CURLcode code) {
   curl_off_t retry_after = 0;
   curl_.easy_getinfo(easy_, CURLINFO_RESPONSE_CODE, &answer.code);
   curl_.easy_getinfo(easy_, CURLINFO_RETRY_AFTER, &retry_after);
-  constexpr curl_off_t kLongestWish = 3600;
+  // It may be a date of a clock that is ahead, and nobody but the next answer takes it back.
+  constexpr curl_off_t kLongestWish = 300;
   answer.retry_after = std::chrono::seconds(std::clamp<curl_off_t>(retry_after, 0, kLongestWish));
   answer.body = std::exchange(body_, {});
   End();

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tools/harmless.h"
+#include "tools/json_reading.h"
 
 namespace shunt {
 namespace {
@@ -21,7 +22,7 @@ void NeedsName(const Json& object) {
 }
 
 Json KubeObjectIn(absl::string_view text) {
-  Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  Json json = JsonFrom({text.data(), text.size()});
   if (!json.is_object()) throw NotAsTheApi{"it is no JSON object"};
   return json;
 }

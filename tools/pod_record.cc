@@ -100,7 +100,7 @@ bool IsPodName(absl::string_view name) {
 }
 
 absl::StatusOr<PodRecord> ReadPod(absl::string_view json, const PodQuery& query) {
-  const Json answer = Json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
+  const Json answer = JsonFrom({json.data(), json.size()});
   if (!answer.is_object()) return absl::InvalidArgumentError("the answer is no JSON object");
   const std::string kind = JsonText(answer, "kind");
   if (kind == "Pod") {
@@ -125,7 +125,7 @@ absl::StatusOr<PodRecord> ReadPod(absl::string_view json, const PodQuery& query)
 }
 
 std::string RefusalIn(absl::string_view json) {
-  const Json answer = Json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
+  const Json answer = JsonFrom({json.data(), json.size()});
   return answer.is_object() && JsonText(answer, "kind") == "Status" ? JsonText(answer, "message") : "";
 }
 

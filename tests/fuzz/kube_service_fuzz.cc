@@ -37,7 +37,7 @@ void Put(ClusterServices::Part part, const shunt::KubeKind& kind, const std::str
     cluster.Put(part, event->object);
   }
   if (event.ok() && event->what == shunt::KubeEvent::What::kDeleted) cluster.Remove(part, event->object);
-  SHUNT_CHECK(cluster.Keep(part, names).ok());
+  cluster.Keep(part, names);
 }
 
 void CheckFound(const shunt::net::FoundService& found) {

@@ -80,8 +80,8 @@ class ClusterServicesTest : public ::testing::Test {
   void PutSlice(const Json& slice) { cluster_.Put(Part::kSlices, AsRead(slice)); }
   // Both lists are there, with all that was put so far.
   void Listed() {
-    EXPECT_TRUE(cluster_.Keep(Part::kServices, {"prod/web", "prod/other", "prod/db"}).ok());
-    EXPECT_TRUE(cluster_.Keep(Part::kSlices, {"prod/web-1", "prod/web-2", "prod/web-6", "prod/db-1"}).ok());
+    cluster_.Keep(Part::kServices, {"prod/web", "prod/other", "prod/db"});
+    cluster_.Keep(Part::kSlices, {"prod/web-1", "prod/web-2", "prod/web-6", "prod/db-1"});
   }
   // What has changed, "NAME: ADDRESSES -> BACKENDS", or "NAME: gone".
   std::vector<std::string> Changes() {
@@ -98,11 +98,11 @@ class ClusterServicesTest : public ::testing::Test {
 
 TEST_F(ClusterServicesTest, NothingFollowsBeforeBothAreListed) {
   Put(WebJson());
-  EXPECT_TRUE(cluster_.Keep(Part::kServices, {"prod/web"}).ok());
+  cluster_.Keep(Part::kServices, {"prod/web"});
   EXPECT_TRUE(cluster_.Take().empty());
   PutSlice(SliceJson("web-1", {"10.0.0.1"}));
   EXPECT_TRUE(cluster_.Take().empty());
-  EXPECT_TRUE(cluster_.Keep(Part::kSlices, {"prod/web-1"}).ok());
+  cluster_.Keep(Part::kSlices, {"prod/web-1"});
   EXPECT_THAT(Changes(), ElementsAre("prod/web:http: 10.96.1.1:80/tcp -> 10.0.0.1:8080"));
   EXPECT_TRUE(last_.whole);
   EXPECT_TRUE(cluster_.Take().empty());
@@ -162,9 +162,9 @@ TEST_F(ClusterServicesTest, WhatIsNotListedAnyMoreIsGone) {
   PutSlice(SliceJson("web-2", {"10.0.0.2"}));
   Listed();
   Changes();
-  EXPECT_TRUE(cluster_.Keep(Part::kSlices, {"prod/web-2"}).ok());
+  cluster_.Keep(Part::kSlices, {"prod/web-2"});
   EXPECT_THAT(Changes(), ElementsAre("prod/web:http: 10.96.1.1:80/tcp -> 10.0.0.2:8080"));
-  EXPECT_TRUE(cluster_.Keep(Part::kServices, {}).ok());
+  cluster_.Keep(Part::kServices, {});
   EXPECT_THAT(Changes(), ElementsAre("prod/web:http: gone"));
 }
 
@@ -223,8 +223,8 @@ TEST_F(ClusterServicesTest, LocalTrafficGoesToTheOwnNode) {
   ClusterServices nowhere("");
   nowhere.Put(Part::kServices, AsRead(web));
   nowhere.Put(Part::kSlices, AsRead(slice));
-  EXPECT_TRUE(nowhere.Keep(Part::kServices, {"prod/web"}).ok());
-  EXPECT_TRUE(nowhere.Keep(Part::kSlices, {"prod/web-1"}).ok());
+  nowhere.Keep(Part::kServices, {"prod/web"});
+  nowhere.Keep(Part::kSlices, {"prod/web-1"});
   const net::FoundChanges changes = nowhere.Take();
   EXPECT_EQ(changes.services.at("prod/web:http")->backends.size(), 3u);
   EXPECT_THAT(changes.remarks, ElementsAre(HasSubstr("say node-name: NAME")));
@@ -262,7 +262,7 @@ TEST_F(ClusterServicesTest, ABrokenObjectCountsAsItWasAndStopsNoOther) {
   PutSlice(SliceJson("web-6", {"fd00::1"}, ListOf({PortJson("http", 70000)})));
   Changes();
   EXPECT_THAT(last_.services.at("prod/web:http")->trouble, HasSubstr("EndpointSlice web-6"));
-  EXPECT_TRUE(cluster_.Keep(Part::kSlices, {"prod/web-2"}).ok());
+  cluster_.Keep(Part::kSlices, {"prod/web-2"});
   Changes();
   EXPECT_EQ(last_.services.at("prod/web:http")->trouble, "");
 }
@@ -285,10 +285,43 @@ TEST_F(ClusterServicesTest, AServiceIsNoEndpointOfItsOwn) {
 }
 
 TEST_F(ClusterServicesTest, ThereIsRoomForSoManyEndpointsAndNoMore) {
-  for (size_t i = 0; i <= ClusterServices::kMostKubeServices; ++i)
+  absl::flat_hash_set<std::string> names;
+  for (size_t i = 0; i < ClusterServices::kMostKubeServices; ++i) {
     Put(ServiceJson(absl::StrCat("web-", i), Json::object()));
-  EXPECT_THAT(std::string(cluster_.CheckRoom().message()), HasSubstr("more than 50000 Services"));
-  EXPECT_TRUE(cluster_.Keep(Part::kServices, {"prod/web-1"}).ok());
+    names.insert(absl::StrCat("prod/web-", i));
+  }
+  cluster_.Keep(Part::kServices, names);
+  cluster_.Keep(Part::kSlices, {});
+  Changes();
+  // Whoever makes more of them takes nothing away from the others, and does not have all listed again.
+  Json late = WebJson();
+  late["metadata"]["name"] = "late";
+  Put(late);
+  EXPECT_THAT(Changes(), IsEmpty());
+  EXPECT_THAT(last_.remarks,
+              ElementsAre(HasSubstr("Service prod/late: there is no room for more than 50000 Services")));
+  cluster_.Keep(Part::kServices, {"prod/web-1", "prod/late"});
+  Put(late);
+  EXPECT_THAT(Changes(), Contains(HasSubstr("prod/late:http")));
+}
+
+TEST_F(ClusterServicesTest, WhoeverHasEndpointsWithoutEndTakesThemFromNobody) {
+  Put(WebJson());
+  PutSlice(SliceJson("web-1", {"10.0.0.1"}));
+  Listed();
+  Changes();
+  std::vector<std::string> thousand;
+  for (int i = 0; i < 1000; ++i) thousand.push_back(absl::StrCat("10.1.", i / 250, ".", i % 250 + 1));
+  Json many = SliceJson("web-many", thousand);
+  for (size_t i = 0; i < ClusterServices::kMostEndpoints / 1000 + 20; ++i) {
+    many["metadata"]["name"] = absl::StrCat("web-many-", i);
+    PutSlice(many);
+  }
+  Changes();
+  EXPECT_THAT(last_.remarks, Contains(HasSubstr("there is no room for more than 500000 endpoints")));
+  EXPECT_LE(last_.remarks.size(), 9u);
+  PutSlice(SliceJson("web-1", {"10.0.0.2"}));
+  EXPECT_THAT(Changes(), Contains(HasSubstr("10.0.0.2:8080"))) << "what has a place keeps it";
 }
 
 TEST(KubeServiceTest, WhatIsSomethingElseIsAnErrorThatSaysWhat) {
