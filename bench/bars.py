@@ -107,7 +107,13 @@ def rows(result):
     return [row for row in found if row is not None]
 
 
+def as_table(rows_of_cells):
+    """In Markdown."""
+    lines = ["| " + " | ".join(map(report.markdown_cell, row)) + " |" for row in rows_of_cells]
+    return "\n".join(["| " + " | ".join(HEAD) + " |", "|---|---|---|---|---|", *lines]) + "\n"
+
+
 def markdown(result):
     """A table; "" if there is nothing to say."""
-    lines = ["| " + " | ".join(map(report.markdown_cell, row)) + " |" for row in rows(result)]
-    return "\n".join(["| " + " | ".join(HEAD) + " |", "|---|---|---|---|---|", *lines]) + "\n" if lines else ""
+    found = rows(result)
+    return as_table(found) if found else ""

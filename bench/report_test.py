@@ -173,13 +173,35 @@ class Pictures(unittest.TestCase):
     def test_without_distributions_there_is_no_picture_of_them(self):
         self.assertIsNone(picture.distribution_picture({**self.scenario(), "distributions": {}}))
 
-    def test_the_pictures_of_the_documentation_are_those_of_its_values(self):
-        measured = os.path.join(DOCS, "measured")
-        names = [name for name in os.listdir(measured) if name.endswith(".json")]
-        self.assertTrue(names)
-        for name in names:
-            with open(os.path.join(measured, name)) as values, open(os.path.join(measured, name[:-5] + ".svg")) as drawn:
-                self.assertEqual(drawn.read(), picture.scenario_picture(json.load(values)["scenarios"][0]), name)
+
+class Documentation(unittest.TestCase):
+    """Its figures are those of results that lie beside it."""
+
+    MEASURED = os.path.join(DOCS, "measured")
+
+    def results(self):
+        for name in sorted(os.listdir(self.MEASURED)):
+            with open(os.path.join(self.MEASURED, name, "results.json"), encoding="utf-8") as file:
+                yield name, json.load(file)
+
+    def test_reports_and_pictures_are_those_of_the_values(self):
+        for name, made in self.results():
+            for file, text in written.texts_of(made).items():
+                with open(os.path.join(self.MEASURED, name, file), encoding="utf-8") as there:
+                    self.assertEqual(there.read(), text, f"{name}/{file}: bench/show docs/measured/{name}/results.json --into ...")
+
+    def test_bars_are_those_of_the_values(self):
+        rows = [row for _, made in self.results() for row in bars.rows(made)]
+        with open(os.path.join(DOCS, "performance.md"), encoding="utf-8") as file:
+            shown = bars.as_table(rows) in file.read()
+        self.assertTrue(shown, "bench/show --bars docs/measured/*/results.json prints another table")
+
+    def test_no_other_measured_figure_stands_in_text(self):
+        figure = re.compile(r"\b\d[\d.,]* ?(?:us|ms|ns|MiB|KiB|Gbit/s)\b|\b\d[\d.]*x\b")
+        rows = bars.as_table([row for _, made in self.results() for row in bars.rows(made)])
+        for name in ("docs/performance.md", "README.md"):
+            with open(os.path.join(DOCS, "..", name), encoding="utf-8") as file:
+                self.assertEqual(figure.findall(file.read().replace(rows, "")), [], name)
 
 
 class Bars(unittest.TestCase):

@@ -42,14 +42,17 @@ def as_markdown(result, pictures):
     return report.markdown(result, pictures) + (f"\n## Bars\n\n{reached}" if reached else "")
 
 
+def texts_of(result):
+    """{file's name: text} of all but the page."""
+    pictures = {scenario["name"]: drawn(scenario) for scenario in result["scenarios"]}
+    named = {scenario: [(name, shows) for name, shows, _ in several] for scenario, several in pictures.items()}
+    files = {"results.json": as_json(result), "report.md": as_markdown(result, named)}
+    return files | {name: svg for several in pictures.values() for name, _, svg in several}
+
+
 def write_all(result, directory):
     os.makedirs(directory, exist_ok=True)
-    pictures = {scenario["name"]: drawn(scenario) for scenario in result["scenarios"]}
-    write(os.path.join(directory, "results.json"), as_json(result))
-    for several in pictures.values():
-        for name, _, svg in several:
-            write(os.path.join(directory, name), svg)
-    named = {scenario: [(name, shows) for name, shows, _ in several] for scenario, several in pictures.items()}
-    write(os.path.join(directory, "report.md"), as_markdown(result, named))
-    inside = {scenario: [svg for _, _, svg in several] for scenario, several in pictures.items()}
+    for name, text in texts_of(result).items():
+        write(os.path.join(directory, name), text)
+    inside = {scenario["name"]: [svg for _, _, svg in drawn(scenario)] for scenario in result["scenarios"]}
     write(os.path.join(directory, "report.html"), page.html(result, inside))

@@ -50,6 +50,7 @@ class ApiServer:
         self.changed = threading.Condition()
         self.over = False
         self.thread = None
+        self.listed = self.streamed = 0  # bytes
         certificate, key = os.path.join(folder, "api.crt"), os.path.join(folder, "api.key")
         subprocess.run([installed("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
                         "-nodes", "-days", "2", "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key,
@@ -141,6 +142,7 @@ class ApiServer:
                     self.stream(server.lines(resource, int(query["resourceVersion"])))
                     return
                 body = server.page(resource, query) if resource else b"{}"
+                server.listed += len(body)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -151,6 +153,7 @@ class ApiServer:
                 try:
                     for text in lines:
                         self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+                        server.streamed += len(text)
                         self.wfile.flush()
                 except OSError:
                     pass  # who listened has ended

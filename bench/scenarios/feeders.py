@@ -71,6 +71,10 @@ class Feeder:
         """Lets the source have these endpoints of the service as they now are."""
         raise NotImplementedError
 
+    def told(self):
+        """(bytes at the start, bytes since then) that the source has told one agent; None: nobody counts."""
+        return None
+
     def change(self, count):
         """Replaces the endpoints whose turn it is by others; of all services in turn."""
         changed = {}
@@ -148,6 +152,9 @@ class Cluster(Feeder):
 
     def name(self, service):
         return f"{SPACE}/fed-{service}:http"
+
+    def told(self):
+        return self.server.listed, self.server.streamed
 
     def tell(self, service, places):
         self.server.put("endpointslices", slice_of(f"fed-{service}", self.endpoints[service]))

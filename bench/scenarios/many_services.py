@@ -20,15 +20,17 @@ IN_FORCE_WITHIN = 10  # seconds; so long an agent waits at its start until its s
 class ManyServices(Scenario):
     """An agent with 10,000 services, 100,000 endpoints in all. `still`: nothing changes; the arms named after sources: 1,000
     endpoints of ten services are replaced each second, none of the service that is connected to, since what is asked is what
-    tables that come and go cost everybody. `cluster` has all services from an API server. Start is until that service is in force. Memory is that of all the agent's processes
-    above an agent without services; CPU what they take while nobody connects.
-    Behind: how long after the last change the agent knows all of them."""
+    tables that come and go cost everybody. `cluster` has all services from an API server.
+
+    Start is until that service is in force, and those of the API server are known. Memory is that of all the agent's processes
+    above an agent without services; CPU what they take while nobody connects. Behind: how long after the last change the agent
+    knows all of them. Told is what the API server sends to each agent: an endpoint that changes is told with all of its slice."""
 
     title = "an agent with ten thousand services: connects to one of them, while a source changes others"
     arms = ["native", "shunt 1 service", "shunt still", *(f"shunt {name}" for name in feeders.FEEDERS)]
     metrics = {"connect p50": ("us", "lower"), "connect p99": ("us", "lower"), "start": ("s", "lower"),
                "memory per endpoint": ("bytes", "lower"), "CPU": ("ms/s", "lower"), "changes": ("/s", "higher"),
-               "behind": ("s", "lower")}
+               "behind": ("s", "lower"), "told at the start": ("MB", "lower"), "told per change": ("bytes", "lower")}
 
     def base(self, arm):
         return {"native": None, "shunt 1 service": "native", "shunt still": "shunt 1 service"}.get(arm, "shunt still")
@@ -69,6 +71,9 @@ class ManyServices(Scenario):
             values["changes"] = changes.per_second if changes else 0
             if changes:
                 values["behind"] = self.until_heard(agent, feeder)
+                if feeder.told():
+                    listed, streamed = feeder.told()
+                    values |= {"told at the start": listed / 1e6, "told per change": streamed / changes.made}
             return values
 
     @staticmethod
