@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a measurement is: a bar with the time that is left on a terminal, plain lines elsewhere."""
 
+import os
 import shutil
 import sys
 
@@ -17,6 +18,15 @@ def left(seconds):
     return f"{minutes} min left" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min left"
 
 
+def say(stream, text):
+    """Writes at once, and nothing any more where nobody reads (a pipe, a terminal that is gone): the report is not lost for that."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Progress:
     """Writes to `stream`; each line replaces the former one if that is a terminal."""
 
@@ -28,15 +38,13 @@ class Progress:
     def __call__(self, done, to_do, seconds, words):
         about = ", ".join(filter(None, [left(seconds), words]))
         if not self.on_terminal:
-            self.stream.write(f"{done}/{done + to_do} {about}\n")
+            say(self.stream, f"{done}/{done + to_do} {about}\n")
         else:
             share = done / max(done + to_do, 1)
             full = int(BAR * share)
             line = f"[{'#' * full}{'-' * (BAR - full)}] {100 * share:3.0f}% {about}"
-            self.stream.write(f"\r\x1b[K{line[:self.columns() - 1]}")
-        self.stream.flush()
+            say(self.stream, f"\r\x1b[K{line[:self.columns() - 1]}")
 
     def end(self):
         if self.on_terminal:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
+            say(self.stream, "\r\x1b[K")

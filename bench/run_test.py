@@ -62,6 +62,13 @@ class Usage(unittest.TestCase):
             self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), words)
             self.assertIn(named, run.stderr)
 
+    def test_a_place_where_no_report_can_be_left_is_told_before_anything_is_measured(self):
+        with tempfile.NamedTemporaryFile() as file:
+            for place in (file.name, os.path.join(file.name, "below")):
+                run = bench("floor", "--tiny", "--arms", "native", "--out", place)
+                self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), run.stderr)
+                self.assertIn(file.name, run.stderr)
+
     def test_a_build_without_programs_is_named_with_the_remedy(self):
         run = bench("--build", "/nonexistent")
         self.assertEqual((run.returncode, run.stderr.count("\n")), (1, 1))
@@ -119,6 +126,17 @@ class Measuring(unittest.TestCase):
         self.assertEqual(sorted(os.listdir(self.out))[-3:], ["report.html", "report.md", "results.json"])
         self.assertTrue(0 < self.values("native")[0] < self.values("bare-pin")[0])
         self.assertIn("bare-pin", run.stdout)
+        self.assertTrue(self.result()["complete"])
+
+    def test_a_report_is_left_where_nobody_reads_the_lines(self):
+        reading, writing = os.pipe()
+        os.close(reading)
+        self.addCleanup(os.close, writing)
+        run = subprocess.run([SHUNT, "bench", "floor", "--arms", "native", "--tiny", "--runs", "1", "--out", self.out],
+                             stdout=writing, stderr=writing, check=False, timeout=100)
+        if run.returncode == SKIPPED:
+            self.skipTest("no private network")
+        self.assertEqual(run.returncode, 0)
         self.assertTrue(self.result()["complete"])
 
     def test_a_peer_that_fails_is_told_with_its_last_lines_and_costs_nobody_else_a_value(self):

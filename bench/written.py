@@ -18,6 +18,16 @@ def write(path, text):
     os.replace(path + ".new", path)
 
 
+def why_not(directory):
+    """Why no report can be left there, asked before hours of measuring; None: it can."""
+    there = os.path.abspath(directory)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        return f"{there} is no directory"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
+
+
 def as_json(result):
     """One line for each list of numbers: they are long, and nobody reads them by ten."""
     text = json.dumps(result, indent=1)
