@@ -10,6 +10,7 @@ import subprocess
 import places
 
 NOT_KNOWN = "not known"
+SECONDS_FOR_THE_REST = 60  # of probe_machine: features, clocks, wake-ups
 
 
 def first_line(path, prefix=""):
@@ -50,11 +51,16 @@ def stolen_seconds():
     return int(words[8]) / os.sysconf("SC_CLK_TCK") if len(words) > 8 else 0
 
 
+def longest(cpus, spin_ms):
+    """Seconds that probe_machine may take: the CPUs spin one after the other, and longer where something else runs."""
+    return SECONDS_FOR_THE_REST + 2 * len(cpus) * spin_ms / 1000
+
+
 def probe(programs, spin_ms=200):
     """Everything, as a dict that JSON can hold. Raises places.Missing without probe_machine."""
     load, stolen = os.getloadavg()[0], stolen_seconds()
     timed = subprocess.run([places.program(programs, "probe_machine"), "--spin-ms", str(spin_ms)], capture_output=True,
-                           text=True, check=True, timeout=120)
+                           text=True, check=True, timeout=longest(os.sched_getaffinity(0), spin_ms))
     smt = first_line("/sys/devices/system/cpu/smt/active")
     found = {"kernel": os.uname().release,
              "cpu": first_line("/proc/cpuinfo", "model name").partition(":")[2].strip() or os.uname().machine,

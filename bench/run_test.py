@@ -16,6 +16,7 @@ import unittest
 
 sys.dont_write_bytecode = True
 import places  # noqa: E402
+import probe  # noqa: E402
 
 SHUNT = os.environ["SHUNT"]
 SKIPPED = 77
@@ -99,6 +100,11 @@ class Probe(unittest.TestCase):
         shown = bench("probe", "--spin-ms", "20").stdout
         for name in ("kernel", "clock", "wake-up", "lost on CPU", "addfd send", "io uring"):
             self.assertIn(name, shown)
+
+    def test_each_cpu_may_be_watched_for_as_long_as_that_was_asked_for(self):
+        longest = 60  # seconds, of --spin-ms
+        for cpus in (1, 2, 8):
+            self.assertGreater(probe.longest(range(cpus), longest * 1000), cpus * longest)
 
 
 class Measuring(unittest.TestCase):
