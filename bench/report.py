@@ -2,6 +2,7 @@
 """Turns the values of results.json (docs/bench-results.md) into tables: for a terminal, and in Markdown."""
 
 import dataclasses
+import re
 import statistics
 
 import arithmetic
@@ -52,7 +53,7 @@ def times(value):
 def own_cost(metric, measured, harness):
     """What a measurement without anything in it comes to: by the program itself, or a pair of timestamps of this machine."""
     overhead = measured.get("overhead")
-    if overhead is None and metric["unit"] in TIMES and " p" in f" {metric['name']}" and harness.get("empty_sample_ns"):
+    if overhead is None and metric["unit"] in TIMES and re.search(r"\bp\d", metric["name"]) and harness.get("empty_sample_ns"):
         overhead = harness["empty_sample_ns"] / TIMES[metric["unit"]]
     return "" if overhead is None else f"{overhead:.2g}" if overhead < 10 else number(overhead)
 

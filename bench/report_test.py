@@ -68,6 +68,11 @@ class Tables(unittest.TestCase):
         made = result(shunt=arm([20.0] * 7, overhead=0.5))
         self.assertEqual((row(made, "shunt").own, row(made, "native").own), ("0.5", "0.04"))
 
+    def test_what_no_timestamp_measures_has_no_cost_of_one(self):
+        made = result(shunt=arm([20.0] * 7))
+        made["scenarios"][0]["metrics"][0]["name"] = "CPU per connection"
+        self.assertEqual(row(made, "shunt").own, "")
+
     def test_a_percentile_that_no_run_carries_is_not_resolved(self):
         made = result(shunt=arm([None] * 7))
         other = {**made["scenarios"][0]["metrics"][0], "name": "p50", "arms": {"shunt": arm([1.0] * 7)}}
