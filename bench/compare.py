@@ -6,6 +6,7 @@ Machines drift, so what has a base is compared by its ratio to the base, and a b
 """
 
 import json
+import math
 
 import arithmetic
 import places
@@ -127,7 +128,7 @@ def main(program, words):
     arguments = parser.parse_args(words)
     try:
         bound = float(arguments.bound.rstrip("%")) / (100 if arguments.bound.endswith("%") else 1)
-        if bound < 0:
+        if not 0 <= bound < math.inf:
             raise ValueError
     except ValueError:
         parser.error(f"--bound: {arguments.bound!r} is no share such as 5%")

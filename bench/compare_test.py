@@ -96,9 +96,11 @@ class Compare(unittest.TestCase):
             self.assertIn(words, "\n".join(answer["warnings"]))
 
     def test_wrong_use_has_status_2_and_one_line(self):
-        for words in (["/nonexistent", "/nonexistent"], [RUN, RUN], ["one"], [], ["a", "b", "--bound", "much"]):
+        for words in (["/nonexistent", "/nonexistent"], [RUN, RUN], ["one"], [], ["a", "b", "--bound", "much"],
+                      ["a", "b", "--bound", "nan"], ["a", "b", "--bound", "inf"]):
             run = self.run_it(*words)
             self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), words)
+            self.assertIn(words[-1] if "--bound" in words else "", run.stderr)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Usage(unittest.TestCase):
 
     def test_wrong_words_are_named_in_one_line(self):
         for words, named in ((["conect"], "conect"), (["--against", "envoy"], "envoy"), (["--runs", "0"], "--runs"),
+                             (["--seconds", "nan"], "--seconds"), (["--seconds", "inf"], "--seconds"),
                              (["--precision", "3"], "--precision"), (["--peer", "pasta=/nonexistent"], "/nonexistent"),
                              (["--precision", "3%", "--runs", "3"], "--runs"), (["--no-such"], "--no-such"),
                              (["probe", "--spin-ms", "0"], "--spin-ms"), (["floor", "--arms", "pasta"], "pasta")):
