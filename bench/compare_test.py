@@ -102,6 +102,16 @@ class Compare(unittest.TestCase):
             self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), words)
             self.assertIn(words[-1] if "--bound" in words else "", run.stderr)
 
+    def test_what_has_another_form_is_no_result(self):
+        path = os.path.join(self.directory.name, "a.json")
+        for other in ([], {}, {"scenarios": None, "environment": None}, {"scenarios": [{}], "environment": {}},
+                      {**result(), "environment": None}):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(other, file)
+            run = self.run_it(path, path)
+            self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), other)
+            self.assertIn(path, run.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()
