@@ -42,9 +42,22 @@ def values_of(metric, arm):
     return arithmetic.ratios(metric, arm) if metric["arms"][arm]["base"] else arithmetic.present(metric["arms"][arm]["values"])
 
 
-def verdict(change, is_drift, bound):
-    if change is None:
+def verdict_without_ratio(before, after, is_drift, bound):
+    """Where there are zeros (calls that failed, idle CPU): what lies beyond the other's whole interval has changed."""
+    bounds = arithmetic.interval(before), arithmetic.interval(after)
+    if None in bounds:
         return arithmetic.UNKNOWN
+    (low_before, high_before), (low_after, high_after) = bounds
+    if low_after <= high_before and low_before <= high_after:
+        return arithmetic.SAME
+    if is_drift:
+        return DRIFT
+    if high_after < low_before:
+        return arithmetic.BETTER
+    return REGRESSION if low_after > high_before * (1 + bound) else arithmetic.WORSE
+
+
+def verdict(change, is_drift, bound):
     _, low, high = change
     if low <= 1 <= high:
         return arithmetic.SAME
@@ -68,12 +81,13 @@ def comparison(before, after, bound):
 
 def compared(scenario, former, metric, arm, bound):
     base = metric["arms"][arm]["base"]
+    is_drift = base is None and arm in bases(metric)
     sets = values_of(former, arm), values_of(metric, arm)
-    if metric["better"] == "higher":
-        sets = tuple([1 / value for value in values if value] for values in sets)
+    if metric["better"] == "higher":  # dearer is what there is less of
+        sets = sets[::-1]
     change = arithmetic.quotient(*sets)
-    return (scenario, metric["name"], arm, f"ratio to {base}" if base else metric["unit"] or "value", change,
-            verdict(change, base is None and arm in bases(metric), bound))
+    said = verdict(change, is_drift, bound) if change else verdict_without_ratio(*sets, is_drift, bound)
+    return (scenario, metric["name"], arm, f"ratio to {base}" if base else metric["unit"] or "value", change, said)
 
 
 def only_in(one, other):

@@ -83,6 +83,21 @@ class Compare(unittest.TestCase):
         status, changes, _ = self.compare(result(memory=7), result(memory=9, seed=2))
         self.assertEqual((status, changes["RSS", "shunt"]["verdict"]), (1, "REGRESSION"))
 
+    def test_what_was_nothing_and_is_something_is_a_regression_and_the_other_way_better(self):
+        def failed_calls(*values, better="lower"):
+            made = result()
+            made["scenarios"][0]["metrics"] = [{"name": "failed calls", "unit": "", "better": better, "arms": {
+                "shunt": {"base": None, "floor": None, "overhead": None, "values": list(values)}}}]
+            return made
+        none, some, few = [0] * 7, [3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 0, 1, 1, 2]
+        for before, after, better, wanted in (
+                (none, some, "lower", (1, "REGRESSION")), (some, none, "lower", (0, "better")),
+                (none, some, "higher", (0, "better")), (some, none, "higher", (1, "REGRESSION")),
+                (none, none, "lower", (0, "no difference")), (none, few, "lower", (0, "no difference")),
+                (none[:5], some[:5], "lower", (0, "too few runs"))):
+            status, changes, _ = self.compare(failed_calls(*before, better=better), failed_calls(*after, better=better))
+            self.assertEqual((status, changes["failed calls", "shunt"]["verdict"]), wanted, (before, after, better))
+
     def test_few_runs_decide_nothing(self):
         status, changes, _ = self.compare(result(runs=3), result(3, runs=3))
         self.assertEqual((status, changes["connect p50", "shunt"]["verdict"]), (0, "too few runs"))
