@@ -91,10 +91,11 @@ def compared(scenario, former, metric, arm, bound):
 
 
 def only_in(one, other):
-    """What one result has and the other has not."""
+    """What one result has values of and the other has not, be it that the arm has failed there."""
     def names(result):
         return {f"{scenario['name']}: {metric['name']}: {arm}" for scenario in result["scenarios"]
-                for metric in scenario["metrics"] for arm in metric["arms"]}
+                for metric in scenario["metrics"] for arm, measured in metric["arms"].items()
+                if arithmetic.present(measured["values"])}
     return sorted(names(one) - names(other))
 
 

@@ -110,6 +110,12 @@ class Compare(unittest.TestCase):
                       "only in the second: connect: RSS"):
             self.assertIn(words, "\n".join(answer["warnings"]))
 
+    def test_an_arm_that_has_failed_in_one_of_them_is_warned_of(self):
+        after = result()
+        after["scenarios"][0]["metrics"][0]["arms"]["shunt"]["values"] = [None] * 21
+        _, _, answer = self.compare(result(), after)
+        self.assertEqual(answer["warnings"], ["only in the first: connect: connect p50: shunt"])
+
     def test_wrong_use_has_status_2_and_one_line(self):
         for words in (["/nonexistent", "/nonexistent"], [RUN, RUN], ["one"], [], ["a", "b", "--bound", "much"],
                       ["a", "b", "--bound", "nan"], ["a", "b", "--bound", "inf"]):
