@@ -96,8 +96,8 @@ def cells(bar, scenario):
         met = middle >= bar.bound if bar.at_least else middle <= bar.bound
         wanted = f"at {'least' if bar.at_least else 'most'} {bar.bound:g}{unit}"
     beside = {"tail": bar.beside, "itself": ""}.get(bar.kind, f"beside {bar.beside}")
-    return [bar.what, " ".join(filter(None, [bar.scenario + ":", bar.arm + ",", bar.metric, beside])), figure, wanted,
-            "met" if met else "missed"]
+    said = arithmetic.UNKNOWN if bar.kind == "same" and bounds is None else "met" if met else "missed"
+    return [bar.what, " ".join(filter(None, [bar.scenario + ":", bar.arm + ",", bar.metric, beside])), figure, wanted, said]
 
 
 def rows(result):

@@ -237,7 +237,7 @@ class Bars(unittest.TestCase):
         bar = "read, which is not trapped"
         self.assertEqual(made([99.0, 99, 100, 100, 101, 101, 101])[bar][-1], "met")
         self.assertEqual(made([101.0, 102, 102, 102, 102, 102, 103])[bar][-1], "missed")
-        self.assertEqual(made([100.0])[bar][-1], "missed")
+        self.assertEqual(made([100.0])[bar][-1], "too few runs")
 
     def test_what_was_not_measured_is_no_bar(self):
         self.assertEqual(self.of("scale", [("memory", "MiB", "lower", {"shunt 1000": [None]})]), {})
