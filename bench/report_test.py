@@ -20,6 +20,7 @@ import written  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
 
 DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs")
+MEASURED = os.path.join(DOCS, "measured")
 NANOSECONDS = {"sub_bits": 7, "counts": [[10, 500], [300, 400], [1000, 100]]}
 
 
@@ -34,6 +35,13 @@ def result(better="lower", notes=None, **arms):
                 "distributions": {"connect": {"native": NANOSECONDS}}, "notes": notes or {}}
     return {"schema": "shunt-bench-1", "complete": True, "stopped_by": None, "environment": {"kernel": "k"},
             "harness": {"timestamp_ns": 20.0, "empty_sample_ns": 40}, "warnings": ["it is loud here"], "scenarios": [scenario]}
+
+
+def results_of_documentation():
+    """(folder, result) of each."""
+    for name in sorted(os.listdir(MEASURED)):
+        with open(os.path.join(MEASURED, name, "results.json"), encoding="utf-8") as file:
+            yield name, json.load(file)
 
 
 def row(made, name):
@@ -182,28 +190,21 @@ class Pictures(unittest.TestCase):
 class Documentation(unittest.TestCase):
     """Its figures are those of results that lie beside it."""
 
-    MEASURED = os.path.join(DOCS, "measured")
-
-    def results(self):
-        for name in sorted(os.listdir(self.MEASURED)):
-            with open(os.path.join(self.MEASURED, name, "results.json"), encoding="utf-8") as file:
-                yield name, json.load(file)
-
     def test_reports_and_pictures_are_those_of_the_values(self):
-        for name, made in self.results():
+        for name, made in results_of_documentation():
             for file, text in written.texts_of(made).items():
-                with open(os.path.join(self.MEASURED, name, file), encoding="utf-8") as there:
+                with open(os.path.join(MEASURED, name, file), encoding="utf-8") as there:
                     self.assertEqual(there.read(), text, f"{name}/{file}: bench/show docs/measured/{name}/results.json --into ...")
 
     def test_bars_are_those_of_the_values(self):
-        rows = [row for _, made in self.results() for row in bars.rows(made)]
+        rows = [row for _, made in results_of_documentation() for row in bars.rows(made)]
         with open(os.path.join(DOCS, "performance.md"), encoding="utf-8") as file:
             shown = bars.as_table(rows) in file.read()
         self.assertTrue(shown, "bench/show --bars docs/measured/*/results.json prints another table")
 
     def test_no_other_measured_figure_stands_in_text(self):
         figure = re.compile(r"\b\d[\d.,]* ?(?:us|ms|ns|MiB|KiB|Gbit/s)\b|\b\d[\d.]*x\b")
-        rows = bars.as_table([row for _, made in self.results() for row in bars.rows(made)])
+        rows = bars.as_table([row for _, made in results_of_documentation() for row in bars.rows(made)])
         for name in ("docs/performance.md", "README.md"):
             with open(os.path.join(DOCS, "..", name), encoding="utf-8") as file:
                 self.assertEqual(figure.findall(file.read().replace(rows, "")), [], name)
@@ -354,9 +355,10 @@ class Form(unittest.TestCase):
         self.assertEqual(list(self.schema.faults(made)), [])
 
     def test_the_measured_values_of_the_documentation_have_it(self):
-        for name in filter(re.compile(r"\.json$").search, os.listdir(os.path.join(DOCS, "measured"))):
-            with open(os.path.join(DOCS, "measured", name), encoding="utf-8") as file:
-                self.assertEqual(list(self.schema.faults(json.load(file))), [], name)
+        measured = list(results_of_documentation())
+        self.assertTrue(measured)
+        for name, made in measured:
+            self.assertEqual(list(self.schema.faults(made)), [], name)
 
     def test_another_form_is_found(self):
         for change in ({"schema": "x"}, {"complete": 1}, {"scenarios": [{}]}, {"environment": {"kernel": 6}}, {"more": 1}):
