@@ -124,7 +124,7 @@ def precision_line(scenario):
         return ""
     asked = f"{about['asked'] * 100:g}%"
     if about["reached"] is None:
-        return f"precision: no ratio of \"{about['metric']}\" had enough runs; {asked} was asked for"
+        return f"precision: not every ratio of \"{about['metric']}\" had enough runs; {asked} was asked for: not reached"
     reached = f"the widest interval of a ratio of \"{about['metric']}\" is {about['reached'] * 100:.1f}% of it"
     met = "" if about["reached"] <= about["asked"] else ": not reached"
     return f"precision: {reached}, {asked} was asked for{met}"

@@ -124,7 +124,7 @@ class Tables(unittest.TestCase):
     def test_a_precision_that_was_not_reached_is_told(self):
         made = result()
         for reached, said in ((0.05, "5.0% of it, 3% was asked for: not reached"), (0.02, "2.0% of it, 3% was asked for"),
-                              (None, "no ratio")):
+                              (None, "not every ratio of \"m\" had enough runs; 3% was asked for: not reached")):
             made["scenarios"][0]["precision"] = {"asked": 0.03, "reached": reached, "metric": "m"}
             self.assertIn(said, report.text(made))
 
