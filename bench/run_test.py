@@ -162,6 +162,17 @@ class Measuring(unittest.TestCase):
                 self.assertIn("there is no tap for you", file.read(), name)
         self.assertIn("slirp4netns: failed", run.stdout)
 
+    def test_a_peer_that_ends_and_leaves_a_process_behind_fails_at_once(self):
+        broken = os.path.join(self.directory.name, "pasta")
+        with open(broken, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\nsleep 1000 &\necho it cannot start >&2\nexit 3\n")
+        os.chmod(broken, 0o755)
+        begin = time.monotonic()
+        self.measure("connect", "--arms", "native,pasta", "--peer", f"pasta={broken}")
+        self.assertLess(time.monotonic() - begin, 30)
+        note = self.result()["scenarios"][0]["notes"]["pasta"]
+        self.assertEqual((note["state"], note["why"]), ("failed", "exit status 3: it cannot start"))
+
     def test_a_peer_that_is_not_here_is_told_as_absent(self):
         absent = next((name for name in ("bypass4netns", "slirp4netns", "pasta") if shutil.which(name) is None), None)
         if absent is None:

@@ -7,7 +7,9 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 
+SECONDS_TO_LOOK = 2  # between looks whether a command has ended: seldom, because others are measured meanwhile
 HOST = "203.0.113.1"
 
 
@@ -60,11 +62,10 @@ class Stage:
 
     def finish(self, process, command, timeout):
         try:
-            output, errors = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            output, errors = self.end(process)
-            raise Failed(f"no end after {timeout:.0f} s: {os.path.basename(command[0])}",
-                         (output + errors).splitlines()) from None
+            output, errors = self.said(process, timeout)
+            if process.returncode is None:
+                output, errors = self.end(process)
+                raise Failed(f"no end after {timeout:.0f} s: {os.path.basename(command[0])}", (output + errors).splitlines())
         finally:
             self.started.remove(process)
         if process.returncode == 77:
@@ -74,15 +75,33 @@ class Stage:
             raise Failed(f"exit status {process.returncode}: {lines[-1][:200]}", lines)
         return output
 
+    def said(self, process, timeout):
+        """(output, errors) of a command that has ended; its return code is None if it has not, after `timeout` seconds.
+
+        Whom it has left behind, with its output open, is ended: pasta's child waits for ever for one that could not start.
+        """
+        ends = time.monotonic() + timeout
+        while time.monotonic() < ends:
+            try:
+                return process.communicate(timeout=min(SECONDS_TO_LOOK, timeout))
+            except subprocess.TimeoutExpired:
+                if process.poll() is not None:
+                    return self.end(process)
+        return "", ""
+
     @staticmethod
     def end(process):
         """Ends a command with all that it has started; (output, errors)."""
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            return process.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return process.communicate()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:  # they have ended meanwhile
+                pass
+            try:
+                return process.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                pass
+        return "", ""  # open to somebody with a session of his own, whom the end of the stage ends
 
     def json(self, command, timeout=60):
         """Runs a command that prints a JSON object."""
