@@ -13,10 +13,13 @@ import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 
 sys.dont_write_bytecode = True
+import course  # noqa: E402
 import places  # noqa: E402
 import probe  # noqa: E402
+import stage_link  # noqa: E402
 
 SHUNT = os.environ["SHUNT"]
 SKIPPED = 77
@@ -247,6 +250,20 @@ class Measuring(unittest.TestCase):
             time.sleep(0.05)
         self.assertFalse(runs_there(directory))
         shutil.rmtree(directory, ignore_errors=True)  # nobody else is left who could
+
+
+class Beginning(unittest.TestCase):
+    def test_a_stage_that_is_stopped_while_it_begins_has_ended(self):
+        links = []
+
+        def stopped(link):
+            links.append(link)
+            raise course.Stopped("SIGINT")
+
+        with unittest.mock.patch.object(stage_link.StageLink, "answer", stopped), self.assertRaises(course.Stopped):
+            stage_link.StageLink(False, os.environ["BENCH_BUILD"], SHUNT, [], {})
+        self.assertIsNotNone(links[0].process.returncode)
+        self.assertFalse(os.path.exists(links[0].directory.name))
 
 
 class Installed(unittest.TestCase):

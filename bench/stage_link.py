@@ -51,7 +51,11 @@ class StageLink:
                    os.path.join(place, "bench", "on_stage.py"), place, json.dumps(options)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/tmp",
                                         start_new_session=True)
-        self.answer()
+        try:
+            self.answer()
+        except BaseException:  # somebody stops us while it begins
+            self.close()
+            raise
 
     def answer(self):
         line = self.process.stdout.readline()
