@@ -186,7 +186,9 @@ def incomplete(result):
     """The line that says that this is not all; "" if it is."""
     if result.get("complete", True):
         return ""
-    return f"INCOMPLETE: stopped by {result.get('stopped_by', 'somebody')}; this is what was measured until then"
+    by = result.get("stopped_by") or "somebody"
+    why = f"stopped by {by}" if " " not in by else by  # a signal's name, or a sentence of the stage's
+    return f"INCOMPLETE: {why}; this is what was measured until then"
 
 
 def facts(result):

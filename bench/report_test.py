@@ -121,6 +121,10 @@ class Tables(unittest.TestCase):
         self.assertTrue(report.text(made).startswith("INCOMPLETE: stopped by SIGINT"))
         self.assertIn("INCOMPLETE", report.markdown(made, {}))
 
+    def test_what_has_ended_by_itself_was_not_stopped(self):
+        made = {**result(), "complete": False, "stopped_by": "the stage ended with exit status 1"}
+        self.assertTrue(report.text(made).startswith("INCOMPLETE: the stage ended with exit status 1; "))
+
     def test_a_precision_that_was_not_reached_is_told(self):
         made = result()
         for reached, said in ((0.05, "5.0% of it, 3% was asked for: not reached"), (0.02, "2.0% of it, 3% was asked for"),
