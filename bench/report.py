@@ -196,7 +196,8 @@ def facts(result):
     harness = result.get("harness", {})
     own = [("harness", f"a timestamp takes {harness['timestamp_ns']:.0f} ns, a measurement of nothing "
             f"{harness['empty_sample_ns']:.0f} ns")] if harness else []
-    return [*result["environment"].items(), *own, *(("warning", text) for text in result.get("warnings", []))]
+    how = [(name, result[name]) for name in ("command", "started") if name in result]
+    return [*how, *result["environment"].items(), *own, *(("warning", text) for text in result.get("warnings", []))]
 
 
 def text(result, wide=False):

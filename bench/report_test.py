@@ -132,6 +132,12 @@ class Tables(unittest.TestCase):
             made["scenarios"][0]["precision"] = {"asked": 0.03, "reached": reached, "metric": "m"}
             self.assertIn(said, report.text(made))
 
+    def test_how_and_when_it_was_measured_stands_above_the_tables(self):
+        made = {**result(), "command": "shunt bench connect --tiny", "started": "2026-01-02T03:04:05+00:00"}
+        for shown in (report.text(made), report.markdown(made, {})):
+            self.assertIn("command: shunt bench connect --tiny", shown)
+            self.assertIn("started: 2026-01-02T03:04:05+00:00", shown)
+
     def test_warnings_and_the_harness_cost_stand_above_the_tables(self):
         self.assertIn("warning: it is loud here", report.text(result()))
         self.assertIn("a timestamp takes 20 ns, a measurement of nothing 40 ns", report.text(result()))
