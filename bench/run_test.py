@@ -137,6 +137,7 @@ class Measuring(unittest.TestCase):
         self.assertTrue(0 < self.values("native")[0] < self.values("bare-pin")[0])
         self.assertIn("bare-pin", run.stdout)
         self.assertTrue(self.result()["complete"])
+        self.assertIn("warning: --tiny", run.stdout)
 
     def test_a_report_is_left_where_nobody_reads_the_lines(self):
         reading, writing = os.pipe()
