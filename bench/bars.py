@@ -89,7 +89,9 @@ def cells(bar, scenario):
         return None
     middle, bounds = statistics.median(values), arithmetic.interval(values)
     unit = "x" if bar.kind in ("times", "tail", "same") else f" {metrics[bar.metric]['unit']}".rstrip()
-    figure = f"{report.number(middle)}{unit}" + (f" ({report.between(*bounds)})" if bounds and unit == "x" else "")
+    figure = f"{report.number(middle)}{unit}"
+    if bounds and bounds[0] != bounds[1]:
+        figure += f" ({report.between(*bounds) if unit == 'x' else ' to '.join(map(report.number, bounds))})"
     if bar.kind == "same":
         met, wanted = bounds is not None and bounds[0] <= 1 <= bounds[1], "no difference"
     else:
@@ -97,6 +99,8 @@ def cells(bar, scenario):
         wanted = f"at {'least' if bar.at_least else 'most'} {bar.bound:g}{unit}"
     beside = {"tail": bar.beside, "itself": ""}.get(bar.kind, f"beside {bar.beside}")
     said = arithmetic.UNKNOWN if bar.kind == "same" and bounds is None else "met" if met else "missed"
+    if bar.kind != "same" and bounds and bounds[0] <= bar.bound <= bounds[1] and bounds[0] != bounds[1]:
+        said += ", within the noise"
     return [bar.what, " ".join(filter(None, [bar.scenario + ":", bar.arm + ",", bar.metric, beside])), figure, wanted, said]
 
 

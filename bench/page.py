@@ -54,7 +54,7 @@ def bars_section(rows):
     if not rows:
         return []
     lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in bars.HEAD) + "</tr>"]
-    lines += [f"<tr{' class=mark' if row[-1] == 'missed' else ''}>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>"
+    lines += [f"<tr{' class=mark' if row[-1].startswith('missed') else ''}>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>"
               for row in rows]
     return ['<h2 id="bars">Bars</h2>', '<div class="wide"><table>', *lines, "</table></div>"]
 
