@@ -447,6 +447,7 @@ void Reactor::End(Seat& seat) {
 void Reactor::GiveBackIfUnused(Seat& seat) {
   if (!seat.ended || seat.slots_held != 0) return;
   ServedListener& served = *seat.served;
+  targets_.Forget(served.owner);  // once more: tasks that were under way may have looked at their callers
   if (&seat == &served.main) {
     if (served.shared) return;
     Count(-1);
@@ -454,7 +455,6 @@ void Reactor::GiveBackIfUnused(Seat& seat) {
     return;
   }
   Count(-1);
-  targets_.Forget(served.owner);
   served.left = {.deliver =
                      [](Message& self) {
                        auto& left = self.about<ServedListener>();
