@@ -58,7 +58,7 @@ BARS = [
     *(Bar(f"start with 100,000 endpoints, {where}", "many-services", "start", f"shunt {arm}", "itself", 2)
       for arm, where in (("still", "configured"), ("cluster", "of a cluster"))),
     *(Bar(f"a connect beside 1,000 changes a second, {source}", "many-services", "connect p99", f"shunt {source}", "same",
-          beside="shunt still") for source in ("files", "etcd", "cluster")),
+          beside="shunt unheard") for source in ("files", "etcd", "cluster")),
 ]
 
 
