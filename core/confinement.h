@@ -37,7 +37,7 @@ absl::Status KeepCapabilities(EngineThread thread);
 
 // The calling thread is one of kClient from now on: it has this name, no capabilities, and no signals, which
 // are for the others. Without capabilities less can be read, and nothing else is lost: what fails then says
-// so by itself.
+// so by itself. Where a reactor wants the same CPU, it goes first.
 void BeginClientThread(const char* name);
 
 // Confines the engine's whole process, once, when it serves or is about to: its threads exist and have
