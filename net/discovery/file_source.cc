@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string_view>
@@ -49,7 +50,12 @@ std::string FileSource::Title() const {
 void FileSource::Advance(int64_t now) {
   const WatchedPath::Change change = path_.Take();
   if (change == WatchedPath::Change::kNone && now < due_) return;
-  Look(now, first_ || change == WatchedPath::Change::kReplaced);
+  replaced_ = replaced_ || change == WatchedPath::Change::kReplaced;
+  if (const int64_t rest = paid_until_ - kAhead; now < rest) {
+    due_ = rest;
+    return;
+  }
+  Look(now, first_ || std::exchange(replaced_, false));
 }
 
 void FileSource::Look(int64_t now, bool whole) {
@@ -79,7 +85,7 @@ void FileSource::Look(int64_t now, bool whole) {
     told_ = sight;
     unsettled_.reset();
   }
-  Take(text);
+  Take(text, now);
 }
 
 FileSource::Sight FileSource::SightOf(int fd) {
@@ -121,13 +127,14 @@ absl::StatusOr<std::string> FileSource::Read(const Result<Fd>& found, const Sigh
   return text;
 }
 
-void FileSource::Take(const absl::StatusOr<std::string>& text) {
+void FileSource::Take(const absl::StatusOr<std::string>& text, int64_t now) {
   if (!text.ok()) {
     teller_.Failed(text.status());
     return;
   }
   const size_t hash = std::hash<std::string_view>()(*text);
   if (hash == text_hash_ && !teller_.failing()) return;
+  paid_until_ = std::max(paid_until_, now) + kApart;
   absl::StatusOr<std::vector<BackendSpec>> backends = parse_(*text, path_.path());
   if (!backends.ok()) {
     teller_.Failed(backends.status());

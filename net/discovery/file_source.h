@@ -7,6 +7,9 @@
 // renamed into its place, as a ConfigMap volume does it, is read as a whole or not at all; whoever
 // writes in place and closes in between is taken at his word.
 //
+// A file that changes all the time is read ten times a second: nothing could hear of more (a table comes no
+// oftener, net/balancer/balancer.h), and reading takes CPU time that programs and reactors want.
+//
 // A file that is gone, cannot be read or is not right is told once, and what was read before stays in force.
 // Only what other backends are in is told: not comments, and not the same file again.
 //
@@ -42,6 +45,9 @@ class FileSource : public Source {
   static constexpr int64_t kSettle = 200'000'000;
   static constexpr int64_t kPeriod = 10'000'000'000;
   static constexpr int64_t kBlindPeriod = 2'000'000'000;
+  // So far apart are lists read in the long run, and so much of it may be ahead of its time.
+  static constexpr int64_t kApart = 100'000'000;
+  static constexpr int64_t kAhead = 1'000'000'000;
 
   // Does nothing yet.
   FileSource(std::string path, Parse parse, Tell tell);
@@ -70,13 +76,15 @@ class FileSource : public Source {
   // `whole`: if there is a file, it is complete.
   void Look(int64_t now, bool whole);
   absl::StatusOr<std::string> Read(const Result<Fd>& found, const Sight& sight) const;
-  void Take(const absl::StatusOr<std::string>& text);
+  void Take(const absl::StatusOr<std::string>& text, int64_t now);
 
   WatchedPath path_;
   const Parse parse_;
   Teller teller_;
   bool first_ = true;
   int64_t due_ = 0;
+  bool replaced_ = false;      // since the last look
+  int64_t paid_until_ = 0;     // what has been read is worth kApart each; kAhead before that, more is
   std::optional<Sight> told_;  // all that looks like this has been told
   // What there is has looked like this for less than kSettle, and if it was told nevertheless, it is looked
   // at once more: two changes within one tick of the file system's clock look the same.

@@ -142,6 +142,30 @@ TEST_F(FileSourceTest, TellsNothingWhereTheBackendsAreTheSame) {
   EXPECT_THAT(After(60 * kSecond), IsEmpty());
 }
 
+TEST_F(FileSourceTest, ReadsAFileThatChangesAllTheTimeTenTimesASecondAndItsLastChange) {
+  WriteInPlace(folder_ / "backends", "192.0.2.1:80\n");
+  Watch(folder_ / "backends");
+  told_.Take();
+  std::vector<std::string> told;
+  std::string last;
+  const auto tell = [&told](const std::vector<std::string>& more) {
+    told.insert(told.end(), more.begin(), more.end());
+  };
+  constexpr int kSeconds = 10;
+  for (int change = 0; change < kSeconds * 100 - 3; ++change) {
+    last = absl::StrCat("192.0.2.1:", 1000 + change);
+    Replace(folder_ / "backends", last + "\n");
+    if (Readable()) tell(AtOnce());
+    tell(After(kSecond / 100));
+  }
+  constexpr size_t kRead = kSeconds * kSecond / FileSource::kApart;
+  EXPECT_GE(told.size(), kRead);
+  EXPECT_LE(told.size(), kRead + FileSource::kAhead / FileSource::kApart + 1);
+  EXPECT_NE(told.back(), last) << "it came while nobody reads";
+  EXPECT_THAT(After(FileSource::kApart), ElementsAre(last));
+  EXPECT_THAT(After(60 * kSecond), IsEmpty());
+}
+
 TEST_F(FileSourceTest, IsNotWokenByOtherFilesAndNotMisledByThem) {
   WriteInPlace(folder_ / "backends", "192.0.2.1:80\n");
   Watch(folder_ / "backends");
