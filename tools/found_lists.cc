@@ -138,12 +138,12 @@ void FoundLists::Note(const std::vector<net::FoundBackends>& found) {
     }
     Lines& lines = lines_[one.service];
     lines.own = LineOf(one);
-    std::map<std::string, FoundLine> before = std::exchange(lines.found, {});
+    auto before = std::exchange(lines.found, {});
+    lines.found.reserve(one.services.size());
     for (const net::FoundServicePtr& service : one.services) {
-      const auto known = before.find(service->name);
-      const bool is_same = known != before.end() && known->second.service == service;
-      lines.found[service->name] = {
-          service, is_same ? std::move(known->second.line) : LineOfService(one.service, *service)};
+      const auto known = before.find(service);
+      lines.found.try_emplace(
+          service, known != before.end() ? std::move(known->second) : LineOfService(one.service, *service));
     }
   }
 }
@@ -152,7 +152,7 @@ absl::StatusOr<Fd> FoundLists::ToFile() const {
   std::string text;
   for (const auto& [service, lines] : lines_) {
     absl::StrAppend(&text, lines.own, "\n");
-    for (const auto& [name, found] : lines.found) absl::StrAppend(&text, found.line, "\n");
+    for (const auto& [found, line] : lines.found) absl::StrAppend(&text, line, "\n");
   }
   return HeldText(text);
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "core/fd.h"
 #include "net/balancer/found.h"
@@ -34,14 +35,10 @@ class FoundLists {
   static absl::StatusOr<std::vector<net::FoundBackends>> FromFile(int fd);
 
  private:
-  // Of a service that was found. The same object has the same line.
-  struct FoundLine {
-    net::FoundServicePtr service;
-    std::string line;
-  };
   struct Lines {
     std::string own;
-    std::map<std::string, FoundLine> found;  // by name
+    // Of services that were found: the same object has the same line.
+    absl::flat_hash_map<net::FoundServicePtr, std::string> found;
   };
   std::map<std::string, Lines> lines_;  // by service
 };
