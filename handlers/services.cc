@@ -37,8 +37,10 @@ int MillisecondsUntil(int64_t due, int64_t now) {
   return static_cast<int>(std::min((due - now) / 1'000'000 + 1, kLongest));
 }
 
-// Lists may be large, and change often: engines to come are told of them so far apart at least.
+// Lists may be large, and change often: engines to come are told of them so far apart at least, and the more
+// there is to write, the further. It is the control thread that writes, of whose time reactors want some.
 constexpr int64_t kFoundApart = 1'000'000'000;
+constexpr size_t kServicesInThat = 2000;
 
 }  // namespace
 
@@ -264,7 +266,7 @@ int64_t Services::NextDue() const {
   int64_t due = std::min({balancer_.NextDue(), checks_->NextDue(), live_counts_.NextDue()});
   for (const auto& [name, watched] : sources_) due = std::min(due, watched.source->NextDue());
   if (table_awaited_ && delivery_ == nullptr) due = std::min(due, sources_awaited_);
-  if (!found_.empty() && wants_.found.empty()) due = std::min(due, found_passed_ + kFoundApart);
+  if (!found_.empty() && wants_.found.empty()) due = std::min(due, found_due_);
   return due;
 }
 
@@ -360,10 +362,13 @@ void Services::PassAimings(int64_t now) {
 
 // Nothing more before the control thread has taken what there is.
 void Services::PassFound(int64_t now) {
-  if (found_.empty() || !wants_.found.empty() || now - found_passed_ < kFoundApart) return;
-  for (const std::string& service : std::exchange(found_, {}))
+  if (found_.empty() || !wants_.found.empty() || now < found_due_) return;
+  size_t services = 0;
+  for (const std::string& service : std::exchange(found_, {})) {
     wants_.found.push_back(balancer_.Found(service));
-  found_passed_ = now;
+    services += wants_.found.back().services.size();
+  }
+  found_due_ = now + kFoundApart * static_cast<int64_t>(1 + services / kServicesInThat);
 }
 
 // The kernel is asked for connections when it is time, and who waits for one to end hears of it.

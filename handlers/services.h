@@ -133,7 +133,7 @@ class Services {
   int64_t sockets_asked_ = 0;                   // when; CLOCK_MONOTONIC, ns
   std::vector<net::FoundBackends> remembered_;  // until services are configured
   std::unordered_set<std::string> found_;       // services of which wants_.found is to tell
-  int64_t found_passed_ = 0;                    // when it did so last; CLOCK_MONOTONIC, ns
+  int64_t found_due_ = 0;                       // when it may do so again; CLOCK_MONOTONIC, ns
   net::SpareSockets inside4_, inside6_;
   bool sources_changed_ = false;
   bool table_awaited_ = false;   // until what was configured is in force
