@@ -5,17 +5,41 @@ Machines drift, so what has a base is compared by its ratio to the base, and a b
 (memory, say) is compared as it is. Changes are told as how many times dearer: above 1 is worse, whichever way a metric goes.
 """
 
+import dataclasses
 import json
 import math
+import statistics
 
 import arithmetic
 import places
 import report
 
-REGRESSION, DRIFT = "REGRESSION", "the machine"
+REGRESSION, MISSING, DRIFT = "REGRESSION", "MISSING", "the machine"
+CANNOT_TELL, NO_WORSE = "cannot tell", "no worse"
+UNDECIDED = CANNOT_TELL, arithmetic.UNKNOWN
+# How far an interval may reach for a true change of twice the bound to be found four times in five, and for none to be told as
+# none as often: the bound is then 1.96 + 0.84 standard errors away from both.
+SHARE_OF_BOUND = 0.7
 ABOUT = """Says what changed from one result to another, with 95% intervals. Where an arm has a base (native), its ratio to the
-base is compared: machines drift. Exit status: 1 when something has become dearer by more than the bound, with its whole
-interval; 2 for wrong use; else 0."""
+base is compared: machines drift. "cannot tell" stands where the interval reaches beyond the bound and does not lie there as a
+whole, with the number of runs (shunt bench --runs) that would tell. Exit status: 1 when something has become dearer by more
+than the bound, with its whole interval, or has values in the first result and none in the second; with --strict also when it
+cannot tell; 2 for wrong use; else 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What became of one arm in one metric: `change` is (middle, low, high) of how many times dearer it is, or None; `runs`, for
+    what cannot be told, how many of each would tell, or None if no number does; `why` there is no value any more."""
+
+    scenario: str
+    metric: str
+    arm: str
+    of: str
+    change: tuple | None
+    verdict: str
+    runs: int | None = None
+    why: str = ""
 
 
 class Unusable(Exception):
@@ -48,46 +72,75 @@ def verdict_without_ratio(before, after, is_drift, bound):
     if None in bounds:
         return arithmetic.UNKNOWN
     (low_before, high_before), (low_after, high_after) = bounds
-    if low_after <= high_before and low_before <= high_after:
+    is_no_worse = high_after <= low_before * (1 + bound)
+    if is_no_worse and high_before <= low_after * (1 + bound):
         return arithmetic.SAME
     if is_drift:
         return DRIFT
     if high_after < low_before:
         return arithmetic.BETTER
-    return REGRESSION if low_after > high_before * (1 + bound) else arithmetic.WORSE
+    if low_after > high_before * (1 + bound):
+        return REGRESSION
+    return NO_WORSE if is_no_worse else CANNOT_TELL
 
 
 def verdict(change, is_drift, bound):
     _, low, high = change
-    if low <= 1 <= high:
-        return arithmetic.SAME
+    is_same = 1 / (1 + bound) <= low <= 1 <= high <= 1 + bound
     if is_drift:
-        return DRIFT
-    return REGRESSION if low > 1 + bound else arithmetic.WORSE if low > 1 else arithmetic.BETTER
+        return arithmetic.SAME if is_same else DRIFT
+    if high > 1 + bound:
+        return REGRESSION if low > 1 + bound else CANNOT_TELL
+    if high < 1:
+        return arithmetic.BETTER
+    return arithmetic.WORSE if low > 1 else arithmetic.SAME if is_same else NO_WORSE
+
+
+def runs_needed(before, after, bound):
+    """How many runs of each would tell, going by the spread of these: an interval narrows as the root of their number grows."""
+    if bound == 0:
+        return None
+    squares = sum(max(math.log(side) for side in (middle / low, high / middle)) ** 2 * count
+                  for middle, (low, high), count in ((statistics.median(values), arithmetic.interval(values), len(values))
+                                                     for values in (before, after)))
+    return math.ceil(squares / (SHARE_OF_BOUND * math.log(1 + bound)) ** 2)
+
+
+def metrics_of(result):
+    """{(scenario, metric): its part of the result}."""
+    return {(scenario["name"], metric["name"]): metric for scenario in result["scenarios"] for metric in scenario["metrics"]}
 
 
 def comparison(before, after, bound):
-    """[(scenario, metric, arm, what, change or None, verdict)] of what both have; change is (middle, low, high)."""
-    rows = []
-    known = {(scenario["name"], metric["name"]): metric for scenario in before["scenarios"] for metric in scenario["metrics"]}
-    for scenario in after["scenarios"]:
-        for metric in scenario["metrics"]:
-            former = known.get((scenario["name"], metric["name"]))
-            for arm in metric["arms"]:
-                if former and arm in former["arms"]:
-                    rows.append(compared(scenario["name"], former, metric, arm, bound))
-    return rows
+    """A row for each arm and metric of which the first result has values, in its order."""
+    later = metrics_of(after)
+    notes = {(scenario["name"], arm): about for scenario in after["scenarios"] for arm, about in scenario["notes"].items()}
+    return [compared(scenario, former, later.get((scenario, name)), arm, notes.get((scenario, arm)), bound)
+            for (scenario, name), former in metrics_of(before).items() for arm in former["arms"] if values_of(former, arm)]
 
 
-def compared(scenario, former, metric, arm, bound):
-    base = metric["arms"][arm]["base"]
-    is_drift = base is None and arm in bases(metric)
+def compared(scenario, former, metric, arm, note, bound):
+    """`metric`, `note`: what the second result has of it, or None."""
+    base = former["arms"][arm]["base"]
+    about = scenario, former["name"], arm, f"ratio to {base}" if base else former["unit"] or "value"
+    if metric is None or arm not in metric["arms"]:
+        return Row(*about, None, MISSING, why="it was not asked for")
+    if metric["arms"][arm]["base"] != base:
+        return Row(*about, None, MISSING, why=f"it is compared with {metric['arms'][arm]['base'] or 'nothing'} there")
     sets = values_of(former, arm), values_of(metric, arm)
+    has_failed = note is not None and note["state"] == "failed"
+    if not sets[1] or (has_failed and len(sets[1]) < arithmetic.FEWEST_RUNS <= len(sets[0])):
+        missing = f"{base} has none" if arithmetic.present(metric["arms"][arm]["values"]) else "it has none, and no reason"
+        return Row(*about, None, MISSING, why=f"{note['state']}: {note['why']}" if note else missing)
+    is_drift = base is None and arm in bases(former)
     if metric["better"] == "higher":  # dearer is what there is less of
         sets = sets[::-1]
     change = arithmetic.quotient(*sets)
     said = verdict(change, is_drift, bound) if change else verdict_without_ratio(*sets, is_drift, bound)
-    return (scenario, metric["name"], arm, f"ratio to {base}" if base else metric["unit"] or "value", change, said)
+    runs = arithmetic.FEWEST_RUNS if said == arithmetic.UNKNOWN else None
+    if said == CANNOT_TELL and change:
+        runs = runs_needed(*sets, bound)
+    return Row(*about, change, said, runs)
 
 
 def only_in(one, other):
@@ -108,11 +161,10 @@ def warnings(before, after):
     for result, name in ((before, "the first"), (after, "the second")):
         if not result.get("complete", True):
             texts.append(f"{name} result is incomplete")
-    for one, other, name in ((before, after, "first"), (after, before, "second")):
-        missing = only_in(one, other)
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            texts.append(f"only in the {name}: {', '.join(missing[:3])}{more}")
+    more = only_in(after, before)
+    if more:
+        others = f" and {len(more) - 3} more" if len(more) > 3 else ""
+        texts.append(f"only in the second: {', '.join(more[:3])}{others}")
     titles = {scenario["name"]: scenario["title"] for scenario in before["scenarios"]}
     texts += [f"scenario {scenario['name']} is not the same: \"{titles[scenario['name']]}\" and \"{scenario['title']}\""
               for scenario in after["scenarios"] if titles.get(scenario["name"], scenario["title"]) != scenario["title"]]
@@ -120,27 +172,54 @@ def warnings(before, after):
 
 
 def lines(rows):
-    cells = [["scenario", "metric", "arm", "of", "dearer", "95%", "verdict"]]
-    for scenario, metric, arm, what, change, said in rows:
-        cells.append([scenario, metric, arm, what, report.times(change[0]) if change else "",
-                      report.between(*change[1:]) if change else "", said])
-    return report.table(cells, {4, 5})
+    cells = [["scenario", "metric", "arm", "of", "dearer", "95%", "verdict", "takes"]]
+    for row in rows:
+        cells.append([row.scenario, row.metric, row.arm, row.of, report.times(row.change[0]) if row.change else "",
+                      report.between(*row.change[1:]) if row.change else "", row.verdict, f"{row.runs} runs" if row.runs else ""])
+    return report.table(cells, {4, 5, 7})
+
+
+def missing_lines(rows):
+    arms = {}
+    for row in rows:
+        if row.verdict == MISSING:
+            arms.setdefault((row.scenario, row.arm, row.why), []).append(row.metric)
+    return [f"no value in the second result: {scenario}: {arm}: {', '.join(metrics)}: {why}"
+            for (scenario, arm, why), metrics in arms.items()]
+
+
+def undecided_line(rows, bound):
+    undecided = [row for row in rows if row.verdict in UNDECIDED]
+    if not undecided:
+        return []
+    text = f"{CANNOT_TELL}: of {len(undecided)} of {len(rows)} changes whether they are beyond {bound * 100:g}%"
+    runs = [row.runs for row in undecided if row.runs]
+    if runs:
+        which = "of all" if len(runs) == len(undecided) else f"of {len(runs)}"
+        text += f"; as these values spread, {max(runs)} runs in both results would tell {which}"
+    return [text]
 
 
 def as_json(rows, texts, bound):
-    return json.dumps({"bound": bound, "warnings": texts, "regression": any(row[5] == REGRESSION for row in rows),
-                       "changes": [{"scenario": scenario, "metric": metric, "arm": arm, "of": what,
-                                    "dearer": change[0] if change else None, "interval": list(change[1:]) if change else None,
-                                    "verdict": said} for scenario, metric, arm, what, change, said in rows]}, indent=1)
+    return json.dumps({"bound": bound, "warnings": texts, "regression": any(row.verdict == REGRESSION for row in rows),
+                       "missing": any(row.verdict == MISSING for row in rows),
+                       "undecided": any(row.verdict in UNDECIDED for row in rows),
+                       "changes": [{"scenario": row.scenario, "metric": row.metric, "arm": row.arm, "of": row.of,
+                                    "dearer": row.change[0] if row.change else None,
+                                    "interval": list(row.change[1:]) if row.change else None, "verdict": row.verdict,
+                                    "runs_needed": row.runs, "why": row.why or None} for row in rows]}, indent=1)
 
 
 def main(program, words):
     parser = places.Parser(f"{program} compare", ABOUT,
                            [("before/results.json after/results.json", "what changed"),
-                            ("before/results.json after/results.json --bound 10%", "overlooks what is smaller")])
+                            ("before/results.json after/results.json --bound 10%", "overlooks what is smaller"),
+                            ("before/results.json after/results.json --strict", "a gate that passes only what it is sure of")])
     parser.add_argument("before", metavar="A.json", help="the first result")
     parser.add_argument("after", metavar="B.json", help="the second one")
     parser.add_argument("--bound", default="5%", metavar="P", help="how much dearer is no regression yet (default 5%%)")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 also when it cannot tell")
+    parser.add_argument("--common", action="store_true", help="leave out what the second result has no value of")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     arguments = parser.parse_args(words)
     try:
@@ -154,10 +233,16 @@ def main(program, words):
     except Unusable as error:
         parser.error(str(error))
     rows, texts = comparison(before, after, bound), warnings(before, after)
+    if arguments.common:
+        texts += [f"left out: {line}" for line in missing_lines(rows)]
+        rows = [row for row in rows if row.verdict != MISSING]
+    has_in_common = rows and {row.scenario for row in rows} & {scenario["name"] for scenario in after["scenarios"]}
+    if not has_in_common:
+        parser.error("these results have nothing in common")
     if arguments.json:
         print(as_json(rows, texts, bound))
     else:
-        print("\n".join([f"warning: {text}" for text in texts] + lines(rows)))
-    if not rows:
-        parser.error("these results have nothing in common")
-    return 1 if any(row[5] == REGRESSION for row in rows) else 0
+        missing = [f"{MISSING}: {line}" for line in missing_lines(rows)]
+        print("\n".join([f"warning: {text}" for text in texts] + lines(rows) + missing + undecided_line(rows, bound)))
+    fatal = {REGRESSION, MISSING, *(UNDECIDED if arguments.strict else ())}
+    return 1 if any(row.verdict in fatal for row in rows) else 0

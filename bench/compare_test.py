@@ -5,10 +5,15 @@
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 import unittest
+
+sys.dont_write_bytecode = True
+import compare  # noqa: E402
+from arithmetic_test import most_failures  # noqa: E402
 
 RUN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run")
 
@@ -41,12 +46,16 @@ class Compare(unittest.TestCase):
     def run_it(self, *words):
         return subprocess.run([RUN, "compare", *words], capture_output=True, text=True, check=False, timeout=60)
 
+    @staticmethod
+    def write(paths, results):
+        for path, made in zip(paths, results):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(made, file)
+
     def compare(self, before, after, *words):
         """(exit status, {(metric, arm): change}, whole answer)."""
         paths = [os.path.join(self.directory.name, name) for name in ("a.json", "b.json")]
-        for path, made in zip(paths, (before, after)):
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(made, file)
+        self.write(paths, (before, after))
         run = self.run_it(*paths, "--json", *words)
         self.assertEqual(run.stderr, "")
         answer = json.loads(run.stdout)
@@ -93,7 +102,8 @@ class Compare(unittest.TestCase):
         for before, after, better, wanted in (
                 (none, some, "lower", (1, "REGRESSION")), (some, none, "lower", (0, "better")),
                 (none, some, "higher", (0, "better")), (some, none, "higher", (1, "REGRESSION")),
-                (none, none, "lower", (0, "no difference")), (none, few, "lower", (0, "no difference")),
+                (none, none, "lower", (0, "no difference")), (none, few, "lower", (0, "cannot tell")),
+                (some, some, "lower", (0, "cannot tell")), (few, none, "lower", (0, "no worse")),
                 (none[:5], some[:5], "lower", (0, "too few runs"))):
             status, changes, _ = self.compare(failed_calls(*before, better=better), failed_calls(*after, better=better))
             self.assertEqual((status, changes["failed calls", "shunt"]["verdict"]), wanted, (before, after, better))
@@ -110,11 +120,89 @@ class Compare(unittest.TestCase):
                       "only in the second: connect: RSS"):
             self.assertIn(words, "\n".join(answer["warnings"]))
 
-    def test_an_arm_that_has_failed_in_one_of_them_is_warned_of(self):
+    def without(self, gone, state=None, why="exit status 3"):
+        """A result in which these arms have no value; `state` says so in the notes."""
+        made = result(seed=2)
+        for arm in gone:
+            made["scenarios"][0]["metrics"][0]["arms"][arm]["values"] = [None] * 21
+            if state:
+                made["scenarios"][0]["notes"][arm] = {"state": state, "why": why, "last_lines": []}
+        return made
+
+    def test_what_has_no_value_any_more_is_missing_with_its_reason_and_passes_no_gate(self):
+        for gone, why in ((["shunt"], {"shunt": "failed: exit status 3"}),
+                          (["native", "shunt"], {"native": "failed: exit status 3", "shunt": "failed: exit status 3"}),
+                          (["native"], {"native": "failed: exit status 3", "shunt": "native has none"})):
+            status, changes, answer = self.compare(result(), self.without(gone, "failed"))
+            self.assertEqual((status, answer["missing"], answer["regression"]), (1, True, False))
+            for arm, reason in why.items():
+                change = changes["connect p50", arm]
+                self.assertEqual((change["verdict"], change["why"], change["dearer"]), ("MISSING", reason, None))
+        self.assertEqual(self.compare(self.without(["shunt"]), self.without(["shunt"], "failed"))[0], 0)  # nor before
+
+    def test_people_are_told_what_is_missing(self):
+        paths = [os.path.join(self.directory.name, name) for name in ("a.json", "b.json")]
+        self.write(paths, (result(memory=7), self.without(["shunt"], "absent", "not here")))
+        said = self.run_it(*paths).stdout
+        self.assertIn("\nMISSING: no value in the second result: connect: shunt: connect p50: absent: not here\n", said)
+        self.assertIn("\nMISSING: no value in the second result: connect: shunt: RSS: it was not asked for\n", said)
+
+    def test_an_arm_that_was_given_up_after_some_runs_passes_no_gate(self):
+        after = result(seed=2)
+        values = after["scenarios"][0]["metrics"][0]["arms"]["shunt"]["values"]
+        values[4:] = [None] * 17
+        self.assertEqual(self.compare(result(), after)[1]["connect p50", "shunt"]["verdict"], "too few runs")
+        after["scenarios"][0]["notes"]["shunt"] = {"state": "failed", "why": "crashed", "last_lines": []}
+        status, changes, _ = self.compare(result(), after)
+        self.assertEqual((status, changes["connect p50", "shunt"]["why"]), (1, "failed: crashed"))
+
+    def test_a_scenario_or_an_arm_that_was_not_asked_for_is_left_out_on_demand(self):
+        more, other = result(), result(seed=3)["scenarios"][0]
+        more["scenarios"].append({**other, "name": "floor"})
+        status, _, answer = self.compare(more, result(seed=2))
+        self.assertEqual((status, {change["why"] for change in answer["changes"]}), (1, {None, "it was not asked for"}))
+        status, changes, answer = self.compare(more, result(seed=2), "--common")
+        self.assertEqual((status, answer["missing"], len(answer["changes"])), (0, False, 2))
+        self.assertIn("left out: no value in the second result: floor: native: connect p50: it was not asked for",
+                      answer["warnings"])
+        self.assertEqual(changes["connect p50", "shunt"]["verdict"], "no difference")
+
+    def test_a_ratio_is_never_compared_with_a_value(self):
+        after = result(seed=2)
+        del after["scenarios"][0]["metrics"][0]["arms"]["native"]  # measured with --arms shunt
+        after["scenarios"][0]["metrics"][0]["arms"]["shunt"]["base"] = None
+        status, changes, _ = self.compare(result(), after)
+        self.assertEqual((status, changes["connect p50", "shunt"]["why"]), (1, "it is compared with nothing there"))
+
+    def test_results_of_different_scenarios_have_nothing_in_common(self):
         after = result()
-        after["scenarios"][0]["metrics"][0]["arms"]["shunt"]["values"] = [None] * 21
-        _, _, answer = self.compare(result(), after)
-        self.assertEqual(answer["warnings"], ["only in the first: connect: connect p50: shunt"])
+        after["scenarios"][0]["name"] = "floor"
+        paths = [os.path.join(self.directory.name, name) for name in ("a.json", "b.json")]
+        self.write(paths, (result(), after))
+        run = self.run_it(*paths)
+        self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1))
+
+    def test_an_interval_that_reaches_beyond_the_bound_tells_nothing_and_how_many_runs_would(self):
+        loud = [result(noise=0.3, runs=7, seed=seed) for seed in (1, 2)]
+        status, changes, answer = self.compare(*loud)
+        change = changes["connect p50", "shunt"]
+        self.assertEqual((status, change["verdict"], answer["undecided"]), (0, "cannot tell", True))
+        self.assertGreater(change["runs_needed"], 50)
+        self.assertEqual(self.compare(*loud, "--strict")[0], 1)
+        self.assertEqual(self.compare(*loud, "--bound", "400%", "--strict")[0], 0)
+        self.assertIsNone(self.compare(*loud, "--bound", "0%")[1]["connect p50", "shunt"]["runs_needed"])
+        self.assertEqual(self.compare(result(), result(seed=2), "--strict")[0], 0)
+        few = self.compare(result(runs=3), result(runs=3), "--strict")
+        self.assertEqual((few[0], few[1]["connect p50", "shunt"]["runs_needed"]), (1, 6))
+
+    def test_a_machine_of_which_nobody_can_tell_is_no_reason_to_be_undecided(self):
+        before, after = result(), result(seed=2)
+        for made in (before, after):  # the machine jumps; the ratio stays
+            for arm in made["scenarios"][0]["metrics"][0]["arms"].values():
+                arm["values"] = [value * (1 + run % 3) for run, value in enumerate(arm["values"])]
+        status, changes, answer = self.compare(before, after, "--strict")
+        self.assertEqual((status, answer["undecided"]), (0, False), changes)
+        self.assertEqual(changes["connect p50", "native"]["verdict"], "the machine")
 
     def test_wrong_use_has_status_2_and_one_line(self):
         for words in (["/nonexistent", "/nonexistent"], [RUN, RUN], ["one"], [], ["a", "b", "--bound", "much"],
@@ -132,6 +220,53 @@ class Compare(unittest.TestCase):
             run = self.run_it(path, path)
             self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), other)
             self.assertIn(path, run.stderr)
+
+
+class Truth(unittest.TestCase):
+    """Results of which it is known whether they differ: twenty of each kind, of sixty rows, as many as a usual result has."""
+
+    BOUND, ROWS, TIMES = 0.05, 60, 20
+
+    def said(self, noise, runs, dearer=1.0, rows=1):
+        """What is said of each of twenty comparisons: a list of verdicts for each."""
+        answers = []
+        for seed in range(self.TIMES):
+            before, after = ({**result(), "scenarios": [
+                {**result(factor, noise=noise, runs=runs, seed=f"{seed} {row} {which}")["scenarios"][0], "name": f"s{row}"}
+                for row in range(rows)]} for which, factor in (("before", 1.0), ("after", dearer)))
+            answers.append([row.verdict for row in compare.comparison(before, after, self.BOUND) if row.arm == "shunt"])
+        return answers
+
+    def test_identical_candidates_are_no_regression_however_loud_it_is(self):
+        for noise in (0.02, 0.1, 0.4):
+            alarms = [answer for answer in self.said(noise, 7, rows=self.ROWS) if compare.REGRESSION in answer]
+            self.assertLessEqual(len(alarms), most_failures(self.TIMES, 0.05), noise)
+
+    def test_identical_candidates_are_no_difference_where_the_runs_suffice_and_else_it_cannot_tell(self):
+        quiet = [answer[0] for answer in self.said(0.02, 21)]
+        self.assertGreaterEqual(quiet.count("no difference"), self.TIMES - most_failures(self.TIMES, 0.05), quiet)
+        loud = [answer[0] for answer in self.said(0.4, 21)]
+        self.assertEqual(loud.count("no difference"), 0, loud)
+        self.assertGreaterEqual(loud.count("cannot tell"), self.TIMES - most_failures(self.TIMES, 0.05), loud)
+
+    def test_twice_the_bound_is_found_where_the_runs_suffice_and_else_never_told_as_none(self):
+        found = [answer[0] for answer in self.said(0.02, 21, 1 + 2 * self.BOUND)]
+        self.assertGreaterEqual(found.count("REGRESSION"), self.TIMES - 1, found)
+        loud = [answer[0] for answer in self.said(0.4, 7, 1 + 2 * self.BOUND)]
+        self.assertEqual(loud.count("no difference") + loud.count("no worse"), 0, loud)
+
+    def test_as_many_runs_as_it_asks_for_tell(self):
+        first = [row for seed in range(self.TIMES) for row in compare.comparison(
+            result(noise=0.1, runs=7, seed=f"{seed} a"), result(noise=0.1, runs=7, seed=f"{seed} b"), self.BOUND)
+            if row.verdict == "cannot tell"]
+        self.assertGreater(len(first), self.TIMES / 2)
+        runs = int(statistics.median(row.runs for row in first))
+        same = [answer[0] for answer in self.said(0.1, runs)]
+        self.assertGreaterEqual(same.count("no difference") + same.count("no worse"), 0.75 * self.TIMES, (runs, same))
+        dearer = [answer[0] for answer in self.said(0.1, runs, 1 + 2 * self.BOUND)]
+        self.assertGreaterEqual(dearer.count("REGRESSION"), 0.75 * self.TIMES, (runs, dearer))
+        few = [answer[0] for answer in self.said(0.1, runs // 8, 1 + 2 * self.BOUND)]
+        self.assertLess(few.count("REGRESSION"), 0.5 * self.TIMES, (runs, few))  # and it does not ask for many times too many
 
 
 if __name__ == "__main__":
