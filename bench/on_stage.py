@@ -82,7 +82,7 @@ def main():
     threading.Thread(target=read_requests, args=[requests], daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what scenarios, or programs of theirs, print must not be taken for an answer
-    print(json.dumps({"state": "ready"}), file=answers, flush=True)
+    print(json.dumps({"state": "ready", "net": stage.net}), file=answers, flush=True)
     scenario, name = None, None
     try:
         while True:

@@ -3,7 +3,8 @@
 
 import os
 import re
-import shutil
+
+import places
 
 # As users call them -> the program. An arm that needs one has its name as a word of its own: "shunt+haproxy".
 PEERS = {"slirp4netns": "slirp4netns", "pasta": "pasta", "bypass4netns": "bypass4netns", "seccompagent": "seccompagent",
@@ -47,13 +48,11 @@ def read_place(text):
     name, _, path = text.partition("=")
     if name not in PEERS or not path:
         raise ValueError(f"{text!r} is not NAME=PATH with a name of {', '.join(PEERS)}")
-    if not os.access(path, os.X_OK) or not os.path.isfile(path):
-        raise ValueError(f"{path} is not a program that can be executed")
+    if reason := places.why_not_executable(path):
+        raise ValueError(reason)
     return name, os.path.abspath(path)
 
 
-def lay_out(places, directory):
-    """Copies the given programs to where the stage looks first: their own place may lie in a closed home."""
-    os.mkdir(directory)
-    for name, path in places:
-        shutil.copy(path, os.path.join(directory, PEERS[name]))
+def laid_out(given, directory):
+    """{where the stage looks first: where the given programs are}, of NAME=PATH."""
+    return {os.path.join(directory, PEERS[name]): path for name, path in given}

@@ -36,6 +36,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help shows what is right)\n")
 
 
+def why_not_executable(path):
+    """None: it is a program that can be executed."""
+    return None if os.path.isfile(path) and os.access(path, os.X_OK) else f"{path} is not a program that can be executed"
+
+
 def programs_of(build):
     """(directory of the measuring programs, shunt): of a build directory if one is given; else those beside the script that
     was called (a build has a link to it, an installation has both in one place); else those of the build of this source."""

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the harness as people use it, by the program SHUNT: `shunt bench`, on a real stage, as short as it gets."""
 
+import contextlib
 import glob
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -37,16 +39,55 @@ def command_line(pid):
         return ""
 
 
+def namespace_of(pid):
+    """Of process ids; None: it has ended."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return file.read().split()
+    except OSError:  # it has ended
+        return []
+
+
 def stage_of(pid):
-    """The directory of the stage that this process has."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        children = file.read().split()
-    return re.search(r"/tmp/shunt-bench\.\w+", " ".join(map(command_line, children)))[0]
+    """(its namespace, what it has in /tmp) of the stage that this process has."""
+    ahead = [pid]
+    while ahead:
+        one = ahead.pop()
+        ahead += children(one)
+        if there := re.search(r"on_stage\.py (/tmp/\w+(?:\.\w+)?)", command_line(one)):
+            return namespace_of(one), there[1]
+    raise AssertionError("there is no stage")
 
 
-def runs_there(directory):
-    """Whether a process is left of the stage with this directory."""
-    return any(directory in command_line(pid) for pid in os.listdir("/proc") if pid.isdigit())
+def runs_there(namespace):
+    """Whether a process is left of the stage with this namespace."""
+    return any(namespace_of(pid) == namespace for pid in os.listdir("/proc") if pid.isdigit())
+
+
+@contextlib.contextmanager
+def begun(command):
+    """A process that does not outlive a test that has failed."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            yield run
+        except BaseException:
+            run.kill()
+            raise
+
+
+def sleeper(path):
+    """A program that never ends by itself."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("#!/bin/sh\nexec sleep 10000\n")
+    os.chmod(path, 0o755)
+    return path
 
 
 class Usage(unittest.TestCase):
@@ -61,6 +102,9 @@ class Usage(unittest.TestCase):
         for words, named in ((["conect"], "conect"), (["--against", "envoy"], "envoy"), (["--runs", "0"], "--runs"),
                              (["--seconds", "nan"], "--seconds"), (["--seconds", "inf"], "--seconds"),
                              (["--precision", "3"], "--precision"), (["--peer", "pasta=/nonexistent"], "/nonexistent"),
+                             (["--peer", "pasta=/etc"], "/etc"), (["--peer", "pasta=/etc/passwd"], "/etc/passwd"),
+                             (["--shunt", "/nonexistent"], "/nonexistent"), (["--shunt", "/etc"], "/etc"),
+                             (["--shunt", "/etc/passwd"], "/etc/passwd"), (["--shunt", ""], "--shunt"), (["--net", "lan"], "lan"),
                              (["--precision", "3%", "--runs", "3"], "--runs"), (["--no-such"], "--no-such"),
                              (["probe", "--spin-ms", "0"], "--spin-ms"), (["floor", "--arms", "pasta"], "pasta")):
             run = bench(*words)
@@ -211,30 +255,30 @@ class Measuring(unittest.TestCase):
         self.assertGreater(self.values("bypass4netns")[0], self.values("native")[0])
 
     def signalled(self, number):
-        """(exit status, standard output, its stage's directory) of a measurement that gets a signal in its second run."""
+        """(exit status, standard output, its stage) of a measurement that gets a signal in its second run."""
         command = [SHUNT, "bench", "floor", "--tiny", "--runs", "100000", "--out", self.out]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-            heard, directory = [], None
+        with begun(command) as run:
+            heard, stage = [], None
             for line in run.stderr:
                 heard.append(line)
                 if re.match(r"\d+/", line) and ", run 2 of" in line:
-                    directory = stage_of(run.pid)
-                    self.assertTrue(runs_there(directory))
+                    stage = stage_of(run.pid)
+                    self.assertTrue(runs_there(stage[0]))
                     run.send_signal(number)
                     break
             output, errors = run.communicate(timeout=60)
             if run.returncode == SKIPPED:
                 self.skipTest("".join(heard) + errors)
-            return run.returncode, output, directory
+            return run.returncode, output, stage
 
     def stopped_by(self, number):
-        status, output, directory = self.signalled(number)
+        status, output, (namespace, directory) = self.signalled(number)
         self.assertEqual(status, 128 + number)
         self.assertTrue(output.startswith(f"INCOMPLETE: stopped by {signal.Signals(number).name}"), output)
         result = self.result()
         self.assertEqual((result["complete"], result["stopped_by"]), (False, signal.Signals(number).name))
         self.assertIsNotNone(self.values("native")[0])
-        self.assertFalse(runs_there(directory))
+        self.assertFalse(runs_there(namespace))
         self.assertFalse(os.path.exists(directory))
 
     def test_an_interrupt_leaves_a_report_and_nothing_else(self):
@@ -244,13 +288,66 @@ class Measuring(unittest.TestCase):
         self.stopped_by(signal.SIGTERM)
 
     def test_the_stage_of_who_was_killed_ends(self):
-        status, _, directory = self.signalled(signal.SIGKILL)
+        status, _, (namespace, directory) = self.signalled(signal.SIGKILL)
         self.assertEqual(status, -signal.SIGKILL)
         deadline = time.monotonic() + 30
-        while runs_there(directory) and time.monotonic() < deadline:
+        while (runs_there(namespace) or os.path.exists(directory)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.assertFalse(runs_there(directory))
-        shutil.rmtree(directory, ignore_errors=True)  # nobody else is left who could
+        self.assertFalse(runs_there(namespace))
+        self.assertFalse(os.path.exists(directory))
+
+    def stopped_early(self, number, is_time):
+        """(exit status, what it said) of a measurement whose only one never ends, which gets a signal when it is time."""
+        peer = sleeper(os.path.join(self.directory.name, "slirp4netns"))
+        command = [SHUNT, "bench", "connect", "--arms", "slirp4netns", "--peer", f"slirp4netns={peer}", "--out", self.out]
+        with begun(command) as run:
+            heard = is_time(run)
+            run.send_signal(number)
+            output, errors = run.communicate(timeout=60)
+        if run.returncode == SKIPPED:
+            self.skipTest(heard + errors)
+        self.assertEqual(output, "")
+        return run.returncode, heard + errors
+
+    def probes(self, run):
+        """Until it looks at the machine."""
+        while not any("probe_machine" in command_line(pid) for pid in children(run.pid)):
+            self.assertIsNone(run.poll(), "it has ended")
+        return ""
+
+    def test_who_is_stopped_before_there_is_a_measurement_leaves_no_report_and_says_so(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for is_time in (self.probes, lambda run: run.stderr.readline()):
+                status, said = self.stopped_early(number, is_time)
+                self.assertEqual(status, 128 + number)
+                words = [line for line in said.splitlines() if not re.match(r"\d+/", line)]
+                self.assertEqual(words, [f"shunt bench: stopped by {signal.Signals(number).name} before the first measurement was "
+                                         "over: there is no report"])
+                self.assertFalse(os.path.exists(self.out))
+
+    def test_who_may_open_no_tun_device_measures_shunt_all_the_same(self):
+        if os.getuid() != 0:
+            self.skipTest("only root can take it away")
+        closed = os.path.join(self.directory.name, "tun")
+        os.close(os.open(closed, os.O_CREAT, 0o600))
+        hidden = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'mount --bind {closed} /dev/net/tun && exec "$@"',
+                  "_", "setpriv", "--reuid", "7331", "--regid", "7331", "--clear-groups"]
+        with tempfile.TemporaryDirectory() as home:
+            os.chmod(home, 0o777)
+            command = [SHUNT, "bench", "untrapped", "floor", "notify", "connect", "--tiny", "--runs", "1", "--strict", "--out",
+                       os.path.join(home, "report")]
+            run = subprocess.run([*hidden, *command], capture_output=True, text=True, check=False, timeout=100, cwd=home)
+            if run.returncode in (SKIPPED, 126):  # no such namespace, or a build that is closed to others
+                self.skipTest(run.stderr)
+            self.assertEqual(run.returncode, 0, run.stderr + run.stdout)
+            with open(os.path.join(home, "report", "results.json"), encoding="utf-8") as file:
+                made = json.load(file)
+        self.assertEqual(made["environment"]["network below shunt"], "none")
+        for scenario in made["scenarios"]:
+            arms = scenario["metrics"][0]["arms"]
+            self.assertTrue(all(arms[arm]["values"][0] for arm in arms if arm.startswith("shunt")), scenario["name"])
+        self.assertIn("may not open /dev/net/tun", made["scenarios"][3]["notes"]["slirp4netns"]["why"])
+        self.assertEqual(made["scenarios"][3]["notes"]["pasta"]["state"], "absent")
 
 
 class Beginning(unittest.TestCase):
@@ -264,7 +361,6 @@ class Beginning(unittest.TestCase):
         with unittest.mock.patch.object(stage_link.StageLink, "answer", stopped), self.assertRaises(course.Stopped):
             stage_link.StageLink(False, os.environ["BENCH_BUILD"], SHUNT, [], {})
         self.assertIsNotNone(links[0].process.returncode)
-        self.assertFalse(os.path.exists(links[0].directory.name))
 
 
 class Installed(unittest.TestCase):

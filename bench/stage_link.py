@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This side of the stage: lays out what runs there, starts it, asks it (on_stage.py), and takes it away again."""
+"""This side of the stage: packs what runs there, starts it, asks it (on_stage.py), and takes it away again."""
 
 import glob
+import io
 import json
 import os
-import shutil
 import subprocess
-import tempfile
+import tarfile
 
 import peers
 import places
 
 SECONDS_TO_END = 15
+# On the stage: unpacks descriptor $0 into a directory that nobody sees outside, and executes what is in there with options $1.
+UNPACK = """mkdir -m 755 "$TMPDIR/bench" && cd "$TMPDIR/bench" && tar --extract --preserve-permissions --no-same-owner <&"$0" &&
+  eval "exec $0<&-" && exec /usr/bin/python3 bench/on_stage.py "$PWD" "$1" """
 
 
 class NoStage(Exception):
@@ -22,37 +25,49 @@ class NoStage(Exception):
         self.status = status
 
 
-def lay_out(directory, programs, shunt, given_peers):
-    """Copies what runs there to a place that every user can read: a clone may lie in a closed home."""
-    bench = os.path.join(directory, "bench")
-    os.mkdir(bench)
-    for path in [*glob.glob(os.path.join(places.HERE, "*.py")), os.path.join(places.HERE, "container")]:
-        shutil.copy(path, bench)
-    shutil.copytree(os.path.join(places.HERE, "scenarios"), os.path.join(bench, "scenarios"),
-                    ignore=shutil.ignore_patterns("__pycache__"))
-    for path in places.measuring_programs(programs):
-        shutil.copy(path, directory)
+def what_runs_there(programs, shunt, given_peers):
+    """{path on the stage: path here}: copies, as a clone or a peer may lie in a closed home, and users there are others."""
+    here = [*glob.glob(os.path.join(places.HERE, "*.py")), os.path.join(places.HERE, "container"),
+            *glob.glob(os.path.join(places.HERE, "scenarios", "*.py"))]
+    files = {os.path.join("bench", os.path.relpath(path, places.HERE)): path for path in here}
+    files |= {os.path.basename(path): path for path in places.measuring_programs(programs)}
     if os.path.exists(shunt):
-        shutil.copy(shunt, os.path.join(directory, "shunt"))
-    peers.lay_out(given_peers, os.path.join(directory, "peers"))
-    os.mkdir(os.path.join(directory, "tmp"))
-    subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
-    os.chmod(os.path.join(directory, "tmp"), 0o1777)
+        files["shunt"] = shunt
+    return files | peers.laid_out(given_peers, "peers")
+
+
+def readable_by_all(member):
+    member.mode |= 0o755 if member.mode & 0o100 else 0o644
+    return member
+
+
+def packed(files):
+    """A descriptor of an archive in memory. On no disk there is anything that somebody who is killed would leave."""
+    archive = os.fdopen(os.memfd_create("stage"), "w+b")
+    with tarfile.open(fileobj=archive, mode="w") as pack:
+        for name, path in files.items():
+            pack.add(os.path.realpath(path), name, filter=readable_by_all)
+        for name, mode in (("tmp", 0o1777), ("peers", 0o755)):
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, mode
+            pack.addfile(directory, io.BytesIO())
+    archive.flush()
+    archive.seek(0)
+    return archive
 
 
 class StageLink:
-    """One stage. It has a session of its own: an interrupt from the terminal is for us, who then end it in order."""
+    """One stage. It has a session of its own: an interrupt from the terminal is for us, who then end it in order. If we are
+    killed it ends as well, for want of questions, and takes along what is on it."""
 
     def __init__(self, as_root, programs, shunt, given_peers, options):
-        self.directory = tempfile.TemporaryDirectory(prefix="shunt-bench.", dir="/tmp", ignore_cleanup_errors=True)
-        place = self.directory.name
-        lay_out(place, programs, shunt, given_peers)
-        command = [os.path.join(places.HERE, "stage"), *(["--root"] if as_root else []), "/usr/bin/python3",
-                   os.path.join(place, "bench", "on_stage.py"), place, json.dumps(options)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/tmp",
-                                        start_new_session=True)
+        with packed(what_runs_there(programs, shunt, given_peers)) as archive:
+            command = [os.path.join(places.HERE, "stage"), *(["--root"] if as_root else []), "/bin/bash", "-c", UNPACK,
+                       str(archive.fileno()), json.dumps(options)]
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/tmp",
+                                            pass_fds=[archive.fileno()], start_new_session=True)
         try:
-            self.answer()
+            self.about = self.answer()
         except BaseException:  # somebody stops us while it begins
             self.close()
             raise
@@ -82,4 +97,3 @@ class StageLink:
             self.process.kill()  # its children die with it: they have a pid namespace of their own
             self.process.wait()
         self.process.stdout.close()
-        self.directory.cleanup()

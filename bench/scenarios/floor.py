@@ -22,5 +22,5 @@ class Floor(Scenario):
             wait = ["--poll"] if arm == "bare-poll-pin" else []
             measured = self.stage.json(command + ["--sync", "--affinity", affinity] + wait)
         else:
-            measured = self.stage.json(self.stage.arm_prefix(arm) + command + ["--target-only"])
+            measured = self.stage.json(self.stage.arm_prefix(arm, connects=False) + command + ["--target-only"])
         return self.latencies(measured, ["p50", "p99"])

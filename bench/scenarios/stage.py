@@ -25,6 +25,15 @@ class Failed(Exception):
         self.last_lines = list(last_lines)
 
 
+def usual_network():
+    """What is below shunt if nobody has said it: what containers have, or nothing for whom slirp4netns cannot serve."""
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError:
+        return "none"
+    return "slirp4netns" if shutil.which("slirp4netns") else "none"
+
+
 class Stage:
     """Commands, servers and where the programs are."""
 
@@ -33,6 +42,7 @@ class Stage:
         self.arguments = arguments
         self.servers = []
         self.started = []
+        self.net = arguments.net or usual_network()
 
     def program(self, name):
         """The path of a program of ours. Raises Unavailable when it is not there."""
@@ -41,13 +51,14 @@ class Stage:
             raise Unavailable(f"{name} is not built")
         return path
 
-    def arm_prefix(self, arm):
+    def arm_prefix(self, arm, connects=True):
+        """How the command of an arm begins. `connects`: it needs a network, which a container without one gets from shunt."""
         if arm == "native":
             return []
         if arm.startswith("shunt"):
             affinity = ["--affinity", arm.partition("-")[2]] if "-" in arm else []
             options = affinity + shlex.split(self.arguments.shunt_options)
-            return [self.program("shunt"), "run", "--net", self.arguments.net, *options, "--"]
+            return [self.program("shunt"), "run", "--net", self.net if connects else "none", *options, "--"]
         if shutil.which(arm) is None:
             raise Unavailable(f"{arm} is not on PATH (--peer {arm}=PATH)")
         if arm == "bypass4netns":

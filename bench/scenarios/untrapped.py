@@ -20,7 +20,7 @@ class Untrapped(Scenario):
         if arm == "any-filter":
             measured = self.stage.json(command + ["--allow-all-filter"])
         else:
-            measured = self.stage.json(self.stage.arm_prefix(arm) + command)
+            measured = self.stage.json(self.stage.arm_prefix(arm, connects=False) + command)
         for call in self.calls:
             if measured[call].get("overhead_ns") is not None:
                 self.overheads[call] = measured[call]["overhead_ns"]
