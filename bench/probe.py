@@ -10,6 +10,7 @@ import subprocess
 import places
 
 NOT_KNOWN = "not known"
+UNHURRIED_CPUS = 8  # more share the time that so many have
 SECONDS_FOR_THE_REST = 60  # of probe_machine: features, clocks, wake-ups
 
 
@@ -52,8 +53,9 @@ def stolen_seconds():
 
 
 def longest(cpus, spin_ms):
-    """Seconds that probe_machine may take: the CPUs spin one after the other, and longer where something else runs."""
-    return SECONDS_FOR_THE_REST + 2 * len(cpus) * spin_ms / 1000
+    """Seconds that probe_machine may take: the CPUs spin one after the other, up to eight of them for as long as that, and longer
+    where something else runs."""
+    return SECONDS_FOR_THE_REST + 2 * min(len(cpus), UNHURRIED_CPUS) * spin_ms / 1000
 
 
 def probe(programs, spin_ms=200):
@@ -120,6 +122,18 @@ def warnings(found):
     return texts
 
 
+def lost_lines(spins):
+    """Each CPU; of many those that have lost most."""
+    worst = sorted(spins, key=lost_share, reverse=True)[:UNHURRIED_CPUS]
+    rows = [(f"lost on CPU {spin['cpu']}", f"{100 * lost_share(spin):.2f}% of {1000 * spin['seconds']:.0f} ms in {spin['gaps']} "
+             f"gaps, the longest {spin['longest_us']:,.0f} us") for spin in spins if spin in worst]
+    others = [spin for spin in spins if spin not in worst]
+    if others:
+        rows.append((f"lost on {len(others)} others", f"{100 * max(map(lost_share, others)):.2f}% at most, the longest gap "
+                     f"{max(spin['longest_us'] for spin in others):,.0f} us"))
+    return rows
+
+
 def lines(found):
     """[(name, text)] for people."""
     clock, yes = found["clock"], {True: "yes", False: "NO", None: NOT_KNOWN}
@@ -134,9 +148,7 @@ def lines(found):
              f"{clock['timestamp_ns']:.1f} ns, a measurement of nothing {clock['empty_sample_ns']} ns"),
             ("timer", f"{1e9 / clock['tick_ns']:.0f} Hz; a sleep of 50 us ends {clock['sleep_late_ns'] / 1000:.1f} us late"),
             ("wake-up", f"{same / 1000:.1f} us on the same CPU" + (f", {cross / 1000:.1f} us on another" if cross else ""))]
-    for spin in found["spin"]:
-        rows.append((f"lost on CPU {spin['cpu']}", f"{100 * lost_share(spin):.2f}% in {spin['gaps']} gaps, the longest "
-                     f"{spin['longest_us']:,.0f} us"))
+    rows += lost_lines(found["spin"])
     rows.append(("stolen", f"{found['stolen_ms']:g} ms by the hypervisor meanwhile"))
     return rows + [(name.replace("_", " "), yes[works]) for name, works in found["features"].items()]
 
@@ -146,7 +158,8 @@ def main(program, arguments, programs):
                            "will disturb a measurement. Exit status 0 with warnings, too.",
                            examples=[("", "for people"), ("--json", "the same for programs")])
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    parser.add_argument("--spin-ms", type=int, default=1000, metavar="N", help="how long each CPU is watched (default 1000)")
+    parser.add_argument("--spin-ms", type=int, default=1000, metavar="N", help="how long each CPU is watched (default 1000); more "
+                        "than eight share the time of eight")
     options = parser.parse_args(arguments)
     if not 1 <= options.spin_ms <= 60000:
         parser.error("--spin-ms must be 1 to 60000")

@@ -2,18 +2,20 @@
 // What `shunt bench probe` needs to time, or to try, that Python cannot: clocks, lost time, wake-ups, the
 // kernel's features.
 //
-//   probe_machine [--spin-ms N]
+//   probe_machine [--spin-ms N] [--longest-ms M]
 //
 // Features are tried, not concluded from a version. Each CPU that this process may use spins for N
-// milliseconds (200 if not given; at most the first eight CPUs): what a loop that does nothing but look at
-// the clock has missed, somebody else had. A wake-up is half of what it takes a thread to wake another one
-// and to be woken by it. Prints one JSON object.
+// milliseconds (200 if not given), one after the other, and for less where all of them together would take
+// more than M (eight times N if not given): what a loop that does nothing but look at the clock has missed,
+// somebody else had. A wake-up is half of what it takes a thread to wake another one and to be woken by it,
+// and is tried the less often the more CPUs there are. Prints one JSON object.
 
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -47,7 +49,20 @@
 
 namespace {
 
-constexpr size_t kMostCpus = 8;
+// As many as any kernel knows. A cpu_set_t holds 1,024, and the kernel refuses a mask that is smaller than
+// its own.
+constexpr int kMostCpus = 8192;
+constexpr size_t kUnhurriedCpus = 8;  // of which each is watched, and woken, as often as was asked for
+
+class CpuSet {
+ public:
+  CpuSet() { CPU_ZERO_S(sizeof sets_, sets_); }
+  cpu_set_t* get() { return sets_; }
+  static constexpr size_t size() { return sizeof sets_; }
+
+ private:
+  cpu_set_t sets_[kMostCpus / CPU_SETSIZE];
+};
 
 int64_t Clock(clockid_t clock = CLOCK_MONOTONIC) {
   timespec now;
@@ -67,22 +82,20 @@ int64_t Median(std::vector<int64_t> values) {
 }
 
 std::vector<int> AllowedCpus() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  sched_getaffinity(0, sizeof allowed, &allowed);
+  CpuSet allowed;
+  sched_getaffinity(0, CpuSet::size(), allowed.get());
   std::vector<int> cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE && cpus.size() < kMostCpus; ++cpu) {
-    if (CPU_ISSET(static_cast<size_t>(cpu), &allowed)) cpus.push_back(cpu);
+  for (int cpu = 0; cpu < kMostCpus; ++cpu) {
+    if (CPU_ISSET_S(static_cast<size_t>(cpu), CpuSet::size(), allowed.get())) cpus.push_back(cpu);
   }
   return cpus;
 }
 
 // The calling thread.
 void PinTo(int cpu) {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(static_cast<size_t>(cpu), &one);
-  sched_setaffinity(0, sizeof one, &one);
+  CpuSet one;
+  CPU_SET_S(static_cast<size_t>(cpu), CpuSet::size(), one.get());
+  sched_setaffinity(0, CpuSet::size(), one.get());
 }
 
 // What a measurement of nothing comes to: two looks at the clock and the difference kept, as around a call.
@@ -113,11 +126,11 @@ std::string ClockFields() {
 }
 
 // One CPU's lost time. A gap is more than ten microseconds between two looks at the clock.
-std::string Spin(int cpu, int64_t milliseconds) {
+std::string Spin(int cpu, int64_t microseconds) {
   constexpr int64_t kGap = 10'000;
   PinTo(cpu);
   int64_t lost = 0, longest = 0, gaps = 0;
-  const int64_t begin = Clock(), end = begin + milliseconds * 1'000'000;
+  const int64_t begin = Clock(), end = begin + microseconds * 1'000;
   int64_t before = begin;
   while (before < end) {
     const int64_t now = Clock(), took = now - before;
@@ -134,13 +147,13 @@ std::string Spin(int cpu, int64_t milliseconds) {
 }
 
 // Median of half a round trip between a thread on `from` and one on `to`.
-int64_t WakeUp(int from, int to) {
-  constexpr size_t kTimes = 1'000, kWarmup = 100;
+int64_t WakeUp(int from, int to, size_t times) {
+  constexpr size_t kWarmup = 20;
   const int ping = eventfd(0, EFD_CLOEXEC), pong = eventfd(0, EFD_CLOEXEC);
   std::thread other([&] {
     PinTo(to);
     uint64_t number;
-    for (size_t i = 0; i < kTimes + kWarmup; ++i) {
+    for (size_t i = 0; i < times + kWarmup; ++i) {
       if (read(ping, &number, sizeof number) < 0 || write(pong, &number, sizeof number) < 0) return;
     }
   });
@@ -148,7 +161,7 @@ int64_t WakeUp(int from, int to) {
   std::thread([&] {
     PinTo(from);
     uint64_t number = 1;
-    for (size_t i = 0; i < kTimes + kWarmup; ++i) {
+    for (size_t i = 0; i < times + kWarmup; ++i) {
       const int64_t begin = Clock();
       if (write(ping, &number, sizeof number) < 0 || read(pong, &number, sizeof number) < 0) return;
       if (i >= kWarmup) samples.push_back((Clock() - begin) / 2);
@@ -227,22 +240,36 @@ std::string Joined(const std::vector<std::string>& objects) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int64_t spin_ms = 200;
-  const bool given = argc == 3 && std::strcmp(argv[1], "--spin-ms") == 0;
-  if (given) spin_ms = std::atoll(argv[2]);
-  if ((argc != 1 && !given) || spin_ms < 1 || spin_ms > 60'000) {
-    std::fprintf(stderr, "usage: probe_machine [--spin-ms N]   (N 1 to 60000)\n");
+  int64_t spin_ms = 200, longest_ms = 0;
+  bool understood = argc % 2 == 1;
+  for (int i = 1; understood && i < argc; i += 2) {
+    const bool is_spin = std::strcmp(argv[i], "--spin-ms") == 0;
+    understood = is_spin || std::strcmp(argv[i], "--longest-ms") == 0;
+    int64_t& value = is_spin ? spin_ms : longest_ms;
+    value = std::atoll(argv[i + 1]);
+    understood = understood && value >= 1 && value <= 8 * 60'000;
+  }
+  if (!understood || spin_ms > 60'000) {
+    std::fprintf(stderr, "usage: probe_machine [--spin-ms N] [--longest-ms M]   (N 1 to 60000)\n");
     return 2;
   }
+  if (longest_ms == 0) longest_ms = spin_ms * int64_t{kUnhurriedCpus};
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // nobody else would end a long watch that nobody waits for any more
   const std::string features = FeatureFields();  // before there are threads
   const std::vector<int> cpus = AllowedCpus();
+  if (cpus.empty()) {
+    std::fprintf(stderr, "probe_machine: the kernel does not say which CPUs there are\n");
+    return 1;
+  }
+  const int64_t spin_us = std::min(spin_ms * 1000, longest_ms * 1000 / static_cast<int64_t>(cpus.size()));
+  const size_t wake_ups = std::max<size_t>(20, 1000 * kUnhurriedCpus / std::max(kUnhurriedCpus, cpus.size()));
   std::vector<std::string> spins, wakes;
   for (const int cpu : cpus) {
     std::string spin;
-    std::thread([&] { spin = Spin(cpu, spin_ms); }).join();
+    std::thread([&] { spin = Spin(cpu, std::max<int64_t>(spin_us, 1)); }).join();
     spins.push_back(spin);
     wakes.push_back("{\"from\": " + std::to_string(cpus[0]) + ", \"to\": " + std::to_string(cpu) +
-                    ", \"ns\": " + std::to_string(WakeUp(cpus[0], cpu)) + "}");
+                    ", \"ns\": " + std::to_string(WakeUp(cpus[0], cpu, wake_ups)) + "}");
   }
   std::printf("{\"clock\": %s, \"spin\": %s, \"wake_ups\": %s, \"features\": {%s}}\n", ClockFields().c_str(),
               Joined(spins).c_str(), Joined(wakes).c_str(), features.c_str());

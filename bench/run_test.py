@@ -144,7 +144,7 @@ class Probe(unittest.TestCase):
         self.assertTrue(0 < found["clock"]["timestamp_ns"] < 10_000)
         self.assertTrue(all(wake["ns"] > 100 for wake in found["wake_ups"]))
         self.assertTrue(all(0 <= spin["lost_us"] <= spin["seconds"] * 1e6 for spin in found["spin"]))
-        self.assertEqual(len(found["spin"]), min(found["cpus"], 8))
+        self.assertEqual({spin["cpu"] for spin in found["spin"]}, os.sched_getaffinity(0))
         shown = bench("probe", "--spin-ms", "20").stdout
         for name in ("kernel", "clock", "wake-up", "lost on CPU", "addfd send", "io uring"):
             self.assertIn(name, shown)
@@ -153,6 +153,23 @@ class Probe(unittest.TestCase):
         longest = 60  # seconds, of --spin-ms
         for cpus in (1, 2, 8):
             self.assertGreater(probe.longest(range(cpus), longest * 1000), cpus * longest)
+        self.assertEqual(probe.longest(range(512), 1000), probe.longest(range(8), 1000))
+
+    def test_all_cpus_share_a_time_that_has_an_end(self):
+        watched = json.loads(subprocess.run([os.path.join(os.environ["BENCH_BUILD"], "probe_machine"), "--spin-ms", "60000",
+                                             "--longest-ms", "40"], capture_output=True, text=True, check=True, timeout=60).stdout)
+        cpus = os.sched_getaffinity(0)
+        self.assertEqual({spin["cpu"] for spin in watched["spin"]}, cpus)
+        self.assertEqual({wake["to"] for wake in watched["wake_ups"]}, cpus)
+        for spin in watched["spin"]:
+            self.assertGreaterEqual(spin["seconds"], 0.04 / len(cpus))
+
+    def test_of_many_cpus_those_that_have_lost_most_are_shown_and_the_rest_in_one_line(self):
+        spins = [{"cpu": cpu, "seconds": 0.1, "gaps": 1, "lost_us": cpu * 1000.0, "longest_us": 5.0} for cpu in range(12)]
+        shown = probe.lost_lines(spins)
+        self.assertEqual([name for name, _ in shown], [f"lost on CPU {cpu}" for cpu in range(4, 12)] + ["lost on 4 others"])
+        self.assertTrue(shown[-1][1].startswith("3.00% at most"), shown[-1])
+        self.assertEqual(len(probe.lost_lines(spins[:3])), 3)
 
 
 class Measuring(unittest.TestCase):
@@ -324,6 +341,15 @@ class Measuring(unittest.TestCase):
                 self.assertEqual(words, [f"shunt bench: stopped by {signal.Signals(number).name} before the first measurement was "
                                          "over: there is no report"])
                 self.assertFalse(os.path.exists(self.out))
+
+    def test_whoever_looks_at_the_machine_ends_with_who_wants_to_know(self):
+        with subprocess.Popen([SHUNT, "bench", "probe", "--spin-ms", "60000"], stdout=subprocess.DEVNULL) as run:
+            self.probes(run)
+            watcher, = children(run.pid)
+            ended = os.pidfd_open(int(watcher))
+            self.addCleanup(os.close, ended)
+            run.kill()
+            self.assertTrue(select.select([ended], [], [], 30)[0], "probe_machine goes on")
 
     def test_who_may_open_no_tun_device_measures_shunt_all_the_same(self):
         if os.getuid() != 0:
