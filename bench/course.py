@@ -12,7 +12,7 @@ import time
 import arithmetic
 
 FAILURES_TO_GIVE_UP = 2
-MEASURED, ABSENT, FAILED, NOT_BEGUN = "measured", "absent", "failed", "not begun"
+MEASURED, ABSENT, FAILED, NOT_BEGUN, DISTURBED = "measured", "absent", "failed", "not begun", "disturbed"
 
 
 @dataclasses.dataclass
@@ -44,6 +44,7 @@ class Tally:
         self.distributions = {}
         self.notes = {arm: {"state": NOT_BEGUN, "why": "the measurement was stopped before", "last_lines": []} for arm in arms}
         self.failures = dict.fromkeys(arms, 0)
+        self.disturbances = dict.fromkeys(arms, 0)
         self.runs = 0
         self.precision = None
 
@@ -58,6 +59,11 @@ class Tally:
         if state != MEASURED:
             self.failures[arm] += FAILURES_TO_GIVE_UP if state == ABSENT else 1
             self.notes[arm] = {"state": state, "why": answer["why"], "last_lines": answer.get("last_lines", [])}
+        elif "disturbed" in answer:
+            self.disturbances[arm] += 1
+            self.notes.setdefault(arm, {"state": DISTURBED, "last_lines": []})
+            if self.notes[arm]["state"] == DISTURBED:
+                self.notes[arm]["why"] = f"in {self.disturbances[arm]} of its runs, this one the last: {answer['disturbed']}"
         for metric in self.scenario.metrics:
             self.values[arm][metric].append(answer.get("values", {}).get(metric))
             overhead = answer.get("overheads", {}).get(metric)

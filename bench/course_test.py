@@ -4,11 +4,13 @@
 
 import io
 import random
+import socket
 import sys
 import unittest
 
 sys.dont_write_bytecode = True
 import course  # noqa: E402
+import on_stage  # noqa: E402
 import peers  # noqa: E402
 from progress import Progress, left  # noqa: E402
 
@@ -35,6 +37,8 @@ class Script:
             raise course.Stopped("SIGINT")
         self.asked.append(arm)
         state = self.answers.get(arm, course.MEASURED)
+        if isinstance(state, dict):
+            return state
         if callable(state):
             return {"state": course.MEASURED, "values": {"took": state()}}
         if state == course.MEASURED:
@@ -72,10 +76,48 @@ class Order(unittest.TestCase):
         self.assertEqual(result["notes"]["shunt"], {"state": "failed", "why": "because", "last_lines": ["one", "two"]})
         self.assertEqual(script.asked.count("native"), 5)
 
+    def test_a_disturbance_is_told_with_the_number_of_runs_that_had_one_and_costs_no_value(self):
+        disturbed = {"state": course.MEASURED, "values": {"took": 1}, "disturbed": "it was loud"}
+        result = run(course.Plan(3), Script({"shunt": disturbed}))[0]
+        self.assertEqual(result["notes"], {"shunt": {"state": "disturbed", "last_lines": [],
+                                                     "why": "in 3 of its runs, this one the last: it was loud"}})
+        self.assertEqual(result["metrics"][0]["arms"]["shunt"]["values"], [1, 1, 1])
+
     def test_histograms_of_all_runs_are_put_together(self):
         result = run(course.Plan(4), Script())[0]
         self.assertEqual(result["distributions"]["latency"]["native"], {"sub_bits": 7, "counts": [[5, 4], [7, 8]]})
         self.assertEqual(result["metrics"][0]["arms"]["native"]["overhead"], 0.02)
+
+
+class FullQueue:
+    """A measurement whose server accepts nobody. With `room` nobody notices."""
+
+    overheads, distributions = {}, {}
+
+    def __init__(self, room):
+        self.room = room
+
+    def forget(self):
+        pass
+
+    def measure(self, arm):
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen(self.room)
+            clients = [socket.socket() for _ in range(6)]
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(server.getsockname())
+            for client in clients:
+                client.close()
+        return {"took": 1}
+
+
+class Disturbances(unittest.TestCase):
+    def test_a_server_whose_queue_was_full_is_told(self):
+        self.assertRegex(on_stage.measured(FullQueue(0), "native")["disturbed"], r"queue was full, \d+ times")
+        answers = [on_stage.measured(FullQueue(20), "native") for _ in range(20)]  # others may have met one of somebody else
+        self.assertTrue(any("disturbed" not in answer for answer in answers))
 
 
 class Precision(unittest.TestCase):

@@ -40,6 +40,11 @@ struct Address {
   }
 };
 
+// Connections that nobody has accepted yet; the kernel lets no socket have more than net.core.somaxconn. One
+// more has to send its SYN again, after a second. The stages of `shunt bench` allow as many, and look whether
+// it happened.
+constexpr int kQueue = 65535;
+
 [[noreturn]] void Die(const char* what) {
   std::fprintf(stderr, "echo_server: %s: %s\n", what, std::strerror(errno));
   std::exit(1);
@@ -70,7 +75,7 @@ int Listen(Address& address) {
   setsockopt(listening, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   auto* generic = reinterpret_cast<sockaddr*>(&address.storage);
   if (bind(listening, generic, address.length) != 0) Die("bind");
-  if (listen(listening, 4096) != 0) Die("listen");
+  if (listen(listening, kQueue) != 0) Die("listen");
   socklen_t length = sizeof address.storage;
   if (getsockname(listening, generic, &length) != 0) Die("getsockname");
   return listening;

@@ -3,7 +3,8 @@
 
     on_stage.py DIRECTORY OPTIONS       OPTIONS: JSON of what bench/run was told and scenarios use
 
-Asked: {"scenario": NAME, "arm": ARM}. Answered: {"state": "measured", "values", "overheads", "distributions"}, or
+Asked: {"scenario": NAME, "arm": ARM}. Answered: {"state": "measured", "values", "overheads", "distributions"}, with "disturbed",
+a sentence, when something of the benchmark's own doing is in the values; or
 {"state": "absent" or "failed", "why", "last_lines"}. The end of its standard input ends it at any moment, in the middle of a
 measurement, too: the namespace that the stage has made then takes everything along that runs in it.
 """
@@ -26,10 +27,23 @@ from scenarios.stage import Failed, Stage, Unavailable  # noqa: E402
 LAST_LINES = 10
 
 
+def full_queues():
+    """How often a connection has met a server in this network that had accepted none for so long that its queue was full."""
+    with open("/proc/net/netstat", encoding="ascii") as file:
+        names, values = [line.split() for line in file if line.startswith("TcpExt:")]
+    return int(values[names.index("ListenOverflows")])
+
+
 def measured(scenario, arm):
     scenario.forget()
+    before = full_queues()
     values = scenario.measure(arm)
-    return {"state": MEASURED, "values": values, "overheads": scenario.overheads, "distributions": scenario.distributions}
+    met = full_queues() - before
+    answer = {"state": MEASURED, "values": values, "overheads": scenario.overheads, "distributions": scenario.distributions}
+    if met:
+        answer["disturbed"] = f"a server got no CPU for so long that its queue was full, {met} times: each of these connections " \
+                              "began again a second later"
+    return answer
 
 
 def answer(scenario, arm):
