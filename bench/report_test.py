@@ -6,12 +6,14 @@ import html.parser
 import json
 import os
 import re
+import statistics
 import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
+import arithmetic  # noqa: E402
 import bars  # noqa: E402
 import histogram  # noqa: E402
 import picture  # noqa: E402
@@ -218,6 +220,58 @@ class Documentation(unittest.TestCase):
         for name in ("docs/performance.md", "README.md"):
             with open(os.path.join(DOCS, "..", name), encoding="utf-8") as file:
                 self.assertEqual(figure.findall(file.read().replace(rows, "")), [], name)
+
+
+def medians(scenario, metric):
+    """{arm: median} of the results of the documentation that have it; where several do, of the first."""
+    for _, made in results_of_documentation():
+        for one in made["scenarios"]:
+            for two in one["metrics"]:
+                if (one["name"], two["name"]) == (scenario, metric):
+                    return {arm: statistics.median(arithmetic.present(measured["values"])) for arm, measured in two["arms"].items()
+                            if arithmetic.present(measured["values"])}
+    raise AssertionError(f"nothing has {scenario}: {metric}")
+
+
+def is_half(one, other):
+    return 0.4 <= one / other <= 0.6
+
+
+def is_half_in_requests_and_twice_in_cpu():
+    requests, cpu = medians("balance", "wrk, 16 kept connections"), medians("balance", "CPU per request")
+    return all(is_half(requests[proxy], requests["native"]) and is_half(cpu["native"], cpu[proxy]) for proxy in ("haproxy", "nginx"))
+
+
+# Words in docs/performance.md that say how much, each with what shows it; None: it is no measurement but how something is made.
+HOW_MUCH = {
+    "that is half of all that a connect costs":
+        lambda: is_half(medians("connect", "connect p50")["shunt-apart"], medians("connect", "connect p50")["shunt"]),
+    "A proxy halves the requests and doubles the CPU": is_half_in_requests_and_twice_in_cpu,
+    "A thousand changes a second for each of 5,000 nodes are gigabytes a second":
+        lambda: 2e9 < medians("many-services", "told per change")["shunt cluster"] * 1000 * 5000 < 20e9,
+    "one in which both run pays twice": None,  # two programs with two streams each
+    "every connect wakes threads on other CPUs four times": None,  # counted: bench/counted_test.py
+    "half of it by chance": None,  # of a pause
+    "a quarter of a shelf": None,  # net/twin_pool.h
+    "Half a shelf made that": None,
+}
+
+
+class HowMuch(unittest.TestCase):
+    """What no digit says in docs/performance.md."""
+
+    WORDS = re.compile(r"(?i)\b(?:half|halves|thirds?|quarters?|fifth|sixth|seventh|eighth|ninth|tenth|twice|thrice|doubles?|triples?"
+                       r"|(?:two|three|four|five|ten|several|many) times|giga\w+|percent)\b")
+
+    def test_each_word_has_what_shows_it(self):
+        with open(os.path.join(DOCS, "performance.md"), encoding="utf-8") as file:
+            text = re.sub(r"\s+", " ", file.read())
+        for words, shows in HOW_MUCH.items():
+            self.assertEqual(text.count(words), 1, words)
+            self.assertTrue(shows is None or shows(), words)
+            text = text.replace(words, "")
+        left = [text[max(found.start() - 40, 0):found.end() + 40] for found in self.WORDS.finditer(text)]
+        self.assertEqual(left, [])
 
 
 class Bars(unittest.TestCase):
