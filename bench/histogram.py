@@ -6,10 +6,13 @@
 """
 
 
-def carried(fraction, samples):
-    """Whether enough samples lie beyond: ten up to p99; farther out, where one burst makes many of them, a hundred."""
-    return samples > 0 and (fraction <= 0.5 or samples * (1 - fraction) >= (10 if fraction <= 0.99 else 100) - 1e-6)
+def needed(fraction):
+    """How many samples carry it: ten lie beyond up to p99; farther out, where one burst makes many of them, a hundred."""
+    return 1 if fraction <= 0.5 else round((10 if fraction <= 0.99 else 100) / (1 - fraction))
 
+
+def carried(fraction, samples):
+    return samples > 0 and (fraction <= 0.5 or samples * (1 - fraction) >= (10 if fraction <= 0.99 else 100) - 1e-6)
 
 
 def value_of(index, sub_bits):

@@ -45,8 +45,7 @@ def section(scenario, harness, pictures):
     parts = [f'<h2 id="{escape(scenario["name"])}">{escape(report.heading(scenario))}</h2>',
              table(report.rows(scenario, harness))]
     parts += [note(line, said) for line, said in report.notes(scenario)]
-    if report.precision_line(scenario):
-        parts.append(f'<p class="soft">{escape(report.precision_line(scenario))}</p>')
+    parts += [f'<p class="soft">{escape(line)}</p>' for line in report.closing_lines(scenario)]
     return "\n".join([*parts, '<div class="pictures">', *(f"<div>{picture}</div>" for picture in pictures), "</div>"])
 
 

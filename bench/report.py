@@ -9,6 +9,7 @@ import arithmetic
 import histogram
 
 NOT_RESOLVED = "not resolved"  # the samples do not carry this percentile, not those of all runs together either
+BESIDE_THE_LIMIT = 0.9999  # from here on a percentile is mostly the machine's: it says nothing without that of the limit
 TIMES = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}  # in nanoseconds
 CAPTION = ("Medians of the runs' values and their median absolute deviation; ratios run by run, with 95% intervals, each by "
            "itself. x floor: how many times dearer than the limit in the same run. own: what measuring takes of the figure. "
@@ -58,26 +59,50 @@ def own_cost(metric, measured, harness):
     return "" if overhead is None else f"{overhead:.2g}" if overhead < 10 else number(overhead)
 
 
+def percentile_of(metric):
+    """(what it is of, 0.999) of the metric "connect p99.9"; None: it is no percentile."""
+    found = re.fullmatch(r"(?:(.+) )?p(\d+(?:\.\d+)?)", metric["name"])
+    return found and (found[1] or "latency", round(float(found[2]) / 100, 9))
+
+
 def of_all_runs(metric, arm, distributions):
-    """The percentile that the metric is called after ("connect p99.9"), of all runs' samples; None: they do not carry it."""
-    name, _, percentile = metric["name"].rpartition(" p" if " " in metric["name"] else "p")
-    one = distributions.get(name or "latency", {}).get(arm)
-    try:
-        value = histogram.percentile(one, float(percentile) / 100) if one else None
-    except ValueError:  # it is called after something else
-        value = None
+    """The percentile that the metric is called after, of all runs' samples; None: they do not carry it, or it is none."""
+    about = percentile_of(metric)
+    one = about and distributions.get(about[0], {}).get(arm)
+    value = histogram.percentile(one, about[1]) if one else None
     return None if value is None else value / TIMES[metric["unit"]]
+
+
+def is_resolved(metric, arm, distributions):
+    measured = metric["arms"][arm]
+    if not arithmetic.present(measured["values"]) and of_all_runs(metric, arm, distributions) is None:
+        return False
+    about, limit = percentile_of(metric), measured.get("floor") or measured["base"]
+    if about is None or about[1] < BESIDE_THE_LIMIT or limit in (None, arm):
+        return True
+    return is_resolved(metric, limit, distributions)
+
+
+def unresolved_line(metric, distributions):
+    """Of a percentile that no arm has."""
+    kind, fraction = percentile_of(metric)
+    arms = distributions.get(kind, {})
+    limits = [one for arm, one in arms.items() if arm in metric["arms"] and metric["arms"][arm].get("floor") in (None, arm)]
+    most = max(map(histogram.total, limits or arms.values()), default=0)
+    return f"{metric['name']}: {NOT_RESOLVED} of any arm: it takes {histogram.needed(fraction):,} samples, of all runs together; " \
+           f"there are {most:,}"
 
 
 def row_of(metric, arm, harness, distributions):
     measured = metric["arms"][arm]
     values = arithmetic.present(measured["values"])
     row = Row(metric["name"], arm, measured.get("floor") == arm, unit=metric["unit"], runs=str(len(values)))
+    if not is_resolved(metric, arm, distributions):
+        row.median, row.runs = NOT_RESOLVED, "0"
+        return row
     if not values:
         value = of_all_runs(metric, arm, distributions)
-        if value is None:
-            row.median, row.runs = NOT_RESOLVED, "0"
-        else:
+        if value is not None:
             row.median, row.runs, row.own = number(value), "all", own_cost(metric, measured, harness)
         return row
     middle, spread = arithmetic.median_and_spread(values)
@@ -95,11 +120,27 @@ def row_of(metric, arm, harness, distributions):
 
 
 def rows(scenario, harness):
-    """One for each metric and each arm that was measured at all; the others stand in the notes."""
+    """One for each metric and each arm that was measured at all; the others stand in the notes. Of what does not apply to an arm
+    (the rate of one that pauses), and of a percentile that no arm has, there is none."""
     without = {arm for arm in arms_of(scenario)
                if not any(arithmetic.present(metric["arms"][arm]["values"]) for metric in scenario["metrics"])}
-    return [row_of(metric, arm, harness, scenario.get("distributions", {})) for metric in scenario["metrics"]
-            for arm in metric["arms"] if arm not in without]
+    distributions = scenario.get("distributions", {})
+    return [row_of(metric, arm, harness, distributions) for metric in scenario["metrics"] if somebody_has(metric, distributions)
+            for arm in metric["arms"] if arm not in without and (percentile_of(metric) or is_resolved(metric, arm, distributions))]
+
+
+def somebody_has(metric, distributions):
+    return any(is_resolved(metric, arm, distributions) for arm in metric["arms"])
+
+
+def unresolved_lines(scenario):
+    """Of the metrics that no arm has, where any was measured."""
+    distributions = scenario.get("distributions", {})
+    missing = [metric for metric in scenario["metrics"] if not somebody_has(metric, distributions)]
+    if len(missing) == len(scenario["metrics"]):
+        return []  # the notes say why
+    return [unresolved_line(metric, distributions) if percentile_of(metric) else f"{metric['name']}: no arm has a value"
+            for metric in missing]
 
 
 def arms_of(scenario):
@@ -156,7 +197,11 @@ def cells(row):
 
 def remarks(scenario):
     """What has to be said below a scenario's table, one line each."""
-    return [line for line, _ in notes(scenario)] + list(filter(None, [precision_line(scenario)]))
+    return [line for line, _ in notes(scenario)] + closing_lines(scenario)
+
+
+def closing_lines(scenario):
+    return unresolved_lines(scenario) + list(filter(None, [precision_line(scenario)]))
 
 
 def long_table(scenario, harness):
@@ -225,8 +270,8 @@ def markdown(result, pictures):
         lines += ["| " + " | ".join(map(markdown_cell, cells(row))) + " |" for row in rows(scenario, result.get("harness", {}))]
         for line, said in notes(scenario):
             lines += ["", f"- {line}", *([""] if said else []), *(f"      {one}" for one in said)]
-        if precision_line(scenario):
-            lines += ["", precision_line(scenario)]
+        for line in closing_lines(scenario):
+            lines += ["", line]
         for name, shows in pictures.get(scenario["name"], []):
             lines += ["", f"![{shows}]({name})"]
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ sys.dont_write_bytecode = True
 import arithmetic  # noqa: E402
 import bars  # noqa: E402
 import histogram  # noqa: E402
+import page  # noqa: E402
 import picture  # noqa: E402
 import report  # noqa: E402
 import written  # noqa: E402
@@ -102,6 +103,37 @@ class Tables(unittest.TestCase):
                          (report.number(histogram.value_of(1000, 7) / 1000), "all", "0.04", ""))
         del scenario["distributions"]["connect"]["shunt"]["counts"][0]
         self.assertEqual(row(made, "shunt").median, "not resolved")
+
+    def test_a_percentile_of_no_arm_is_one_line_that_says_what_it_takes(self):
+        made = result(shunt=arm([20.0] * 7))
+        scenario = made["scenarios"][0]
+        arms = {"native": arm([None] * 7, None), "shunt": arm([None] * 7)}
+        scenario["metrics"].append({**scenario["metrics"][0], "name": "connect p99.99", "arms": arms})
+        scenario["metrics"].append({**scenario["metrics"][0], "name": "instructions", "arms": arms})
+        self.assertEqual({one.metric for one in report.rows(scenario, made["harness"])}, {"connect p99"})
+        said = "connect p99.99: not resolved of any arm: it takes 1,000,000 samples, of all runs together; there are 1,000"
+        for text in (report.text(made), report.markdown(made, {}), page.html(made, {})):
+            self.assertEqual((text.count(said), text.count("instructions: no arm has a value")), (1, 1))
+        self.assertEqual(report.unresolved_lines(result(native=arm([None]))["scenarios"][0]), [])  # the notes say why
+
+    def test_far_out_a_percentile_is_told_only_beside_that_of_the_limit(self):
+        made = result(shunt=arm([20.0] * 7))
+        metric = made["scenarios"][0]["metrics"][0]
+        metric["name"] = "connect p99.99"
+        self.assertEqual(row(made, "shunt").median, "20.0")
+        metric["arms"]["native"]["values"] = [None] * 7
+        made["scenarios"][0]["metrics"].append({**metric, "name": "connect p99"})  # so that native was measured
+        made["scenarios"][0]["metrics"][1]["arms"] = {"native": arm([10.0] * 7, None), "shunt": arm([20.0] * 7)}
+        self.assertEqual([one.median for one in report.rows(made["scenarios"][0], {}) if one.metric == "connect p99.99"], [])
+        made["scenarios"][0]["distributions"]["connect"]["native"] = {"sub_bits": 7, "counts": [[100, 1_000_000]]}
+        self.assertEqual(row(made, "shunt").median, "20.0")
+
+    def test_what_does_not_apply_to_an_arm_has_no_row(self):
+        made = result(shunt=arm([20.0] * 7))
+        metric = made["scenarios"][0]["metrics"][0]
+        made["scenarios"][0]["metrics"].append({**metric, "name": "rate", "unit": "/s", "arms": {
+            "native": arm([1.0] * 7, None), "shunt": arm([None] * 7)}})
+        self.assertEqual([one.median for one in report.rows(made["scenarios"][0], {}) if one.arm == "shunt"], ["20.0"])
 
     def test_a_scenario_that_has_not_begun_has_no_picture(self):
         self.assertEqual(written.drawn({**result()["scenarios"][0], "runs": 0}), [])
