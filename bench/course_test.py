@@ -6,6 +6,7 @@ import io
 import random
 import socket
 import sys
+import types
 import unittest
 
 sys.dont_write_bytecode = True
@@ -13,6 +14,7 @@ import course  # noqa: E402
 import on_stage  # noqa: E402
 import peers  # noqa: E402
 from progress import Progress, left  # noqa: E402
+from scenarios.scenario import Scenario  # noqa: E402
 
 
 class Three:
@@ -87,6 +89,14 @@ class Order(unittest.TestCase):
         result = run(course.Plan(4), Script())[0]
         self.assertEqual(result["distributions"]["latency"]["native"], {"sub_bits": 7, "counts": [[5, 4], [7, 8]]})
         self.assertEqual(result["metrics"][0]["arms"]["native"]["overhead"], 0.02)
+
+
+class Rates(unittest.TestCase):
+    def test_what_measuring_takes_of_a_rate_is_what_there_would_be_more_without_it(self):
+        scenario = Scenario(types.SimpleNamespace(arguments=types.SimpleNamespace(tiny=True, seconds=1)))
+        # Two threads, each of whose operations takes 10 us, of which 2 are for the clock.
+        self.assertEqual(scenario.rate({"per_second": 200_000, "overhead_ns": 2000, "threads": 2}, "often"), {"often": 200_000})
+        self.assertAlmostEqual(scenario.overheads["often"], 50_000)  # 250,000 at 8 us
 
 
 class FullQueue:

@@ -18,7 +18,7 @@ class ClosedLoop(Scenario):
         prefix = self.stage.arm_prefix(arm)
         client = self.stage.client("echo", port, "--seconds", str(self.seconds))
         threads = sound(self.stage.json(prefix + client + ["--threads", "8"]))
-        return {"8 threads": threads["per_second"], **self.latencies(threads, ["p99"], "8 threads"),
+        return {**self.rate(threads, "8 threads"), **self.latencies(threads, ["p99"], "8 threads"),
                 "4 containers": self.containers(prefix, client)}
 
     def containers(self, prefix, client):

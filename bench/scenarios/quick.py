@@ -25,4 +25,4 @@ class Quick(Scenario):
         return {"iperf3 up": self.iperf.gigabits(prefix, seconds, 1, False),
                 "iperf3 down": self.iperf.gigabits(prefix, seconds, 1, True),
                 **self.latencies(latency, ["p50"], "connect"),
-                "connect+echo": sound(self.stage.json(prefix + loop))["per_second"]}
+                **self.rate(sound(self.stage.json(prefix + loop)), "connect+echo")}

@@ -42,6 +42,13 @@ class Scenario:
         self.overheads = {}  # metric -> what measuring itself takes of it, in the metric's unit
         self.distributions = {}  # name -> the program's "histogram"
 
+    def rate(self, measured, name):
+        """The metric `name`, operations in a second, of what connect_client has printed; keeps its overhead: what was lost with it."""
+        per_second = measured["per_second"]
+        share = min(per_second * measured["overhead_ns"] / 1e9 / measured["threads"], 0.5)
+        self.overheads[name] = per_second * share / (1 - share)
+        return {name: per_second}
+
     def latencies(self, measured, percentiles, name="", unit="us"):
         """The metrics "NAME pNN" (or "pNN") of what a measuring program has printed; keeps its histogram and overhead."""
         per_unit = {"ns": 1, "us": 1e3, "ms": 1e6}[unit]
