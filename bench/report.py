@@ -73,6 +73,12 @@ def of_all_runs(metric, arm, distributions):
     return None if value is None else value / TIMES[metric["unit"]]
 
 
+def is_percentile_of(metric, arm, distributions):
+    """Whether this is a percentile of what the arm has measured, resolved or not."""
+    about = percentile_of(metric)
+    return about is not None and (about[0] not in distributions or arm in distributions[about[0]])
+
+
 def is_resolved(metric, arm, distributions):
     measured = metric["arms"][arm]
     if not arithmetic.present(measured["values"]) and of_all_runs(metric, arm, distributions) is None:
@@ -126,7 +132,8 @@ def rows(scenario, harness):
                if not any(arithmetic.present(metric["arms"][arm]["values"]) for metric in scenario["metrics"])}
     distributions = scenario.get("distributions", {})
     return [row_of(metric, arm, harness, distributions) for metric in scenario["metrics"] if somebody_has(metric, distributions)
-            for arm in metric["arms"] if arm not in without and (percentile_of(metric) or is_resolved(metric, arm, distributions))]
+            for arm in metric["arms"] if arm not in without and (
+                is_resolved(metric, arm, distributions) or is_percentile_of(metric, arm, distributions))]
 
 
 def somebody_has(metric, distributions):

@@ -86,6 +86,7 @@ class Tables(unittest.TestCase):
 
     def test_a_percentile_that_no_run_carries_is_not_resolved(self):
         made = result(shunt=arm([None] * 7))
+        made["scenarios"][0]["distributions"]["connect"]["shunt"] = NANOSECONDS | {"counts": [[10, 5]]}
         other = {**made["scenarios"][0]["metrics"][0], "name": "p50", "arms": {"shunt": arm([1.0] * 7)}}
         made["scenarios"][0]["metrics"].append(other)
         made["scenarios"][0]["metrics"][0]["arms"]["shunt"] = arm([None] * 7)
@@ -127,6 +128,15 @@ class Tables(unittest.TestCase):
         self.assertEqual([one.median for one in report.rows(made["scenarios"][0], {}) if one.metric == "connect p99.99"], [])
         made["scenarios"][0]["distributions"]["connect"]["native"] = {"sub_bits": 7, "counts": [[100, 1_000_000]]}
         self.assertEqual(row(made, "shunt").median, "20.0")
+
+    def test_what_was_not_measured_of_an_arm_is_not_called_unresolved(self):
+        made = result(shunt=arm([None] * 7))
+        metric = made["scenarios"][0]["metrics"][0]
+        made["scenarios"][0]["metrics"].append({**metric, "name": "p50", "arms": {"native": arm([1.0], None), "shunt": arm([1.0])}})
+        self.assertEqual([one.metric for one in report.rows(made["scenarios"][0], {}) if one.arm == "shunt"], ["p50"])
+        made["scenarios"][0]["distributions"]["connect"]["shunt"] = {"sub_bits": 7, "counts": [[1, 3]]}
+        self.assertEqual([one.median for one in report.rows(made["scenarios"][0], {}) if one.arm == "shunt"],
+                         ["not resolved", "1.00"])
 
     def test_what_does_not_apply_to_an_arm_has_no_row(self):
         made = result(shunt=arm([20.0] * 7))

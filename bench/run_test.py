@@ -253,6 +253,29 @@ class Measuring(unittest.TestCase):
         self.assertEqual(self.result()["scenarios"][0]["notes"]["haproxy"]["why"], "this scenario has no arm for it")
         self.assertIsNotNone(self.values("shunt-pin")[0])
 
+    def medians(self, arm):
+        """{metric: value} of the only run of the only scenario."""
+        return {metric["name"]: metric["arms"][arm]["values"][0] for metric in self.result()["scenarios"][0]["metrics"]}
+
+    def test_what_one_connect_takes_is_counted_on_both_sides(self):
+        if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "counted")):
+            self.skipTest("counted is not built")
+        run = self.measure("counted", "--strict")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        native, shunt = self.medians("native"), self.medians("shunt")
+        self.assertIsNone(native["calls of reactors"])
+        self.assertGreater(native["CPU of the caller"], 0)
+        self.assertTrue(3 <= shunt["calls of reactors"] <= 100, shunt)  # RECV, ADDFD and SEND at least
+        self.assertEqual(shunt["heap calls of reactors"], 0)
+        self.assertGreater(shunt["switches of the caller"], 0.9)  # it sleeps until it is answered
+
+    def test_a_server_that_dies_costs_the_clients_of_a_service_none_that_was_not_under_way(self):
+        run = self.measure("failover", "--arms", "native,services", "--strict")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        one_for_each_thread = 100 * 8 / 500  # of 500 in a second, eight at a time
+        self.assertLessEqual(self.medians("services")["failed"], one_for_each_thread)
+        self.assertEqual(self.medians("native")["failed"], 0)
+
     def test_an_agent_is_measured_with_what_its_profiles_trap(self):
         if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
             self.skipTest("notified is not built")

@@ -10,7 +10,9 @@ from scenarios.apps import Memcached, Pgbench, Redis, Wrk
 from scenarios.balance import Balance
 from scenarios.closed_loop import ClosedLoop
 from scenarios.connect import Connect
+from scenarios.counted import Counted
 from scenarios.crash import Crash
+from scenarios.failover import Failover
 from scenarios.fairness import Fairness
 from scenarios.floor import Floor
 from scenarios.handlers import Handlers
@@ -20,10 +22,11 @@ from scenarios.quick import Quick
 from scenarios.scale import Scale
 from scenarios.throughput import Throughput
 from scenarios.untrapped import Untrapped
+from scenarios.ways import Ways
 
-SCENARIOS = {"notify": Notify, "connect": Connect, "closed-loop": ClosedLoop, "throughput": Throughput,
+SCENARIOS = {"notify": Notify, "connect": Connect, "ways": Ways, "counted": Counted, "closed-loop": ClosedLoop, "throughput": Throughput,
              "floor": Floor, "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
-             "handlers": Handlers, "balance": Balance, "crash": Crash, "many-services": ManyServices,
+             "handlers": Handlers, "balance": Balance, "failover": Failover, "crash": Crash, "many-services": ManyServices,
              "redis": Redis, "memcached": Memcached, "pgbench": Pgbench, "wrk": Wrk}
 
 # What is measured together under one name.

@@ -35,6 +35,7 @@ class Balance(Scenario):
     arms = ["native", "shunt", "services of one", "services", "haproxy", "nginx", "nftables", "shunt+haproxy",
             "shunt+nginx"]
     as_root = True  # for nftables
+    haproxy_backend = ""  # more lines
     metrics = {"connect+echo+close p50": ("us", "lower"), "connect+echo+close p99": ("us", "lower"),
                "8 threads": ("/s", "higher"), "CPU per connection": ("us", "lower"),
                "wrk, 16 kept connections": ("/s", "higher"), "CPU per request": ("us", "lower")}
@@ -93,6 +94,7 @@ frontend f
   default_backend b
 backend b
   balance roundrobin
+{self.haproxy_backend}
 {servers}
 """)], port)
             return prefix, HOST, port
@@ -142,7 +144,7 @@ table ip balance {{
         output, busy = self.timed(prefix + self.client(address, port, "--seconds", str(self.seconds), "--threads", "8", *begin))
         many = sound(json.loads(output))
         self.stage.stop_servers()
-        return {**self.latencies(one, ["p50", "p99"], "connect+echo+close"), "8 threads": many["per_second"],
+        return {**self.latencies(one, ["p50", "p99"], "connect+echo+close"), **self.rate(many, "8 threads"),
                 "CPU per connection": busy / max(many["samples"], 1) * 1e6, **self.kept(arm)}
 
     def kept(self, arm):

@@ -14,6 +14,7 @@ class Connect(Scenario):
     title = "a connection to a host address, one after the other, one thread"
     arms = [*Scenario.arms, "native-apart", "shunt-apart"]
     metrics = {"connect p50": ("us", "lower"), "connect p99": ("us", "lower"), "connect p99.9": ("us", "lower"),
+               "connect p99.99": ("us", "lower"),
                "connect+close p50": ("us", "lower"), "connect+echo+close p50": ("us", "lower"),
                "connect+echo+close p99": ("us", "lower")}
 
@@ -39,6 +40,6 @@ class Connect(Scenario):
         results = {}
         for mode, port in [("connect", self.quiet), ("connect-close", self.quiet), ("echo", self.echo)]:
             results[mode] = sound(self.stage.json(prefix + self.stage.client(mode, port, "--count", count)))
-        return {**self.latencies(results["connect"], ["p50", "p99", "p99.9"], "connect"),
+        return {**self.latencies(results["connect"], ["p50", "p99", "p99.9", "p99.99"], "connect"),
                 **self.latencies(results["connect-close"], ["p50"], "connect+close"),
                 **self.latencies(results["echo"], ["p50", "p99"], "connect+echo+close")}

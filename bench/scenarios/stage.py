@@ -10,7 +10,7 @@ import subprocess
 import time
 
 SECONDS_TO_LOOK = 2  # between looks whether a command has ended: seldom, because others are measured meanwhile
-HOST = "203.0.113.1"
+HOST, HOST6 = "203.0.113.1", "fd00:113::1"
 
 
 class Unavailable(Exception):
@@ -126,14 +126,14 @@ class Stage:
         except ValueError:
             raise Failed(f"no JSON from {os.path.basename(command[0])}: {output[:200]!r}") from None
 
-    def echo_server(self, kind, cpu=None):
+    def echo_server(self, kind, cpu=None, address=HOST):
         """Starts a server, on `cpu` if that is given; returns its port.
 
         Each arm of each run gets one of its own (stop_servers() before): the connections of slirp4netns and pasta stay
         in TIME_WAIT, and to the same port of the server every later arm would have to search for a free one of its own.
         """
         pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
-        command = pinned + [self.program("echo_server"), HOST, "0", kind]
+        command = pinned + [self.program("echo_server"), address, "0", kind]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.servers.append(server)
         words = server.stdout.readline().split()
