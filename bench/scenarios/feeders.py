@@ -139,16 +139,15 @@ class Cluster(Feeder):
         self.server = ApiServer(self.folder)
         for number in range(self.still):
             name, address, endpoints = still_service(number)
-            self.server.put("services", service_of(name, address, 80))
-            self.server.put("endpointslices", slice_of(name, endpoints))
+            self.server.put(service_of(name, address, 80))
+            self.server.put(slice_of(name, endpoints))
         for service in range(SERVICES):
-            self.server.put("services", service_of(f"fed-{service}", address_of(service), 80))
+            self.server.put(service_of(f"fed-{service}", address_of(service), 80))
         super().begin()
-        self.server.begin()
         self.stage.servers.append(self.server)
 
     def entries(self):
-        return [f"  - {{name: cluster, discover: {{kubernetes: {{services: all, kubeconfig: {self.server.kubeconfig()}}}}}}}"]
+        return [f"  - {{name: cluster, discover: {{kubernetes: {{services: all, kubeconfig: {self.server.kubeconfig}}}}}}}"]
 
     def name(self, service):
         return f"{SPACE}/fed-{service}:http"
@@ -157,7 +156,7 @@ class Cluster(Feeder):
         return self.server.listed, self.server.streamed
 
     def tell(self, service, places):
-        self.server.put("endpointslices", slice_of(f"fed-{service}", self.endpoints[service]))
+        self.server.put(slice_of(f"fed-{service}", self.endpoints[service]))
 
 
 def text64(text):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path += [os.path.join(HERE, "..", "runtimes"), os.path.join(HERE, "..", "support")]
+sys.path += [os.path.join(HERE, "..", "runtimes"), os.path.join(HERE, "..", "support"), os.path.join(HERE, "..", "..", "bench")]
 from runtime_case import ARGS, RuntimeCase  # noqa: E402  (found by the line above)
 from stage import nginx  # noqa: E402
 

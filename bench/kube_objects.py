@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An API server over TLS that knows Services and EndpointSlices, and lists and watches them as the real one does."""
+"""An API server over TLS that knows Services and EndpointSlices, and lists and watches them as the real one does.
 
+Tests have it misbehave (tests/services); a benchmark has it change a thousand endpoints a second (scenarios/api_server.py), so
+what it does for a list and for a change must not grow with what it knows or has said. tests/runtimes/kube_apiserver_test.py asks
+a real one.
+"""
+
+import bisect
 import http.server
 import json
 import os
@@ -75,6 +81,8 @@ class ObjectServer:
         self.oldest = 0  # what has happened before is forgotten
         self.events = []  # (version, resource, namespace, line)
         self.said = []  # (resource, line), for watches under way
+        self.found = {}  # what was listed last: {(resource, space, selector): (version, objects)}
+        self.listed = self.streamed = 0  # bytes
         self.ending = 0  # of watches: how often; `breaking`, without a word
         self.breaking = 0
         self.watches = 0  # under way
@@ -172,6 +180,19 @@ class ObjectServer:
     def lists(self, resource="endpointslices"):
         return [query for watch, query, _ in list(self.requests) if not watch and query["resource"] == resource]
 
+    def select(self, resource, space, selector, of):
+        """(version, objects by name) of a namespace, or of all. `of`: the version of a list that goes on, or None. It goes on with what
+        there was when it began, as the real one has it, and is sorted once."""
+        with self.changed:
+            version, found = self.found.get((resource, space, selector), (None, None))
+            if of is None or of != version:
+                version, found = self.version, [
+                    {key: value for key, value in one.items() if key not in ("kind", "apiVersion")}
+                    for _, one in sorted(self.objects[resource].items())
+                    if space in (None, one["metadata"].get("namespace", "default")) and selected(one, selector)]
+                self.found[resource, space, selector] = version, found
+            return version, found
+
     def _happens(self, kind, resource, one):
         with self.changed:
             self.version += 1
@@ -223,26 +244,23 @@ class ObjectServer:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
+                server.listed += len(text)
                 self.wfile.write(text)
 
             def list(self, query):
                 server.lists_answered.wait()
                 kind, api = KINDS[query["resource"]]
-                with server.changed:
-                    found = [one for _, one in sorted(server.objects[query["resource"]].items())
-                             if self.space in (None, one["metadata"].get("namespace", "default"))
-                             and selected(one, query["labelSelector"])]
-                    version, oldest = server.version, server.oldest
-                begin, of = (int(part) for part in query.get("continue", f"0 {version}").split())
-                if of < oldest:
+                begin, of = map(int, query["continue"].split()) if "continue" in query else (0, None)
+                version, found = server.select(query["resource"], self.space, query["labelSelector"], of)
+                of = version if of is None else of
+                if of < server.oldest:
                     self.answer(410, status(410, "The provided continue parameter is too old"))
                     return
                 end = begin + min(server.page, int(query["limit"])) if "limit" in query else len(found)
                 self.answer(200, {"kind": kind + "List", "apiVersion": api,
                                   "metadata": {"resourceVersion": str(of),
                                                **({"continue": f"{end} {of}"} if end < len(found) else {})},
-                                  "items": [{k: v for k, v in one.items() if k not in ("kind", "apiVersion")}
-                                            for one in found[begin:end]]})
+                                  "items": found[begin:end]})
 
             def watch(self, query):
                 self.send_response(200)
@@ -253,7 +271,7 @@ class ObjectServer:
                 with server.changed:
                     if since < server.oldest:
                         gone = status(410, f"too old resource version: {since} ({server.oldest})")
-                        self.send_line(json.dumps({"type": "ERROR", "object": gone}))
+                        self.send_lines([json.dumps({"type": "ERROR", "object": gone})])
                         self.wfile.write(b"0\r\n\r\n")
                         return
                     ending, breaking, said = server.ending, server.breaking, len(server.said)
@@ -261,9 +279,8 @@ class ObjectServer:
                     server.changed.notify_all()
                 try:
                     while (lines := self.next_lines(query["resource"], since, said, ending, breaking)) is not None:
-                        for version, line in lines:
-                            if line is not None:
-                                self.send_line(line)
+                        self.send_lines([line for _, line in lines if line is not None])
+                        for version, _ in lines:
                             since, said = (version, said) if version else (since, said + 1)
                     if server.breaking == breaking:
                         self.wfile.write(b"0\r\n\r\n")
@@ -277,8 +294,9 @@ class ObjectServer:
             def next_lines(self, resource, since, said, ending, breaking):
                 """[(version or 0, line, or None if it is for others)]; None: no more."""
                 def there():
+                    fresh = server.events[bisect.bisect_right(server.events, since, key=lambda event: event[0]):]
                     return ([(version, line if resource == of and (None in (self.space, space) or self.space == space)
-                              else None) for version, of, space, line in server.events if version > since] +
+                              else None) for version, of, space, line in fresh] +
                             [(0, line if resource == of else None) for of, line in server.said[said:]])
 
                 def over():
@@ -302,8 +320,10 @@ class ObjectServer:
                 finally:
                     self.connection.setblocking(True)
 
-            def send_line(self, line):
-                text = line.encode() + b"\n"
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+            def send_lines(self, lines):
+                text = "".join(line + "\n" for line in lines).encode()
+                if text:
+                    server.streamed += len(text)
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
 
         return Handler
