@@ -42,6 +42,7 @@ class Tally:
         self.values = {arm: {metric: [] for metric in scenario.metrics} for arm in arms}
         self.overheads = {arm: {metric: [] for metric in scenario.metrics} for arm in arms}
         self.distributions = {}
+        self.without = {}
         self.notes = {arm: {"state": NOT_BEGUN, "why": "the measurement was stopped before", "last_lines": []} for arm in arms}
         self.failures = dict.fromkeys(arms, 0)
         self.disturbances = dict.fromkeys(arms, 0)
@@ -69,6 +70,7 @@ class Tally:
             overhead = answer.get("overheads", {}).get(metric)
             if overhead is not None:
                 self.overheads[arm][metric].append(overhead)
+        self.without |= answer.get("without", {})
         for name, histogram in answer.get("distributions", {}).items():
             known = self.distributions.setdefault(name, {}).setdefault(arm, {"sub_bits": histogram["sub_bits"], "counts": {}})
             for index, count in histogram["counts"]:
@@ -93,7 +95,7 @@ class Tally:
         return arm if arm in self.arms else None
 
     def result(self):
-        metrics = [{"name": metric, "unit": unit, "better": better,
+        metrics = [{"name": metric, "unit": unit, "better": better, "without": self.without.get(metric),
                     "arms": {arm: self.arm_values(arm, metric) for arm in self.arms}}
                    for metric, (unit, better) in self.scenario.metrics.items()]
         distributions = {name: {arm: {"sub_bits": one["sub_bits"], "counts": sorted([i, n] for i, n in one["counts"].items())}

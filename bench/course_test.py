@@ -85,6 +85,11 @@ class Order(unittest.TestCase):
                                                      "why": "in 3 of its runs, this one the last: it was loud"}})
         self.assertEqual(result["metrics"][0]["arms"]["shunt"]["values"], [1, 1, 1])
 
+    def test_why_a_metric_has_no_value_here_is_kept(self):
+        answer = {"state": course.MEASURED, "values": {"took": 1}, "without": {"often": "nobody counts"}}
+        result = run(course.Plan(2), Script({"shunt": answer}))[0]
+        self.assertEqual([metric["without"] for metric in result["metrics"]], [None, "nobody counts"])
+
     def test_histograms_of_all_runs_are_put_together(self):
         result = run(course.Plan(4), Script())[0]
         self.assertEqual(result["distributions"]["latency"]["native"], {"sub_bits": 7, "counts": [[5, 4], [7, 8]]})
@@ -102,7 +107,7 @@ class Rates(unittest.TestCase):
 class FullQueue:
     """A measurement whose server accepts nobody. With `room` nobody notices."""
 
-    overheads, distributions = {}, {}
+    overheads, distributions, without = {}, {}, {}
 
     def __init__(self, room):
         self.room = room

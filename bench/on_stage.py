@@ -3,8 +3,8 @@
 
     on_stage.py DIRECTORY OPTIONS       OPTIONS: JSON of what bench/run was told and scenarios use
 
-Asked: {"scenario": NAME, "arm": ARM}. Answered: {"state": "measured", "values", "overheads", "distributions"}, with "disturbed",
-a sentence, when something of the benchmark's own doing is in the values; or
+Asked: {"scenario": NAME, "arm": ARM}. Answered: {"state": "measured", "values", "overheads", "distributions", "without"}, with
+"disturbed", a sentence, when something of the benchmark's own doing is in the values; or
 {"state": "absent" or "failed", "why", "last_lines"}. The end of its standard input ends it at any moment, in the middle of a
 measurement, too: the namespace that the stage has made then takes everything along that runs in it.
 """
@@ -39,7 +39,8 @@ def measured(scenario, arm):
     before = full_queues()
     values = scenario.measure(arm)
     met = full_queues() - before
-    answer = {"state": MEASURED, "values": values, "overheads": scenario.overheads, "distributions": scenario.distributions}
+    answer = {"state": MEASURED, "values": values, "overheads": scenario.overheads, "distributions": scenario.distributions,
+              "without": scenario.without}
     if met:
         answer["disturbed"] = f"a server got no CPU for so long that its queue was full, {met} times: each of these connections " \
                               "began again a second later"

@@ -136,6 +136,10 @@ def rows(scenario, harness):
                 is_resolved(metric, arm, distributions) or is_percentile_of(metric, arm, distributions))]
 
 
+def no_value_line(metric):
+    return f"{metric['name']}: no arm has a value" + (f": {metric['without']}" if metric.get("without") else "")
+
+
 def somebody_has(metric, distributions):
     return any(is_resolved(metric, arm, distributions) for arm in metric["arms"])
 
@@ -146,7 +150,7 @@ def unresolved_lines(scenario):
     missing = [metric for metric in scenario["metrics"] if not somebody_has(metric, distributions)]
     if len(missing) == len(scenario["metrics"]):
         return []  # the notes say why
-    return [unresolved_line(metric, distributions) if percentile_of(metric) else f"{metric['name']}: no arm has a value"
+    return [unresolved_line(metric, distributions) if percentile_of(metric) else no_value_line(metric)
             for metric in missing]
 
 

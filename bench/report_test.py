@@ -33,7 +33,7 @@ def arm(values, base="native", floor="native", overhead=None):
 
 def result(better="lower", notes=None, **arms):
     arms = {"native": arm([10.0] * 7, None), **arms}
-    metric = {"name": "connect p99", "unit": "us", "better": better, "arms": arms}
+    metric = {"name": "connect p99", "unit": "us", "better": better, "without": None, "arms": arms}
     scenario = {"name": "connect", "title": "a <title> & more", "runs": 7, "precision": None, "metrics": [metric],
                 "distributions": {"connect": {"native": NANOSECONDS}}, "notes": notes or {}}
     return {"schema": "shunt-bench-1", "complete": True, "stopped_by": None, "environment": {"kernel": "k"},
@@ -110,11 +110,11 @@ class Tables(unittest.TestCase):
         scenario = made["scenarios"][0]
         arms = {"native": arm([None] * 7, None), "shunt": arm([None] * 7)}
         scenario["metrics"].append({**scenario["metrics"][0], "name": "connect p99.99", "arms": arms})
-        scenario["metrics"].append({**scenario["metrics"][0], "name": "instructions", "arms": arms})
+        scenario["metrics"].append({**scenario["metrics"][0], "name": "instructions", "arms": arms, "without": "no counters"})
         self.assertEqual({one.metric for one in report.rows(scenario, made["harness"])}, {"connect p99"})
         said = "connect p99.99: not resolved of any arm: it takes 1,000,000 samples, of all runs together; there are 1,000"
         for text in (report.text(made), report.markdown(made, {}), page.html(made, {})):
-            self.assertEqual((text.count(said), text.count("instructions: no arm has a value")), (1, 1))
+            self.assertEqual((text.count(said), text.count("instructions: no arm has a value: no counters")), (1, 1))
         self.assertEqual(report.unresolved_lines(result(native=arm([None]))["scenarios"][0]), [])  # the notes say why
 
     def test_far_out_a_percentile_is_told_only_beside_that_of_the_limit(self):

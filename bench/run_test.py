@@ -268,6 +268,8 @@ class Measuring(unittest.TestCase):
         self.assertTrue(3 <= shunt["calls of reactors"] <= 100, shunt)  # RECV, ADDFD and SEND at least
         self.assertEqual(shunt["heap calls of reactors"], 0)
         self.assertGreater(shunt["switches of the caller"], 0.9)  # it sleeps until it is answered
+        for metric in self.result()["scenarios"][0]["metrics"]:
+            self.assertEqual(metric["without"] is None, any(arm["values"][0] is not None for arm in metric["arms"].values()), metric)
 
     def test_a_server_that_dies_costs_the_clients_of_a_service_none_that_was_not_under_way(self):
         run = self.measure("failover", "--arms", "native,services", "--strict")

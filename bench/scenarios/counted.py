@@ -31,6 +31,8 @@ class Counted(Scenario):
         for name, key in (("calls", "system_calls"), ("heap calls", "heap_calls"), ("instructions", "instructions")):
             for side, its_key in (("reactors", "reactors"), ("other threads", "other_threads")):
                 values[f"{name} of {side}"] = found[key][its_key] if found.get(key) else None
+            if arm == "shunt" and found.get(key) is None:
+                self.without |= dict.fromkeys((f"{name} of reactors", f"{name} of other threads"), found.get(f"{key}_why", "no reason"))
         for side, key in (("reactors", "reactors"), ("the caller", "client")):
             switches = found["switches"].get(key)
             values[f"switches of {side}"] = sum(switches.values()) if switches else None

@@ -39,6 +39,7 @@ class Scenario:
 
     def forget(self):
         """Before each measurement."""
+        self.without = {}  # metric -> why it has no value here, where that is no matter of the arm
         self.overheads = {}  # metric -> what measuring itself takes of it, in the metric's unit
         self.distributions = {}  # name -> the program's "histogram"
 
