@@ -211,7 +211,13 @@ class Measuring(unittest.TestCase):
         self.assertEqual(run.returncode, 0)
         self.assertTrue(self.result()["complete"])
 
+    def need_tun(self):
+        """On the stage root's machine lends its user one."""
+        if os.getuid() != 0 and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+            self.skipTest("this user may not open /dev/net/tun, and so no peer that needs it is started")
+
     def test_a_peer_that_fails_is_told_with_its_last_lines_and_costs_nobody_else_a_value(self):
+        self.need_tun()
         broken = os.path.join(self.directory.name, "slirp4netns")
         with open(broken, "w", encoding="utf-8") as file:
             file.write("#!/bin/sh\necho there is no tap for you >&2\nexit 3\n")
@@ -228,6 +234,7 @@ class Measuring(unittest.TestCase):
         self.assertIn("slirp4netns: failed", run.stdout)
 
     def test_a_peer_that_ends_and_leaves_a_process_behind_fails_at_once(self):
+        self.need_tun()
         broken = os.path.join(self.directory.name, "pasta")
         with open(broken, "w", encoding="utf-8") as file:
             file.write("#!/bin/sh\nsleep 1000 &\necho it cannot start >&2\nexit 3\n")
@@ -279,6 +286,7 @@ class Measuring(unittest.TestCase):
         self.assertEqual(self.medians("native")["failed"], 0)
 
     def test_an_agent_is_measured_with_what_its_profiles_trap(self):
+        self.need_tun()
         if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
             self.skipTest("notified is not built")
         # In the place of that agent, ours: on the stage it lies beside the peers.
@@ -340,6 +348,7 @@ class Measuring(unittest.TestCase):
 
     def stopped_early(self, number, is_time):
         """(exit status, what it said) of a measurement whose only one never ends, which gets a signal when it is time."""
+        self.need_tun()
         peer = sleeper(os.path.join(self.directory.name, "slirp4netns"))
         command = [SHUNT, "bench", "connect", "--arms", "slirp4netns", "--peer", f"slirp4netns={peer}", "--out", self.out]
         with begun(command) as run:
@@ -410,7 +419,7 @@ class Beginning(unittest.TestCase):
             raise course.Stopped("SIGINT")
 
         with unittest.mock.patch.object(stage_link.StageLink, "answer", stopped), self.assertRaises(course.Stopped):
-            stage_link.StageLink(False, os.environ["BENCH_BUILD"], SHUNT, [], {})
+            stage_link.StageLink(False, os.environ["BENCH_BUILD"], SHUNT, [], {"net": "none"})
         self.assertIsNotNone(links[0].process.returncode)
 
 
