@@ -125,8 +125,12 @@ class Arena:
         return subprocess.run(self.far_command(command), stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               env=self.environment, timeout=PATIENCE, check=False, **keywords)
 
-    def far_output(self, command):
+    def far_output(self, command, turned_away=lambda output: False):
+        """As Place.run's."""
         result = self.far(command)
+        end = time.monotonic() + PATIENCE
+        while turned_away(result.stdout) and time.monotonic() < end:
+            result = self.far(command)
         check(result.returncode == 0, f"{command} on the far machine: status {result.returncode}: "
               f"{result.stdout[-1000:]}{result.stderr[-1000:]}")
         return result.stdout
@@ -230,9 +234,15 @@ class Place:
             raise Failure(f"{failure}: {result.described()}") from failure
         return result
 
-    def run(self, command, accelerated, database=False):
-        """What the program printed. It has to succeed, with so many connects moved ("N+": at least)."""
+    def run(self, command, accelerated, database=False, turned_away=lambda output: False):
+        """What the program printed. It has to succeed, with so many connects moved ("N+": at least).
+
+        Whom the server has `turned_away`, as what it printed says, may come again.
+        """
         result = self.finish(*self.start(command, [], database))
+        end = time.monotonic() + PATIENCE
+        while turned_away(result.output) and time.monotonic() < end:
+            result = self.finish(*self.start(command, [], database))
         check(result.status == 0, f"{command}: {result.described()}")
         if not self.native:
             self.check_connects(command, result, accelerated)
