@@ -282,8 +282,9 @@ class KubeCluster(KubeCase):
     def test_rights_that_are_missing_are_named(self):
         self.server.refusals += [(403, "is forbidden", {})] * 2
         agent = self.serve()
-        agent.wait_for("right to list and watch services")
-        agent.wait_for("right to list and watch endpointslices")
+        for right in ("right to list and watch services", "right to list and watch endpointslices"):
+            # In one line or in two, as the answers come.
+            self.wait_until(lambda: any(right in line for line in agent.lines), f"nobody names the {right!r}")
         self.wait_until(lambda: self.report(agent, "cluster")["source_error"] == "", "the source stays broken")
 
     def test_an_object_with_a_mistake_stops_no_other(self):
