@@ -30,8 +30,9 @@ constexpr int64_t kStartTime = 10'000 * kMillisecond;
 constexpr int64_t kAlmostLongestDeed = kLongestDeed.count() * 900 * kMillisecond;
 // How often a call is given to another worker because the last one has died, or was in other namespaces.
 constexpr int kAttempts = 16;
-// How often a desk is looked at whose worker is on its way out.
-constexpr int kLooks = 1000;
+// How long a call waits for a desk whose worker is on its way out: on a busy machine its end may take
+// seconds.
+constexpr int64_t kLeaveTime = 10'000 * kMillisecond;
 
 // FNV-1a.
 constexpr uint64_t kEmptyHash = 0xcbf29ce484222325;
@@ -234,7 +235,7 @@ struct Progress {
   bool may_be_done = false;
   uint64_t user_namespace = 0, mount_namespace = 0;  // the caller's; 0: not known
   int attempts = 0;
-  int looks = 0;
+  int64_t desk_busy_since = 0;
 };
 
 // Lays the work on the desk. A reply is the answer instead.
@@ -380,7 +381,10 @@ Task Perform(Call call, DeedName deed, Prepare prepare) {
       workers.GiveBack(*coming, error != 0 ? Workers::Bench::State::kEmpty : Workers::Bench::State::kIdle);
       if (error == 0 || call.seat.ended) continue;
       // Its predecessor is on its way out, or somebody has killed it, or it was not started for us.
-      const bool again = error == EBUSY ? ++progress.looks < kLooks : error == EPIPE || !ours;
+      const int64_t now = MonotonicNow();
+      if (error == EBUSY && progress.desk_busy_since == 0) progress.desk_busy_since = now;
+      const bool again =
+          error == EBUSY ? now - progress.desk_busy_since < kLeaveTime : error == EPIPE || !ours;
       if (!again) {
         refusal = error;
         break;

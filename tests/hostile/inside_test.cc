@@ -37,6 +37,7 @@
 #include "handlers/workers.h"
 #include "tests/support/fresh_namespace.h"
 #include "tests/support/inside_checks.h"
+#include "tests/support/shared.h"
 
 namespace shunt {
 namespace {
@@ -455,13 +456,55 @@ TEST(Inside, ManyNestedNamespacesStartWorkersAtABoundedRate) {
     return CountEntries("/tmp") == kNested ? 0 : 254;
   }),
             0)
-      << container.error();
+      << container.error() << container.warnings();
   const auto took = std::chrono::steady_clock::now() - begin;
   EXPECT_GE(container.workers().size(), static_cast<size_t>(kNested));
   // A container is at home on one reactor.
   const int64_t late = static_cast<int64_t>(container.workers().size()) - Workers::kStartsAtOnce;
   const std::chrono::nanoseconds least(late * Workers::kBetweenStarts);
   EXPECT_GE(took, least);
+}
+
+TEST(Inside, ACallWaitsForTheDeskOfAWorkerThatIsSlowToLeave) {
+  // Longer than it takes to look at the desk a thousand times.
+  constexpr auto kSlow = std::chrono::seconds(3);
+  const Shared<std::atomic<bool>> all_are_there, oldest_stopped;
+  GuestOptions options = Renaming();
+  GuestContainer* running = nullptr;
+  std::chrono::steady_clock::time_point let_go;
+  options.meanwhile = [&](pid_t) {
+    if (!*all_are_there) return;
+    const pid_t oldest = running->workers().at(0);
+    if (!*oldest_stopped) {
+      kill(oldest, SIGSTOP);
+      let_go = std::chrono::steady_clock::now() + kSlow;
+      *oldest_stopped = true;
+    } else if (std::chrono::steady_clock::now() > let_go) {
+      kill(oldest, SIGCONT);
+    }
+  };
+  GuestContainer container(std::move(options));
+  running = &container;
+  EXPECT_EQ(container.Run([&] {
+    if (!EnterTmpfs()) return 255;
+    CHECK_INSIDE(ErrorOfMaking("first") == 0);
+    // Each of the others gives way to nobody before the first one does.
+    for (size_t i = 1; i <= Workers::kMost; ++i) {
+      if (i == Workers::kMost) {
+        *all_are_there = true;
+        while (!*oldest_stopped) sched_yield();
+      }
+      CHECK_INSIDE(InChild([i] {
+        CHECK_INSIDE(EnterNested("0 0 1"));
+        CHECK_INSIDE(ErrorOfMaking("n" + std::to_string(i)) == 0);
+        return 0;
+      }));
+    }
+    return 0;
+  }),
+            0)
+      << container.error() << container.warnings();
+  EXPECT_GT(std::chrono::steady_clock::now(), let_go) << "nobody has waited for it";
 }
 
 // Has it ended? It stays to be collected by whoever has started it.
