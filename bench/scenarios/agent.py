@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 
+from scenarios.processes import processes_below
 from scenarios.stage import Failed
 
 PATIENCE = 60  # seconds
@@ -80,17 +81,7 @@ class Agent:
 
     def processes(self):
         """{pid: its name} of all that the agent consists of at this moment."""
-        found, ahead = {}, [self.process.pid]
-        while ahead:
-            pid = ahead.pop()
-            try:
-                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                    found[pid] = file.read().strip()
-                with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-                    ahead += map(int, file.read().split())
-            except OSError:
-                pass  # it has ended
-        return found
+        return processes_below(self.process.pid)
 
     def engine(self, but=None):
         """The pid of an engine that is not `but`. Raises Failed when there is none for long."""
