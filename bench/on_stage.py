@@ -22,9 +22,7 @@ import traceback
 sys.dont_write_bytecode = True
 from course import ABSENT, FAILED, MEASURED  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
-from scenarios.stage import Failed, Stage, Unavailable  # noqa: E402
-
-LAST_LINES = 10
+from scenarios.stage import LAST_LINES, Failed, Stage, Unavailable  # noqa: E402
 
 
 def full_queues():
@@ -53,7 +51,7 @@ def answer(scenario, arm):
     except Unavailable as error:
         return {"state": ABSENT, "why": str(error)}
     except Failed as error:
-        return {"state": FAILED, "why": str(error), "last_lines": error.last_lines[-LAST_LINES:]}
+        return {"state": FAILED, "why": str(error), "last_lines": error.last_lines}
     except Exception as error:  # one arm's mistake must not cost the others their report
         return {"state": FAILED, "why": repr(error), "last_lines": traceback.format_exc().splitlines()[-LAST_LINES:]}
 

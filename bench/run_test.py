@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import unittest
 import unittest.mock
@@ -303,6 +304,29 @@ class Measuring(unittest.TestCase):
         run = self.measure("connect", "--peer", f"bypass4netns={agent}", "--arms", "native,bypass4netns")
         self.assertEqual((run.returncode, self.result()["scenarios"][0]["notes"]), (0, {}), run.stderr)
         self.assertGreater(self.values("bypass4netns")[0], self.values("native")[0])
+
+    def test_an_agent_that_ends_fails_at_once_with_its_last_words(self):
+        if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
+            self.skipTest("notified is not built")
+        agent = os.path.join(self.directory.name, "bypass4netns")
+        with open(agent, "w", encoding="utf-8") as file:
+            file.write(textwrap.dedent("""\
+                #!/usr/bin/python3
+                import os, socket, sys
+                with socket.socket(socket.AF_UNIX) as server:
+                    server.bind(sys.argv[sys.argv.index("--socket") + 1])
+                    server.listen()
+                    os.write(int(sys.argv[sys.argv.index("--ready-fd") + 1]), b"1")
+                    socket.recv_fds(server.accept()[0], 4096, 1)
+                sys.exit("panic: no more of this\\n\\ngoroutine 1 [running]:" + "\\nmain.main()" * 50)
+                """))
+        os.chmod(agent, 0o755)
+        begin = time.monotonic()
+        self.measure("connect", "--peer", f"bypass4netns={agent}", "--arms", "native,bypass4netns")
+        self.assertLess(time.monotonic() - begin, 30)
+        note = self.result()["scenarios"][0]["notes"]["bypass4netns"]
+        self.assertEqual((note["state"], note["why"], note["last_lines"][0]), (
+            "failed", "exit status 125: container: bypass4netns has ended: panic: no more of this", "panic: no more of this"))
 
     def signalled(self, number):
         """(exit status, standard output, its stage) of a measurement that gets a signal in its second run."""

@@ -11,6 +11,9 @@ import time
 
 SECONDS_TO_LOOK = 2  # between looks whether a command has ended: seldom, because others are measured meanwhile
 HOST, HOST6 = "203.0.113.1", "fd00:113::1"
+LAST_LINES = 10
+# What begins the last words of a program in Go; behind them it lists all that it was doing.
+LAST_WORDS = ("panic:", "fatal error:")
 
 
 class Unavailable(Exception):
@@ -22,7 +25,9 @@ class Failed(Exception):
 
     def __init__(self, why, last_lines=()):
         super().__init__(why)
-        self.last_lines = list(last_lines)
+        lines = list(last_lines)
+        begin = next((i for i, line in enumerate(lines) if line.startswith(LAST_WORDS)), max(0, len(lines) - LAST_LINES))
+        self.last_lines = lines[begin:begin + LAST_LINES]
 
 
 def usual_network():
