@@ -141,7 +141,8 @@ int InPidNamespace(const std::function<int()>& body) {
 }
 
 int InContainer(const Options& options, Shared& shared) {
-  if (options.arm != "bare" && (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+  // With a type, which the kernel ignores here: of mounts that are trapped, some agents know none without.
+  if (options.arm != "bare" && (mount("none", "/", "none", MS_REC | MS_PRIVATE, nullptr) != 0 ||
                                 mount("tmpfs", "/tmp", "tmpfs", 0, nullptr) != 0))
     return 1;
   if (options.deed == "proc" && mkdir("/tmp/place", 0700) != 0) return 1;

@@ -12,6 +12,14 @@ from scenarios.stage import Failed, Unavailable
 
 TRAPPED = {"mkdir": "mkdir", "proc": "mount", "chmod": "chmod"}
 
+ACCEPTS = "00010000"  # among the flags of /proc/net/unix
+
+
+def is_listening(path):
+    """Whether a process listens at this path of a socket: it is there a moment before."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+        return any(line.split()[3] == ACCEPTS and line.rstrip().endswith(f" {path}") for line in list(file)[1:])
+
 
 class Handlers(Scenario):
     """`refused`: the price of a no; `bare` is its floor, a loop that says nothing else. mkdir makes a directory under another
@@ -22,6 +30,7 @@ class Handlers(Scenario):
     title = "calls on a tmpfs that are made for a container, or refused"
     arms = ["bare refused", "shunt refused", "seccompagent refused",
             "native mkdir", "shunt mkdir", "shunt mkdir 4 threads", "seccompagent mkdir",
+            "seccompagent mkdir 4 threads",
             "native mknod", "shunt mknod", "shunt device",
             "native proc", "shunt proc", "seccompagent proc"]
     metrics = {"p50": ("us", "lower"), "p99": ("us", "lower"), "rate": ("calls/s", "higher")}
@@ -42,7 +51,8 @@ class Handlers(Scenario):
             raise Unavailable("only root makes devices" if deed == "mknod" else "that agent needs root")
         count = 500 if self.tiny else 20000 if deed in ("mkdir", "refused") else 2000
         if who == "seccompagent":
-            return self.under_seccompagent("chmod" if deed == "refused" else deed, count // 10 if deed == "mkdir" else count)
+            return self.under_seccompagent("chmod" if deed == "refused" else deed, count // 10 if deed == "mkdir" else count,
+                                           threads[0] if threads else "1")
         manner = deed if deed == "refused" and who == "shunt" else {"bare": "bare", "native": "native", "shunt": "inside"}[who]
         return self.deeds("mkdir" if deed == "refused" else deed, manner, count, threads=threads[0] if threads else "1")
 
@@ -55,7 +65,7 @@ class Handlers(Scenario):
         return {**self.latencies(measured, ["p50", "p99"]),
                 "rate": None if deed in ("device", "proc") else measured["per_second"]}
 
-    def under_seccompagent(self, deed, count):
+    def under_seccompagent(self, deed, count, threads):
         """A process of root's, as runc starts them by default, whose agent that one is. It appends the pid to directories."""
         if shutil.which("seccompagent") is None:
             raise Unavailable("seccompagent is not on PATH (--peer seccompagent=PATH)")
@@ -67,13 +77,13 @@ class Handlers(Scenario):
         self.stage.servers.append(agent)
         try:
             deadline = time.monotonic() + 10
-            while not os.path.exists(socket):
+            while not is_listening(socket):
                 if agent.poll() is not None or time.monotonic() > deadline:
                     raise self.with_log("seccompagent did not start", log)
                 time.sleep(0.01)
             notified = [self.stage.program("notified"), "--socket", socket, "--trap", TRAPPED[deed], "--"]
             here = ["sh", "-c", 'exec "$0" "$@" --suffix "-pid-$$"', "unshare", "--mount", *notified]
-            return self.deeds(deed, "alone", count, here)
+            return self.deeds(deed, "alone", count, here, threads=threads)
         except Failed as error:
             raise self.with_log(str(error), log) from None
         finally:
