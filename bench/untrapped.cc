@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What calls cost that a network accelerator has no business with: close, fcntl, setsockopt, read, write,
-// getpid.
+// What calls cost that a network accelerator has no business with: close, fcntl, setsockopt, getpeername (of
+// a socket that is not the network's), read, write, getpid.
 //
 //   untrapped [--batches N] [--allow-all-filter]
 //
@@ -40,6 +40,13 @@ struct Descriptors {
   int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
   int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
   int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int local = OneOfPair();
+
+ private:
+  static int OneOfPair() {
+    int pair[2];
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0 ? pair[0] : -1;
+  }
 };
 
 // Each runs its call kBatch times and returns the nanoseconds of all of them together; a failed call ends the
@@ -75,6 +82,13 @@ int64_t Fcntl(const Descriptors& fds) {
 int64_t SetSockOpt(const Descriptors& fds) {
   const int on = 1;
   return Repeat("setsockopt", [&] { return setsockopt(fds.tcp, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); });
+}
+
+int64_t GetPeerName(const Descriptors& fds) {
+  sockaddr_storage name;
+  socklen_t length = sizeof name;
+  return Repeat("getpeername",
+                [&] { return getpeername(fds.local, reinterpret_cast<sockaddr*>(&name), &length); });
 }
 
 int64_t Read(const Descriptors& fds) {
@@ -135,9 +149,15 @@ int main(int argc, char** argv) {
   }
   if (allow_all) AllowAll();
   const Descriptors fds;
-  Must(fds.zero >= 0 && fds.null >= 0 && fds.tcp >= 0, "opening /dev/zero, /dev/null and a TCP socket");
-  Call calls[] = {{"close", Close, {}},    {"fcntl", Fcntl, {}}, {"setsockopt", SetSockOpt, {}},
-                  {"read", Read, {}},      {"write", Write, {}}, {"getpid", GetPid, {}},
+  Must(fds.zero >= 0 && fds.null >= 0 && fds.tcp >= 0 && fds.local >= 0,
+       "opening /dev/zero, /dev/null and two sockets");
+  Call calls[] = {{"close", Close, {}},
+                  {"fcntl", Fcntl, {}},
+                  {"setsockopt", SetSockOpt, {}},
+                  {"getpeername", GetPeerName, {}},
+                  {"read", Read, {}},
+                  {"write", Write, {}},
+                  {"getpid", GetPid, {}},
                   {"nothing", Nothing, {}}};
   for (Call& call : calls) call.batch(fds);
   for (int i = 0; i < batches; ++i) {
