@@ -10,6 +10,7 @@ import places
 PEERS = {"slirp4netns": "slirp4netns", "pasta": "pasta", "bypass4netns": "bypass4netns", "seccompagent": "seccompagent",
          "haproxy": "haproxy", "nginx": "nginx", "nftables": "nft"}
 ALWAYS = ("native", "shunt")
+STAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the PATH of the user on root's stage
 
 
 def peer_of(arm):
@@ -51,6 +52,13 @@ def read_place(text):
     if reason := places.why_not_executable(path):
         raise ValueError(reason)
     return name, os.path.abspath(path)
+
+
+def on_path_only(given):
+    """Those that are on the caller's PATH and would not be found on the stage, without those that are given, as read_place()."""
+    found = {name: shutil.which(program) for name, program in PEERS.items()
+             if name not in dict(given) and not shutil.which(program, path=STAGE_PATH)}
+    return [(name, path) for name, path in found.items() if path]
 
 
 def laid_out(given, directory):

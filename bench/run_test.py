@@ -305,6 +305,17 @@ class Measuring(unittest.TestCase):
         self.assertEqual((run.returncode, self.result()["scenarios"][0]["notes"]), (0, {}), run.stderr)
         self.assertGreater(self.values("bypass4netns")[0], self.values("native")[0])
 
+    def test_a_peer_is_found_on_the_path_of_who_calls(self):
+        with open(peer := os.path.join(self.directory.name, "bypass4netns"), "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\necho this one is it >&2; exit 3\n")
+        os.chmod(peer, 0o755)
+        path = os.pathsep.join([os.environ["PATH"], self.directory.name])
+        if shutil.which("bypass4netns"):
+            self.skipTest("there is a bypass4netns on PATH anyway")
+        with unittest.mock.patch.dict(os.environ, {"PATH": path}):
+            self.measure("connect", "--arms", "native,bypass4netns")
+        self.assertIn("this one is it", self.result()["scenarios"][0]["notes"]["bypass4netns"]["last_lines"])
+
     def test_an_agent_that_ends_fails_at_once_with_its_last_words(self):
         if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
             self.skipTest("notified is not built")
