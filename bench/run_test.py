@@ -339,6 +339,23 @@ class Measuring(unittest.TestCase):
         self.assertEqual((note["state"], note["why"], note["last_lines"][0]), (
             "failed", "exit status 125: container: bypass4netns has ended: panic: no more of this", "panic: no more of this"))
 
+    def test_ports_that_nobody_could_move_to_the_host_are_told(self):
+        # A shunt without the lock server, which root would start.
+        os.chmod(self.directory.name, 0o755)
+        real, shunt = (os.path.join(self.directory.name, name) for name in ("real", "shunt"))
+        shutil.copy(SHUNT, real)
+        with open(shunt, "w", encoding="utf-8") as file:
+            file.write(f"""#!/bin/bash
+                if [[ $1 == lock-server ]]; then exit 1; fi
+                exec {real} "$1" --lock-socket /nonexistent "${{@:2}}"
+                """)
+        os.chmod(shunt, 0o755)
+        self.measure("throughput", "--shunt", shunt, "--arms", "native,shunt-published")
+        note = self.result()["scenarios"][0]["notes"]["shunt-published"]
+        self.assertEqual(note["state"], "absent", note)
+        self.assertIn("the eBPF lock", note["why"])
+        self.assertIsNotNone(self.values("native")[0])
+
     def signalled(self, number):
         """(exit status, standard output, its stage) of a measurement that gets a signal in its second run."""
         command = [SHUNT, "bench", "floor", "--tiny", "--runs", "100000", "--out", self.out]

@@ -15,6 +15,17 @@ SECONDS_TO_END = 15
 # On the stage: unpacks descriptor $0 into a directory that nobody sees outside, and executes what is in there with options $1.
 UNPACK = """mkdir -m 755 "$TMPDIR/bench" && cd "$TMPDIR/bench" && tar --extract --preserve-permissions --no-same-owner <&"$0" &&
   eval "exec $0<&-" && exec /usr/bin/python3 bench/on_stage.py "$PWD" "$1" """
+# Lends the lock by $0 until its input ends, by our death if by nothing else, and leaves nothing behind. Says where.
+LEND = """directory=$(mktemp --directory /tmp/shunt-bench.XXXXXX) && chmod 755 "$directory" && socket=$directory/lock.sock || exit
+  "$0" lock-server --socket "$socket" </dev/null >/dev/null 2>&1 &
+  for _ in {1..500}; do
+    if [[ -e $socket ]] || ! kill -0 $! 2>/dev/null; then break; fi
+    sleep 0.01
+  done
+  echo "$socket"
+  read -r
+  kill -KILL $! && wait
+  rm -r "$directory" """
 
 
 class NoStage(Exception):
@@ -56,11 +67,26 @@ def packed(files):
     return archive
 
 
+class LentLock:
+    """`shunt lock-server`, which only root can be, for the user on the stage: published ports move to the host by it. Where it
+    does not start the arms that need it say so."""
+
+    def __init__(self, shunt):
+        self.process = subprocess.Popen(["/bin/bash", "-c", LEND, shunt], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        start_new_session=True)
+        self.socket = self.process.stdout.readline().strip()
+
+    def close(self):
+        self.process.communicate()
+
+
 class StageLink:
     """One stage. It has a session of its own: an interrupt from the terminal is for us, who then end it in order. If we are
     killed it ends as well, for want of questions, and takes along what is on it."""
 
     def __init__(self, as_root, programs, shunt, given_peers, options):
+        self.lock = LentLock(shunt) if os.getuid() == 0 and not as_root else None
+        options = {**options, "lock": self.lock.socket if self.lock else ""}
         with packed(what_runs_there(programs, shunt, given_peers)) as archive:
             command = [os.path.join(places.HERE, "stage"), *(["--root"] if as_root else []), "/bin/bash", "-c", UNPACK,
                        str(archive.fileno()), json.dumps(options)]
@@ -97,3 +123,5 @@ class StageLink:
             self.process.kill()  # its children die with it: they have a pid namespace of their own
             self.process.wait()
         self.process.stdout.close()
+        if self.lock:
+            self.lock.close()

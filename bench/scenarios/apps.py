@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that people run, unmodified: the server on the host, its usual load generator in a rootless container, as in the
-paper on bypass4netns (arXiv 2402.00365). One scenario for each program; bench/run measures all of them as "apps"."""
+"""Programs that people run, unmodified: the server on the host and its usual load generator in a rootless container, or the
+server in a container and the load generator on the host, as in the paper on bypass4netns (arXiv 2402.00365). One scenario for
+each program; bench/run measures all of them as "apps"."""
 
 import csv
 import os
@@ -13,6 +14,7 @@ import time
 
 from scenarios.scenario import Scenario
 from scenarios.servers import PATIENCE, installed, read_wrk, serve, web_server
+from scenarios.sides import BOTH, sides
 from scenarios.stage import HOST, Failed
 
 POSTGRESQL = "/usr/lib/postgresql"
@@ -21,6 +23,7 @@ POSTGRESQL = "/usr/lib/postgresql"
 class App(Scenario):
     """Connections that stay show what each byte costs on its way, those that do not what a connection costs."""
 
+    arms = BOTH
     next_port = 21000
 
     def prepare(self):
@@ -34,14 +37,14 @@ class App(Scenario):
 
     def measure(self, arm):
         self.stage.stop_servers()
-        prefix = self.stage.arm_prefix(arm)
+        port = self.port()
         try:
-            return self.load(prefix, self.port())
+            return self.load(sides(self.stage, arm, port), port)
         finally:
             self.stage.stop_servers()
 
-    def load(self, prefix, port):
-        """Starts the server at this port, and has commands with this prefix ask it."""
+    def load(self, where, port):
+        """Starts the server at this port, and has it asked; `where` are the Sides."""
         raise NotImplementedError
 
     def output(self, command, seconds):
@@ -56,13 +59,13 @@ class Redis(App):
     metrics = {"SET": ("/s", "higher"), "GET": ("/s", "higher"), "GET p50": ("us", "lower"), "GET p99": ("us", "lower"),
                "GET, new connections": ("/s", "higher")}
 
-    def load(self, prefix, port):
+    def load(self, where, port):
         installed("redis-benchmark", "redis-tools")
-        server = ["redis-server", "--bind", HOST, "--port", port, "--save", "", "--protected-mode", "no", "--dir", self.folder]
+        server = ["redis-server", "--bind", where.address, "--port", port, "--save", "", "--protected-mode", "no", "--dir", self.folder]
         installed(server[0])
-        serve(self.stage, server, port, self.folder)
-        kept = self.rows(prefix, port, 1000 if self.tiny else 50000 * self.seconds, "set,get")
-        new = self.rows(prefix, port, 500 if self.tiny else 2500 * self.seconds, "get", "-k", "0")
+        serve(self.stage, server, port, self.folder, where=where)
+        kept = self.rows(where.client, port, 1000 if self.tiny else 50000 * self.seconds, "set,get")
+        new = self.rows(where.client, port, 500 if self.tiny else 2500 * self.seconds, "get", "-k", "0")
         return {"SET": kept["SET"]["rps"], "GET": kept["GET"]["rps"], "GET p50": kept["GET"]["p50_latency_ms"] * 1e3,
                 "GET p99": kept["GET"]["p99_latency_ms"] * 1e3, "GET, new connections": new["GET"]["rps"]}
 
@@ -83,10 +86,10 @@ class Memcached(App):
     title = "memcached: 8 connections that stay, requests one by one, and sixteen at a time"
     metrics = {"requests": ("/s", "higher"), "p50": ("us", "lower"), "p99": ("us", "lower"), "16 at a time": ("/s", "higher")}
 
-    def load(self, prefix, port):
+    def load(self, where, port):
         user = ["-u", "root"] if os.getuid() == 0 else []
-        serve(self.stage, ["memcached", "-l", HOST, "-p", port, "-U", "0", "-t", "2", *user], port, self.folder)
-        client = [*prefix, self.stage.program("memcached_client"), "--address", HOST, "--port", port, "--seconds",
+        serve(self.stage, ["memcached", "-l", where.address, "-p", port, "-U", "0", "-t", "2", *user], port, self.folder, where=where)
+        client = [*where.client, self.stage.program("memcached_client"), "--address", HOST, "--port", port, "--seconds",
                   str(self.seconds)]
         single = self.stage.json(client)
         return {"requests": single["per_second"], **self.latencies(single, ["p50", "p99"]),
@@ -115,22 +118,22 @@ class Pgbench(App):
         super().prepare()
         self.data = None
 
-    def load(self, prefix, port):
+    def load(self, where, port):
         installed("pgbench", "postgresql")
         versions = sorted(os.listdir(POSTGRESQL) if os.path.isdir(POSTGRESQL) else [], key=float)
         program = f"{POSTGRESQL}/{versions[-1] if versions else 'VERSION'}/bin/postgres"
         installed(program, "postgresql")
         if self.data is None:
             self.data = self.make_database(os.path.dirname(program))
-        serve(self.stage, [program, "-D", self.data, "-p", port, "-k", self.folder, "-c", f"listen_addresses={HOST}"], port,
-              self.folder, Postmaster)
+        server = [program, "-D", self.data, "-p", port, "-k", self.folder, "-c", f"listen_addresses={where.address}"]
+        serve(self.stage, server, port, self.folder, Postmaster, where)
         self.until_ready(port)
         connect = ["pgbench", "-h", HOST, "-p", port, "-U", "bench"]
         if not os.path.exists(filled := os.path.join(self.folder, "filled")):
             self.output([*connect, "--initialize", "--quiet", "postgres"], 60)
             with open(filled, "w", encoding="ascii"):
                 pass
-        load = [*prefix, *connect, "--no-vacuum", "--client", "8", "--jobs", "2", "--time", str(self.whole_seconds())]
+        load = [*where.client, *connect, "--no-vacuum", "--client", "8", "--jobs", "2", "--time", str(self.whole_seconds())]
         kept, latency = self.rate([*load, "--select-only", "postgres"])
         new, _ = self.rate([*load, "--select-only", "--connect", "postgres"])
         transactions, _ = self.rate([*load, "postgres"])
@@ -173,11 +176,12 @@ class Wrk(App):
     metrics = {"requests": ("/s", "higher"), "p50": ("us", "lower"), "p99": ("us", "lower"),
                "requests, new connections": ("/s", "higher")}
 
-    def load(self, prefix, port):
+    def load(self, where, port):
         installed("wrk")
         installed("nginx", "nginx-core")
-        serve(self.stage, web_server(self.folder, [port]), port, self.folder)
-        load = [*prefix, "wrk", "--threads", "2", "--connections", "32", "--duration", f"{self.whole_seconds()}s", "--latency"]
+        serve(self.stage, web_server(self.folder, [port], where.address), port, self.folder, where=where)
+        load = [*where.client, "wrk", "--threads", "2", "--connections", "32", "--duration", f"{self.whole_seconds()}s",
+                "--latency"]
         _, kept, latencies = read_wrk(self.output([*load, f"http://{HOST}:{port}/"], self.seconds))
         _, new, _ = read_wrk(self.output([*load, "--header", "Connection: close", f"http://{HOST}:{port}/"], self.seconds))
         return {"requests": kept, **self.latencies(latencies, ["p50", "p99"]), "requests, new connections": new}

@@ -22,7 +22,7 @@ class Quick(Scenario):
         seconds = max(1, round(self.seconds))
         latency = sound(self.stage.json(prefix + self.stage.client("connect", quiet, "--count", "2000")))
         loop = self.stage.client("echo", echo, "--threads", "8", "--seconds", str(self.seconds / 2))
-        return {"iperf3 up": self.iperf.gigabits(prefix, seconds, 1, False),
-                "iperf3 down": self.iperf.gigabits(prefix, seconds, 1, True),
+        return {"iperf3 up": self.iperf.gigabits(arm, seconds, 1, False),
+                "iperf3 down": self.iperf.gigabits(arm, seconds, 1, True),
                 **self.latencies(latency, ["p50"], "connect"),
                 **self.rate(sound(self.stage.json(prefix + loop)), "connect+echo")}

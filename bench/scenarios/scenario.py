@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every scenario is. A new one is a class in a file of its own, and a line in __init__.py."""
 
+ARMS = ["native", "shunt", "slirp4netns", "pasta", "bypass4netns"]  # with a command in a container
+
 # Percentile in a metric's name -> its field in what the measuring programs print.
 PERCENTILES = {"p50": "p50_ns", "p90": "p90_ns", "p99": "p99_ns", "p99.9": "p99_9_ns", "p99.99": "p99_99_ns"}
 
@@ -11,7 +13,7 @@ class Scenario:
     program that an arm stands for, if it is not ours, is part of its name ("haproxy", "shunt+haproxy")."""
 
     title = ""
-    arms = ["native", "shunt", "slirp4netns", "pasta", "bypass4netns"]
+    arms = ARMS
     metrics = {}
     as_root = False  # inside the stage
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 
+from scenarios.sides import MOVE_PORTS, ON_HOST, Contained
 from scenarios.stage import HOST, Failed, Unavailable
 
 PATIENCE = 20  # seconds
@@ -21,28 +22,38 @@ def installed(program, package=None):
     return path
 
 
-def listens(port):
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"]:
-        with open(path, encoding="ascii") as file:
-            for line in list(file)[1:]:
-                fields = line.split()
-                if fields[1].endswith(f":{int(port):04X}") and fields[3] == "0A":
-                    return True
+def listens(port, who="self"):
+    """Whether anybody does in the network of that process."""
+    for path in [f"/proc/{who}/net/tcp", f"/proc/{who}/net/tcp6"]:
+        try:
+            with open(path, encoding="ascii") as file:
+                lines = list(file)[1:]
+        except OSError:
+            continue  # it has ended
+        for line in lines:
+            fields = line.split()
+            if fields[1].endswith(f":{int(port):04X}") and fields[3] == "0A":
+                return True
     return False
 
 
-def serve(stage, command, port, folder, start=subprocess.Popen):
-    """A server that is there until stage.stop_servers(), and listens on that port when this returns."""
-    installed(command[0])
+def serve(stage, command, port, folder, start=subprocess.Popen, where=ON_HOST):
+    """A server on its side (`where`) that is there until stage.stop_servers(), and listens on that port when this returns: it, and
+    not only a network program that would forward the port to it. `start` starts one on the host."""
+    name = os.path.basename(installed(command[0]))
     with open(os.path.join(folder, "log"), "w+", encoding="utf-8", errors="replace") as log:
-        server = start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        server = Contained(name, where.server + command, **streams) if where.network else start(command, **streams)
         stage.servers.append(server)
+        forwarded = where.network and where.network not in MOVE_PORTS
         deadline = time.monotonic() + PATIENCE
-        while not listens(port):
+        while not (any(listens(port, pid) for pid in server.servers()) if forwarded else listens(port)):
             if server.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
-                raise Failed(f"{os.path.basename(command[0])} did not start", log.read().splitlines())
+                lines = log.read().splitlines()
+                raise Failed(": ".join([f"{name} did not start", *(line[:200] for line in lines[-1:])]), lines)
             time.sleep(0.01)
+    return server
 
 
 def nginx(folder, name, blocks, module="", workers=1):
@@ -56,9 +67,9 @@ def nginx(folder, name, blocks, module="", workers=1):
     return ["nginx", "-e", f"{place}/errors", "-c", file.name]
 
 
-def web_server(folder, ports):
+def web_server(folder, ports, address=HOST):
     """The command of an nginx that answers a few bytes on each of these ports: whoever picks one has the same server behind it."""
-    listen = " ".join(f"listen {HOST}:{port} backlog=4096;" for port in ports)
+    listen = " ".join(f"listen {address}:{port} backlog=4096;" for port in ports)
     return nginx(folder, "web", "http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p; "
                  "fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s; "
                  "keepalive_requests 100000000; server {{ " + listen + ' location / {{ return 200 "ok"; }} }} }}')

@@ -146,11 +146,14 @@ class Stage:
             raise Failed("echo_server did not start")
         return words[1]
 
+    def stop(self, server):
+        server.kill()
+        server.wait()
+        self.servers.remove(server)
+
     def stop_servers(self):
-        for server in self.servers:
-            server.kill()
-            server.wait()
-        self.servers.clear()
+        while self.servers:
+            self.stop(self.servers[-1])
 
     def stop_everything(self):
         self.stop_servers()
