@@ -36,7 +36,7 @@ BARS = [
     *(Bar(f"iperf3, {metric}", "throughput", metric, "shunt", "times", 0.97, "native", at_least=True)
       for metric in ("1 stream up", "1 stream down", "4 streams up", "4 streams down")),
     *(Bar(f"{call}, which is not trapped", "untrapped", call, "shunt", "same", beside="any-filter")
-      for call in ("close", "fcntl", "setsockopt", "read", "write")),
+      for call in ("close", "fcntl", "setsockopt", "getpeername", "read", "write")),
     Bar("an agent with 1000 containers", "scale", "memory", "shunt 1000", "itself", 32),
     Bar("an agent with 1000 idle containers", "scale", "idle CPU", "shunt 1000", "itself", 1),
     *(Bar(f"a calm container beside {flood}", "fairness", "calm p99", f"{flood}-yielding", "times", 3, "none")
