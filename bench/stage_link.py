@@ -16,16 +16,20 @@ SECONDS_TO_END = 15
 UNPACK = """mkdir -m 755 "$TMPDIR/bench" && cd "$TMPDIR/bench" && tar --extract --preserve-permissions --no-same-owner <&"$0" &&
   eval "exec $0<&-" && exec /usr/bin/python3 bench/on_stage.py "$PWD" "$1" """
 # Lends the lock by $0 until its input ends, by our death if by nothing else, and leaves nothing behind. Says where.
-LEND = """directory=$(mktemp --directory /tmp/shunt-bench.XXXXXX) && chmod 755 "$directory" && socket=$directory/lock.sock || exit
-  "$0" lock-server --socket "$socket" </dev/null >/dev/null 2>&1 &
+LEND = """trap '' PIPE
+  directory=$(mktemp --directory /tmp/shunt-bench.XXXXXX) && chmod 755 "$directory" || exit
+  trap 'rm -r "$directory"' EXIT
+  socket=$directory/lock.sock
+  setpriv --pdeathsig KILL "$0" lock-server --socket "$socket" </dev/null >/dev/null 2>&1 &
+  server=$!
+  disown
   for _ in {1..500}; do
-    if [[ -e $socket ]] || ! kill -0 $! 2>/dev/null; then break; fi
+    if [[ -e $socket ]] || ! kill -0 "$server" 2>/dev/null; then break; fi
     sleep 0.01
   done
   echo "$socket"
   read -r
-  kill -KILL $! && wait
-  rm -r "$directory" """
+  kill -KILL "$server" """
 
 
 class NoStage(Exception):

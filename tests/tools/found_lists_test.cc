@@ -21,6 +21,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Pointee;
+using ::testing::UnorderedElementsAre;
 
 net::FoundBackends FoundAt(const std::string& service, const std::string& address) {
   return {.service = service,
@@ -106,8 +108,7 @@ TEST(FoundListsTest, KnowServicesOneByOne) {
   ASSERT_EQ(found.size(), 3u);
   EXPECT_THAT(found[0].services, IsEmpty());
   ASSERT_EQ(found[1].services.size(), 2u);
-  EXPECT_EQ(*found[1].services[0], dns);
-  EXPECT_EQ(*found[1].services[1], *web);
+  EXPECT_THAT(found[1].services, UnorderedElementsAre(Pointee(dns), Pointee(*web)));
   EXPECT_EQ(found[1].source, cluster.source);
 
   const auto other = std::make_shared<const net::FoundService>(service("prod/web", "10.0.0.3:80"));
