@@ -526,13 +526,13 @@ absl::Status KeepCapabilities(EngineThread thread) {
   return Keep(KeptBy(thread));
 }
 
-void BeginClientThread(const char* name) {
+void BeginThread(EngineThread thread, const char* name) {
   prctl(PR_SET_NAME, name);
   GiveWay();
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
-  KeepCapabilities(EngineThread::kClient).IgnoreError();
+  KeepCapabilities(thread).IgnoreError();
 }
 
 absl::StatusOr<std::string> ConfineEngine() {

@@ -35,10 +35,10 @@ enum class EngineThread : uint8_t { kControl, kReactor, kSide, kClient };
 // the calling thread only: so each thread calls it as it begins. One that has none keeps none.
 absl::Status KeepCapabilities(EngineThread thread);
 
-// The calling thread is one of kClient from now on: it has this name, no capabilities, and no signals, which
-// are for the others. Without capabilities less can be read, and nothing else is lost: what fails then says
-// so by itself. Where a reactor wants the same CPU, it goes first.
-void BeginClientThread(const char* name);
+// The calling thread is one of that kind from now on: it has this name, the capabilities of its kind, and no
+// signals, which are for the others. Without a capability less can be read, and nothing else is lost: what
+// fails then says so by itself. Where a reactor wants the same CPU, it goes first.
+void BeginThread(EngineThread thread, const char* name);
 
 // Confines the engine's whole process, once, when it serves or is about to: its threads exist and have
 // dropped their capabilities, its rings exist, and it has nothing left to start. For the control thread,

@@ -44,12 +44,6 @@ bool IsSocket(const Fd& fd) {
 
 class RealAccelerator;
 
-// A container that is served from Begin() on.
-struct Adopted {
-  std::optional<Listener> listener;
-  std::unique_ptr<Container> container;
-};
-
 // Gives a reactor a new view of one container and brings the old one back.
 struct ViewUpdate {
   RealAccelerator* accelerator;  // for the control thread only
@@ -69,6 +63,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   // The reactors first: they use what is kept here. Before them, who gives them tables.
   ~RealAccelerator() override {
     if (services_ != nullptr) services_->Stop();
+    errands_.reset();
     engine_.reset();
   }
 
@@ -83,6 +78,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   void Begin() override;
   void Halt() override {
     services_->Stop();
+    if (errands_ != nullptr) errands_->Finish();  // closings are nobody's, if not ours
     engine_->Halt();
   }
   int event_fd() const override { return events_.get(); }
@@ -135,6 +131,8 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
 
   AcceleratorOptions options_;
   std::unique_ptr<Services> services_;  // outlives the engine
+  class Counters errand_counts_;
+  std::unique_ptr<ServiceErrands> errands_;  // null: connects are not balanced
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<CgroupOpener> cgroups_;  // null: none are opened
   Fd events_;                              // an epoll over everything that wakes the control thread
@@ -148,7 +146,6 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   LockRetirements retirements_;
   std::map<uint64_t, Adopted> adopted_;
   uint64_t next_key_;
-  class Counters errand_counts_;       // of DoForServices()
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
 };
 
@@ -206,6 +203,9 @@ absl::Status RealAccelerator::Init() {
   if (!engine.ok()) return engine.status();
   engine_ = std::move(*engine);
   if (options_.balances) {
+    auto errands = ServiceErrands::Start(std::bind_front(&Services::Aim, services_.get()), errand_counts_);
+    if (!errands.ok()) return errands.status();
+    errands_ = *std::move(errands);
     if (absl::Status status = services_->Start(*engine_, [this] { DoForServices(); }); !status.ok())
       return status;
   }
@@ -496,6 +496,7 @@ void RealAccelerator::OnEnded(uint64_t key, std::unique_ptr<Guest> guest) {
   const auto found = served_.find(key);
   const std::shared_ptr<Served> served = found->second;
   served_.erase(found);
+  if (errands_ != nullptr) errands_->Forget(key);
   if (options_.custodian != nullptr) options_.custodian->DropContainer(key);
   served->corpse = std::move(guest);  // an update may still be on its way to it
   served->route_monitor.reset();
@@ -513,23 +514,24 @@ void RealAccelerator::RetireUnusedLocks() {
     retirements_.Retire(*engine_, benches_, std::move(lock));
 }
 
-// Sees to what leads to backends that are not to be used any more, in all containers; brings sockets of the
-// network of one; has what sources have found kept, and passes on what an operator should know.
+// Brings sockets of the network of one container; has what sources have found kept; passes on what an
+// operator should know, and what is to be done in all containers.
 void RealAccelerator::DoForServices() {
   Services::Wants wants = services_->TakeWants();
   if (!wants.found.empty() && options_.custodian != nullptr)
     options_.custodian->HoldFound(std::move(wants.found));
   for (const std::string& remark : wants.remarks) Warn(remark);
-  ErrandRound round(wants, *services_, errand_counts_);
+  std::vector<ErrandPlace> places;
   for (const auto& [key, served] : served_) {
-    const pid_t pid = served->task();
-    round.CarryOut(*served, pid);
-    if (pid == 0 || !wants.sockets) continue;
-    absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(pid, net::SpareSockets::kCapacity);
+    if (served->task() == 0) continue;
+    places.push_back(served->errand_place());
+    if (!wants.sockets) continue;
+    absl::StatusOr<net::NetnsVisit> visit = net::VisitNetns(served->task(), net::SpareSockets::kCapacity);
     if (!visit.ok() || visit->cookie == host_netns_) continue;
     services_->GiveSockets(*std::move(visit));
     wants.sockets = false;
   }
+  errands_->Give(wants.closings, std::move(wants.aimings), places);
 }
 
 void RealAccelerator::HandleEvents() {
@@ -545,17 +547,15 @@ void RealAccelerator::HandleEvents() {
         for (const auto& [key, served] : served_) Refresh(served);
       }
     } else if (const auto found = served_.find(what); found != served_.end()) {
-      const std::shared_ptr<Served> served = found->second;
-      if (net::DrainChanges(served->route_monitor.get())) Refresh(served);
+      if (net::DrainChanges(found->second->route_monitor.get())) Refresh(found->second);
     }
   }
 }
 
 std::vector<Accelerator::CounterValue> RealAccelerator::Counters() const {
   std::vector<CounterValue> values;
-  for (size_t i = 0; i < kCounterCount; ++i) {
+  for (size_t i = 0; i < kCounterCount; ++i)
     values.push_back({kCounterTexts[i], engine_->Sum(Counter(i)) + errand_counts_.Read(Counter(i))});
-  }
   return values;
 }
 

@@ -5,11 +5,13 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "core/reactor.h"
 #include "handlers/accelerator.h"
 #include "handlers/container.h"
 #include "handlers/container_memory.h"
+#include "handlers/service_errands.h"
 
 namespace shunt {
 
@@ -17,6 +19,13 @@ namespace shunt {
 struct Served {
   // A task in its network; 0: none is known.
   pid_t task() const { return spec.pid != 0 ? spec.pid : spec.first_process; }
+  ErrandPlace errand_place() const {
+    return {.key = container->key,
+            .task = task(),
+            .netns = memory->network().netns,
+            .owner = container->affinity_key,
+            .flows = &memory->facts().aimed};
+  }
 
   ContainerSpec spec;
   ServedListener* listener = nullptr;
@@ -29,6 +38,12 @@ struct Served {
   bool update_again = false;
   std::unique_ptr<Guest> corpse;  // after the end, until nothing is in flight
   std::function<void()> ended;
+};
+
+// A container that is served from Begin() on.
+struct Adopted {
+  std::optional<Listener> listener;
+  std::unique_ptr<Container> container;
 };
 
 }  // namespace shunt

@@ -223,7 +223,7 @@ std::optional<net::SockAddr> Services::Aim(const net::DueAiming& aiming, const n
 // ---- the thread
 
 void Services::Run() {
-  BeginClientThread("shunt-services");
+  BeginThread(EngineThread::kClient, "shunt-services");
   std::array<epoll_event, 64> events;
   while (!stopping_) {
     int64_t due;

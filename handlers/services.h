@@ -82,8 +82,9 @@ class Services {
   };
   Wants TakeWants();
   void GiveSockets(net::NetnsVisit visit);
-  // A new aim for a UDP flow that is to leave its backend, as Wants::aimings say, which is connected to
-  // `peer` now; nothing: there is none, and it stays. `owner`: its container's affinity key.
+  // Any thread but the reactors'. A new aim for a UDP flow that is to leave its backend, as Wants::aimings
+  // say, which is connected to `peer` now; nothing: there is none, and it stays. `owner`: its container's
+  // affinity key.
   std::optional<net::SockAddr> Aim(const net::DueAiming& aiming, const net::AimedFlows::Flow& flow,
                                    const net::SockAddr& peer, uint64_t owner);
 

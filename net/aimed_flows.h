@@ -7,7 +7,7 @@
 // question makes nobody forget a flow of another service; in its part a socket is forgotten when another one
 // needs its place, and stays where it is then. Cookies are never given twice.
 //
-// Any of a container's reactors and the control thread may be here at the same time, without a lock: what a
+// Any of a container's reactors and the errands' thread may be here at the same time, without a lock: what a
 // place has says by itself whether it belongs together, so of two that write to one at least one is
 // forgotten, and none is mistaken for another.
 
@@ -55,17 +55,20 @@ class AimedFlows {
       if (FlowIn(place).cookie == cookie) std::atomic_ref(place.check).compare_exchange_strong(check, 0);
     }
   }
-  std::optional<Flow> Find(uint64_t service, uint64_t cookie) const {
-    const Flow flow = FlowIn(places_[PlaceNumber(service, cookie)]);
-    if (flow.cookie != cookie || flow.service != service) return {};
-    return flow;
+  std::optional<Flow> Find(uint64_t cookie) const {
+    for (size_t part = 0; part < kParts; ++part) {
+      const size_t number = part * kPlaces + cookie % kPlaces;
+      const Flow flow = FlowIn(places_[number]);
+      if (flow.cookie == cookie && PlaceNumber(flow.service, cookie) == number) return flow;
+    }
+    return {};
   }
-  // Calls `see` with each flow of a service, until it returns false.
-  void ForEach(uint64_t service, absl::FunctionRef<bool(const Flow&)> see) const {
+  // Calls `see` with each flow, until it returns false.
+  void ForEach(absl::FunctionRef<bool(const Flow&)> see) const {
     if (empty()) return;
-    for (size_t i = 0; i < kPlaces; ++i) {
-      const Flow flow = FlowIn(places_[PlaceNumber(service, i)]);
-      if (flow.cookie != 0 && flow.service == service && flow.cookie % kPlaces == i && !see(flow)) return;
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const Flow flow = FlowIn(places_[i]);
+      if (flow.cookie != 0 && PlaceNumber(flow.service, flow.cookie) == i && !see(flow)) return;
     }
   }
 

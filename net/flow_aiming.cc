@@ -4,10 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include <array>
-
 #include "net/balancer/pick_table.h"
-#include "net/held_descriptors.h"
 #include "net/netns.h"
 #include "net/peer_connections.h"
 
@@ -27,41 +24,35 @@ uint64_t CookieOfDatagrams(int socket_fd) {
 
 }  // namespace
 
-Result<FlowsAimed> AimAnew(pid_t pid, int64_t until, uint64_t netns, AimedFlows& flows, uint64_t service,
-                           absl::FunctionRef<bool(const AimedFlows::Flow&)> leaves, NewAim new_aim) {
-  FlowsAimed result;
-  // Of the sockets that wait for another backend to come: their notes are still needed.
-  std::array<bool, AimedFlows::kPlaces> waits{};
-  const auto aim = [&](const Fd& copy) {
-    const uint64_t cookie = CookieOfDatagrams(copy.get());
-    std::optional<AimedFlows::Flow> flow = cookie == 0 ? std::nullopt : flows.Find(service, cookie);
-    if (!flow || !leaves(*flow)) return;
-    if (netns != 0 && NetnsCookie(copy.get()) != Result<uint64_t>(netns)) return;
-    const Result<SockAddr> peer = PeerAddressOf(copy.get());
-    if (!peer || BackendIdentity(*peer) != flow->backend) return;
-    const std::optional<SockAddr> to = new_aim(*flow, *peer);
-    if (!to) {
-      waits[cookie % AimedFlows::kPlaces] = true;
-    } else if (connect(copy.get(), to->data(), to->size()) == 0) {
-      flow->backend = BackendIdentity(*to);
-      flows.Note(*flow);
-      ++result.moved;
+void FlowAiming::See(int socket_fd, Leaves leaves, NewAim new_aim) {
+  const uint64_t cookie = CookieOfDatagrams(socket_fd);
+  std::optional<AimedFlows::Flow> flow = cookie == 0 ? std::nullopt : flows_.Find(cookie);
+  if (!flow || !leaves(*flow)) return;
+  if (netns_ != 0 && NetnsCookie(socket_fd) != Result<uint64_t>(netns_)) return;
+  const Result<SockAddr> peer = PeerAddressOf(socket_fd);
+  if (!peer || BackendIdentity(*peer) != flow->backend) return;
+  const std::optional<SockAddr> to = new_aim(*flow, *peer);
+  if (!to) {
+    wait_.insert(cookie);
+  } else if (connect(socket_fd, to->data(), to->size()) == 0) {
+    flow->backend = BackendIdentity(*to);
+    flows_.Note(*flow);
+    ++moved_;
+  } else {
+    ++failed_;
+  }
+}
+
+void FlowAiming::End(bool whole, Leaves leaves) {
+  flows_.ForEach([&](const AimedFlows::Flow& flow) {
+    if (!leaves(flow) || wait_.contains(flow.cookie)) return true;
+    if (whole) {
+      flows_.Forget(flow.cookie);
     } else {
-      ++result.failed;
-    }
-  };
-  const Result<bool> whole = ForEachSocketWith(pid, until, aim);
-  if (!whole) return tl::unexpected(whole.error());
-  flows.ForEach(service, [&](const AimedFlows::Flow& flow) {
-    if (!leaves(flow) || waits[flow.cookie % AimedFlows::kPlaces]) return true;
-    if (*whole) {
-      flows.Forget(flow.cookie);
-    } else {
-      ++result.failed;
+      ++failed_;
     }
     return true;
   });
-  return result;
 }
 
 }  // namespace shunt::net

@@ -10,31 +10,47 @@
 
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
-#include "core/result.h"
 #include "net/aimed_flows.h"
 #include "net/sock_addr.h"
 
 namespace shunt::net {
 
-struct FlowsAimed {
-  size_t moved = 0;
-  size_t failed = 0;  // sockets that the kernel did not connect, or that were not found in time
+// Of one container, in one walk through its sockets (net/held_descriptors.h).
+class FlowAiming {
+ public:
+  // True: the flow is not to stay where it is.
+  using Leaves = absl::FunctionRef<bool(const AimedFlows::Flow& flow)>;
+  // A new aim for one that leaves, whose socket is connected to `peer` now; nothing: it stays.
+  using NewAim =
+      absl::FunctionRef<std::optional<SockAddr>(const AimedFlows::Flow& flow, const SockAddr& peer)>;
+
+  // `netns`: the cookie of the container's network, whose sockets alone are touched; 0: not known. `flows`
+  // outlives it.
+  FlowAiming(AimedFlows& flows, uint64_t netns) : flows_(flows), netns_(netns) {}
+
+  // One of the sockets.
+  void See(int socket_fd, Leaves leaves, NewAim new_aim);
+  // Those were all: flows that leave and have no socket are forgotten. If not `whole`, they have failed.
+  void End(bool whole, Leaves leaves);
+
+  size_t moved() const { return moved_; }
+  size_t failed() const {
+    return failed_;
+  }  // the kernel did not connect them, or they were not found in time
+
+ private:
+  AimedFlows& flows_;
+  const uint64_t netns_;
+  // Sockets that wait for another backend to come, by their cookies: their notes are still needed.
+  absl::flat_hash_set<uint64_t> wait_;
+  size_t moved_ = 0;
+  size_t failed_ = 0;
 };
-
-// A new aim for a flow of the service whose socket is connected to `peer` now; nothing: it stays.
-using NewAim = absl::FunctionRef<std::optional<SockAddr>(const AimedFlows::Flow& flow, const SockAddr& peer)>;
-
-// Looks through the processes in the network of `pid`, as ForEachSocketWith() does and `until` then, for
-// flows of `service` that are to `leave`. Those that have no socket are forgotten. `netns`: the cookie of the
-// container's network, whose sockets alone are touched; 0: not known.
-Result<FlowsAimed> AimAnew(pid_t pid, int64_t until, uint64_t netns, AimedFlows& flows, uint64_t service,
-                           absl::FunctionRef<bool(const AimedFlows::Flow&)> leaves, NewAim new_aim);
 
 }  // namespace shunt::net

@@ -63,17 +63,16 @@ Result<Fd> OpenPidFd(pid_t pid) {
   return pidfd;
 }
 
-namespace {
-
-void ForEachSocketOf(pid_t pid, uint64_t mount, int64_t until, absl::FunctionRef<void(const Fd& copy)> see) {
-  const Fd directory = OpenFdInfoDirectory(pid);
-  const Result<Fd> pidfd = directory.valid() ? OpenPidFd(pid) : Fail(ESRCH);
-  if (!pidfd) return;
-  (void)ForEachNumber(directory.get(), [&](int number) {
-    if (MonotonicNow() >= until) return false;
-    if (ReadFdInfo(directory.get(), number).mount != mount) return true;
+// The process that it is in. True: to its end, or it has gone.
+bool SocketWalk::GoThrough(uint64_t mount, int64_t until, absl::FunctionRef<void(const Fd& copy)> see) {
+  const Fd directory = OpenFdInfoDirectory(process_);
+  const Result<Fd> pidfd = directory.valid() ? OpenPidFd(process_) : Fail(ESRCH);
+  if (!pidfd || lseek(directory.get(), within_, SEEK_SET) < 0) return true;
+  bool through = true;
+  const auto look = [&](int number) {
+    if (ReadFdInfo(directory.get(), number).mount != mount) return;
     Fd copy(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd->get(), number, 0)));
-    if (!copy.valid()) return true;
+    if (!copy.valid()) return;
     int type = 0;
     socklen_t size = sizeof(type);
     if (getsockopt(copy.get(), SOL_SOCKET, SO_TYPE, &type, &size) == 0) {
@@ -81,30 +80,41 @@ void ForEachSocketOf(pid_t pid, uint64_t mount, int64_t until, absl::FunctionRef
     } else if (errno == ENOTSOCK) {
       CloseElsewhere(std::move(copy));  // to close it may take as long as its server likes
     }
-    return true;
+  };
+  (void)ForEachNumber(directory.get(), [&](int number) {
+    look(number);
+    return through = MonotonicNow() < until;
   });
+  within_ = lseek(directory.get(), 0, SEEK_CUR);
+  return through;
 }
 
-}  // namespace
-
-Result<bool> ForEachSocketWith(pid_t pid, int64_t until, absl::FunctionRef<void(const Fd& copy)> see) {
+Result<bool> SocketWalk::GoOn(int64_t until, absl::FunctionRef<void(const Fd& copy)> see) {
   const Result<uint64_t> mount = MountOfSockets();
   if (!mount) return tl::unexpected(mount.error());
-  const Result<Namespace> network = NetworkOf(pid);
-  if (!network) return tl::unexpected(network.error());
   const pid_t self = getpid();
-  if (const Result<Namespace> own = NetworkOf(self); !own || *own == *network) return true;
+  if (const Result<Namespace> own = NetworkOf(self); !own || *own == network_) return true;
   const Fd processes(open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!processes.valid()) return FailErrno();
+  if (!processes.valid() || lseek(processes.get(), at_, SEEK_SET) < 0) return FailErrno();
+  const auto is_in_it = [&](pid_t process) {
+    const Result<Namespace> other = process == self ? Fail(ESRCH) : NetworkOf(process);
+    return other && *other == network_;
+  };
+  // Its number may be another's by now.
+  if (process_ != 0 && is_in_it(process_) && !GoThrough(*mount, until, see)) return false;
+  process_ = 0;
   bool whole = true;
   const Result<void> walked = ForEachNumber(processes.get(), [&](pid_t process) {
-    if (process == self) return true;
-    if (const Result<Namespace> other = NetworkOf(process); other && *other == *network)
-      ForEachSocketOf(process, *mount, until, see);
-    whole = MonotonicNow() < until;
-    return whole;
+    if (is_in_it(process)) {
+      process_ = process;
+      within_ = 0;
+      if (!GoThrough(*mount, until, see)) return whole = false;
+      process_ = 0;
+    }
+    return whole = MonotonicNow() < until;
   });
   if (!walked) return tl::unexpected(walked.error());
+  at_ = lseek(processes.get(), 0, SEEK_CUR);
   return whole;
 }
 

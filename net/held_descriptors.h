@@ -37,13 +37,27 @@ struct Namespace {
 };
 Result<Namespace> NetworkOf(pid_t pid);
 
-// Calls `see` with our own copy of each socket that is held by processes in the network namespace of `pid`,
-// as far as we may look at them, once for each descriptor. What was a socket when we looked may have been
-// exchanged for another file meanwhile: such copies are closed elsewhere, and not seen. 3 us for each open
-// descriptor of the container, of which it may have millions: for a thread that has time `until` then
-// (CLOCK_MONOTONIC, ns). False: that was not enough. Sees nothing in our own network, where not everything is
-// a container's. ESRCH and the like: `pid` has gone.
-Result<bool> ForEachSocketWith(pid_t pid, int64_t until, absl::FunctionRef<void(const Fd& copy)> see);
+// A walk through the sockets that are held by processes in one network namespace, as far as we may look at
+// them: once for each descriptor, of which a container may have millions, and 3 us for each. So it is gone
+// through in pieces. What is opened or passed on meanwhile may be missed. Nothing is to be seen in our own
+// network, where not everything is a container's.
+class SocketWalk {
+ public:
+  explicit SocketWalk(Namespace network) : network_(network) {}
+
+  // Goes on, until then (CLOCK_MONOTONIC, ns), but by one descriptor or process at least. Calls `see` with
+  // our own copy of each socket. What was a socket when we looked may have been exchanged for another file
+  // meanwhile: such copies are closed elsewhere, and not seen. True: that was all.
+  Result<bool> GoOn(int64_t until, absl::FunctionRef<void(const Fd& copy)> see);
+
+ private:
+  bool GoThrough(uint64_t mount, int64_t until, absl::FunctionRef<void(const Fd& copy)> see);
+
+  const Namespace network_;
+  off_t at_ = 0;       // in the list of processes
+  pid_t process_ = 0;  // the one that it is in; 0: none
+  off_t within_ = 0;   // in the list of its descriptors
+};
 
 // For one task on Linux 6.9 and later, before that for a process.
 Result<Fd> OpenPidFd(pid_t pid);

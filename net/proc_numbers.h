@@ -4,6 +4,7 @@
 #pragma once
 
 #include <dirent.h>
+#include <unistd.h>
 
 #include <array>
 #include <charconv>
@@ -15,7 +16,7 @@
 namespace shunt::net {
 
 // Calls `see(number)` for every entry of `directory_fd` whose name is a number, until it returns false. The
-// directory is read on from where it stands: for a descriptor that has just been opened.
+// directory is read on from where it stands, and left where the entry begins that follows the last one seen.
 template <typename See>
 Result<void> ForEachNumber(int directory_fd, See see) {
   alignas(dirent64) std::array<char, 4096> entries;
@@ -30,7 +31,9 @@ Result<void> ForEachNumber(int directory_fd, See see) {
       int number = -1;
       const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
       if (error != std::errc() || end != name.data() + name.size()) continue;
-      if (!see(number)) return {};
+      if (see(number)) continue;
+      if (lseek(directory_fd, entry->d_off, SEEK_SET) < 0) return FailErrno();
+      return {};
     }
   }
 }

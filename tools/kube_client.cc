@@ -107,7 +107,7 @@ std::vector<KubeClient::Answer> KubeClient::TakeAnswers() {
 // ---- the client's thread
 
 void KubeClient::Run() {
-  BeginClientThread("shunt-kube");
+  BeginThread(EngineThread::kClient, "shunt-kube");
   begun_.count_down();
   while (TakeNew()) {
     const Clock::time_point next = StartDue();

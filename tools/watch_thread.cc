@@ -259,7 +259,7 @@ absl::StatusOr<std::unique_ptr<net::Source>> WatchThread::Watch(
 // ---- the thread
 
 void WatchThread::Run() {
-  BeginClientThread("shunt-watch");
+  BeginThread(EngineThread::kClient, "shunt-watch");
   begun_.count_down();
   while (TakeNew()) {
     int running = 0;

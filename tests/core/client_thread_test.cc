@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// BeginClientThread: such a thread lets a reactor go first, and takes nobody along.
+// BeginThread: such a thread lets a reactor go first, and takes nobody along.
 
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -35,7 +35,7 @@ TEST(ClientThreadTest, GoesBehindTheOthersAndStaysRunnable) {
   const Schedule before = Own();
   Schedule client;
   std::thread([&client] {
-    BeginClientThread("client");
+    BeginThread(EngineThread::kClient, "client");
     client = Own();
   }).join();
   EXPECT_EQ(client.nice, std::min(before.nice + 10, 19));

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Walks through what a container holds, for connections to be closed and UDP flows to be aimed elsewhere: one
-// for all of them, and none that goes on for as long as the container likes.
+// for all of them, and none that goes on for as long as the container likes, or keeps others waiting.
 
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,11 +15,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/clock.h"
+#include "handlers/service_errands.h"
 #include "net/balancer/pick_table.h"
-#include "net/flow_aiming.h"
+#include "net/held_descriptors.h"
 #include "net/peer_connections.h"
 #include "tests/kernel/service_stage.h"
 #include "tests/support/fresh_namespace.h"
@@ -29,7 +32,6 @@ namespace {
 
 constexpr char kWalkedPeers[3][16] = {"127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"};
 constexpr char kWalkedFlow[] = "127.0.0.1:7201", kWalkedAim[] = "127.0.0.1:7202";
-constexpr int64_t kInTime = 60'000'000'000;  // ns; a walk takes less than a thousandth of that
 
 // Holds a connection to each of the peers, and a UDP socket that is connected to kWalkedFlow.
 class HoldsConnections {
@@ -103,44 +105,155 @@ class HoldsConnections {
   const pid_t child_;
 };
 
-TEST(ContainerWalk, OneIsEnoughForAllPeers) {
+std::optional<net::SockAddr> NewWalkedAim(const net::DueAiming&, const net::AimedFlows::Flow&,
+                                          const net::SockAddr&, uint64_t) {
+  return Address(kWalkedAim);
+}
+
+// What ServiceErrands works with.
+struct ErrandsDesk {
+  Counters counters;
+  std::unique_ptr<ServiceErrands> errands = *ServiceErrands::Start(NewWalkedAim, counters);
+
+  uint64_t moved() const { return counters.Read(Counter::flows_moved); }
+  uint64_t stuck() const { return counters.Read(Counter::flows_stuck); }
+};
+
+// A flow of the service kWalkedService that is to leave.
+constexpr char kWalkedService[] = "orders";
+std::unique_ptr<net::AimedFlows> FlowThatLeaves(uint64_t cookie) {
+  auto flows = std::make_unique<net::AimedFlows>();
+  flows->Note({.cookie = cookie,
+               .service = net::HashOfName(kWalkedService),
+               .backend = net::BackendIdentity(Address(kWalkedFlow)),
+               .key = 0});
+  return flows;
+}
+net::DueAiming AllLeave() {
+  return {.name = kWalkedService, .stay = {net::BackendIdentity(Address(kWalkedAim))}};
+}
+net::DueClosing CloseAt(const char* peer) {
+  return {.service = kWalkedService, .address = Address(peer)};
+}
+
+TEST(ContainerWalk, OneIsEnoughForAllThatIsToBeDone) {
   const HoldsConnections container;
   ASSERT_NE(container.cookie(), 0u);
   EXPECT_EQ(container.Open(), 0b111u);
-  const auto closed = net::ShutDownConnections(
-      container.pid(), MonotonicNow() + kInTime,
-      {net::BackendIdentity(Address(kWalkedPeers[0])), net::BackendIdentity(Address(kWalkedPeers[2]))});
-  ASSERT_TRUE(closed.has_value());
-  EXPECT_EQ(*closed, 4u);  // each has two descriptors
+  const auto flows = FlowThatLeaves(container.cookie());
+  ErrandsDesk desk;
+  desk.errands->Give({CloseAt(kWalkedPeers[0]), CloseAt(kWalkedPeers[2])}, {AllLeave()},
+                     {{.key = 1, .task = container.pid(), .flows = flows.get()}});
+  desk.errands->Finish();
   EXPECT_EQ(container.Open(), 0b010u);
+  EXPECT_EQ(container.FlowPort(), Address(kWalkedAim).port());
+  EXPECT_EQ(desk.moved(), 1u);
+  EXPECT_EQ(desk.stuck(), 0u);
 }
 
-TEST(ContainerWalk, WhatWasNotFoundInTimeIsNotForgotten) {
+TEST(ContainerWalk, CanBeGoneOnWithLater) {
   const HoldsConnections container;
   ASSERT_NE(container.cookie(), 0u);
-  const auto flows = std::make_unique<net::AimedFlows>();
-  flows->Note({.cookie = container.cookie(),
-               .service = 5,
-               .backend = net::BackendIdentity(Address(kWalkedFlow)),
-               .key = 0});
-  const auto aim = [&](int64_t until) {
-    return net::AimAnew(
-        container.pid(), until, /*netns=*/0, *flows, 5,
-        [](const net::AimedFlows::Flow& flow) {
-          return flow.backend == net::BackendIdentity(Address(kWalkedFlow));
-        },
-        [](const net::AimedFlows::Flow&, const net::SockAddr&) { return Address(kWalkedAim); });
-  };
-  const auto late = aim(MonotonicNow());
-  ASSERT_TRUE(late.has_value());
-  EXPECT_EQ(late->moved, 0u);
-  EXPECT_EQ(late->failed, 1u);
-  EXPECT_EQ(container.FlowPort(), Address(kWalkedFlow).port());
-  const auto in_time = aim(MonotonicNow() + kInTime);
-  ASSERT_TRUE(in_time.has_value());
-  EXPECT_EQ(in_time->moved, 1u);
-  EXPECT_EQ(in_time->failed, 0u);
-  EXPECT_EQ(container.FlowPort(), Address(kWalkedAim).port());
+  const net::Namespace network = *net::NetworkOf(container.pid());
+  size_t all = 0;
+  const auto at_once =
+      net::SocketWalk(network).GoOn(MonotonicNow() + 60'000'000'000, [&](const Fd&) { ++all; });
+  ASSERT_TRUE(at_once.has_value() && *at_once);
+  EXPECT_GE(all, 3u * 3 + 1);  // of each peer the listener and two of the connection; and the flow
+  net::SocketWalk walk(network);
+  size_t seen = 0, pieces = 0;
+  for (bool whole = false; !whole; ++pieces) {
+    const auto went = walk.GoOn(/*until=*/0, [&](const Fd&) { ++seen; });  // a descriptor or process each
+    ASSERT_TRUE(went.has_value());
+    whole = *went;
+  }
+  EXPECT_EQ(seen, all);
+  EXPECT_GT(pieces, seen);
+}
+
+// Has far more descriptors than anybody needs: `processes` times 15,000.
+class HoldsFarTooMuch {
+ public:
+  explicit HoldsFarTooMuch(int processes) : child_(ForkInto(CLONE_NEWUSER | CLONE_NEWNET)) {
+    if (child_ != 0) {
+      while (*ready_ < processes && waitpid(child_, nullptr, WNOHANG) == 0) usleep(1000);
+      return;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    rlimit most{};
+    getrlimit(RLIMIT_NOFILE, &most);
+    most.rlim_cur = most.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &most);
+    const int one = socket(AF_INET, SOCK_STREAM, 0);
+    for (int i = 0; i < 15'000; ++i) {
+      if (dup(one) < 0) _exit(1);
+    }
+    for (++*ready_; *ready_ < processes; ++*ready_) {
+      if (fork() != 0) continue;
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (;;) pause();
+    }
+    for (;;) pause();
+  }
+  HoldsFarTooMuch(const HoldsFarTooMuch&) = delete;
+  HoldsFarTooMuch& operator=(const HoldsFarTooMuch&) = delete;
+  ~HoldsFarTooMuch() {
+    kill(child_, SIGKILL);
+    waitpid(child_, nullptr, 0);
+  }
+  pid_t pid() const { return child_; }
+
+ private:
+  const Shared<std::atomic<int>> ready_;
+  const pid_t child_;
+};
+
+constexpr uint64_t kNobodysCookie = 999'999'999'999;
+
+TEST(ContainerWalk, OfOneThatHasFarTooMuchKeepsNobodyElseWaiting) {
+  const HoldsFarTooMuch hog(2);
+  const HoldsConnections container;
+  ASSERT_NE(container.cookie(), 0u);
+  const auto hogs = FlowThatLeaves(kNobodysCookie);  // forgotten when all of it was looked through
+  const auto flows = FlowThatLeaves(container.cookie());
+  ErrandsDesk desk;
+  desk.errands->Give({CloseAt(kWalkedPeers[0])}, {AllLeave()},
+                     {{.key = 1, .task = hog.pid(), .flows = hogs.get()},
+                      {.key = 2, .task = container.pid(), .flows = flows.get()}});
+  while (desk.moved() == 0) usleep(100);
+  EXPECT_TRUE(hogs->Find(kNobodysCookie));
+  EXPECT_EQ(desk.stuck(), 0u);
+  EXPECT_EQ(container.Open(), 0b110u);
+  // And again, while the hog is still being looked through.
+  desk.errands->Give({CloseAt(kWalkedPeers[1])}, {},
+                     {{.key = 1, .task = hog.pid(), .flows = hogs.get()},
+                      {.key = 2, .task = container.pid(), .flows = flows.get()}});
+  while (container.Open() != 0b100u) usleep(100);
+  EXPECT_TRUE(hogs->Find(kNobodysCookie));
+  while (hogs->Find(kNobodysCookie) && desk.stuck() == 0) usleep(1000);
+  EXPECT_EQ(desk.stuck(), 0u);
+}
+
+TEST(ContainerWalk, IsGivenUpWhenItTakesTooLong) {
+  const HoldsFarTooMuch hog(60);
+  const auto hogs = FlowThatLeaves(kNobodysCookie);
+  ErrandsDesk desk;
+  desk.errands->Give({}, {AllLeave()}, {{.key = 1, .task = hog.pid(), .flows = hogs.get()}});
+  while (desk.stuck() == 0 && hogs->Find(kNobodysCookie)) usleep(1000);
+  EXPECT_EQ(desk.stuck(), 1u);
+  EXPECT_TRUE(hogs->Find(kNobodysCookie));  // what was not found is not forgotten
+}
+
+TEST(ContainerWalk, EndsWithItsContainer) {
+  const HoldsFarTooMuch hog(2);
+  auto hogs = FlowThatLeaves(kNobodysCookie);
+  ErrandsDesk desk;
+  desk.errands->Give({}, {AllLeave()}, {{.key = 1, .task = hog.pid(), .flows = hogs.get()}});
+  desk.errands->Forget(1);
+  EXPECT_TRUE(hogs->Find(kNobodysCookie));
+  hogs.reset();
+  desk.errands->Finish();
+  EXPECT_EQ(desk.moved() + desk.stuck(), 0u);
 }
 
 }  // namespace
