@@ -122,7 +122,8 @@ class Container final : public Guest {
 
   // From here on its reactors'.
   std::atomic<IntroductionState> introduction = IntroductionState::kWanted;
-  std::array<SideLane, 2> lanes;  // as with views
+  std::array<SideLane, 2> lanes;                       // as with views
+  std::array<net::PlaceQueue::Share, 2> place_shares;  // as with views
   TimedCalls timed_calls;
   ClaimTable claims;
   std::vector<PublishedPort> published;

@@ -41,7 +41,8 @@ template <typename Find>
 class PlaceWait final : public net::PlaceQueue::Waiter {
  public:
   PlaceWait(const Call& call, Destination& to, Find find)
-      : Waiter(BenchOf(call).services().queue, static_cast<uint32_t>(to.service)),
+      : Waiter(BenchOf(call).services().queue, static_cast<uint32_t>(to.service),
+               ContainerOf(call).place_shares[call.place]),
         call_(call),
         to_(to),
         find_(find) {}
@@ -75,6 +76,14 @@ class PlaceWait final : public net::PlaceQueue::Waiter {
       tally_->waited.fetch_add(1, std::memory_order_relaxed);
       tally_->waited_ns.fetch_add(static_cast<uint64_t>(MonotonicNow() - begun_), std::memory_order_relaxed);
     }
+    EndWait();
+  }
+  void GiveWay() override {
+    CountRefusal();
+    found_ = PlaceFound::kNever;
+    EndWait();
+  }
+  void EndWait() {
     Leave();
     if (pause_ != nullptr) pause_->Stop();
   }

@@ -130,14 +130,19 @@ class PlaceQueueTest : public testing::Test {
  protected:
   class Waiter final : public PlaceQueue::Waiter {
    public:
-    Waiter(PlaceQueueTest& test, int name, uint32_t service = 7)
-        : PlaceQueue::Waiter(test.queue_, service), test_(test), name_(name) {}
+    Waiter(PlaceQueueTest& test, int name) : Waiter(test, name, /*service=*/7, test.share_) {}
+    Waiter(PlaceQueueTest& test, int name, uint32_t service, PlaceQueue::Share& share)
+        : PlaceQueue::Waiter(test.queue_, service, share), test_(test), name_(name) {}
 
    private:
     void Look() override {
       if (test_.free_ == 0) return;
       --test_.free_;
       test_.served_.push_back(name_);
+      Leave();
+    }
+    void GiveWay() override {
+      test_.gave_way_.push_back(name_);
       Leave();
     }
     PlaceQueueTest& test_;
@@ -152,8 +157,9 @@ class PlaceQueueTest : public testing::Test {
   const Fd wake_{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   PlaceQueue queue_{wake_.get()};
   QueueTally tally_;
+  PlaceQueue::Share share_;
   int free_ = 0;
-  std::vector<int> served_;
+  std::vector<int> served_, gave_way_;
 };
 
 TEST_F(PlaceQueueTest, ServesInTheOrderInWhichTheyCame) {
@@ -195,6 +201,43 @@ TEST_F(PlaceQueueTest, OneReactorHasRoomForHalfOfItsTasks) {
   }
   EXPECT_FALSE(Waiter(*this, 1).Join(tally_, 100'000));
   EXPECT_EQ(tally_.waiting, PlaceQueue::kMost);
+}
+
+TEST_F(PlaceQueueTest, WhoTakesAllThereIsGivesWayToThoseWhoHaveLess) {
+  std::vector<std::unique_ptr<Waiter>> hogs, others;
+  const auto join = [&](std::vector<std::unique_ptr<Waiter>>& all, int name, PlaceQueue::Share& share) {
+    all.push_back(std::make_unique<Waiter>(*this, name, /*service=*/7, share));
+    return all.back()->Join(tally_, 100'000);
+  };
+  for (size_t i = 0; i < PlaceQueue::kMost; ++i) ASSERT_TRUE(join(hogs, static_cast<int>(i), share_));
+  PlaceQueue::Share other;
+  for (size_t i = 0; i < PlaceQueue::kMost / 2; ++i) {
+    EXPECT_TRUE(join(others, 1000, other)) << i;
+    EXPECT_FALSE(join(hogs, 2000, share_)) << i;  // and gets nothing back
+  }
+  EXPECT_FALSE(join(others, 1000, other));  // no more than the hog has
+  PlaceQueue::Share third;
+  EXPECT_TRUE(join(others, 3000, third));
+  EXPECT_EQ(share_.waiting + other.waiting + third.waiting, PlaceQueue::kMost);
+  EXPECT_EQ(tally_.waiting, PlaceQueue::kMost);
+  ASSERT_FALSE(gave_way_.empty());
+  EXPECT_EQ(gave_way_.front(), static_cast<int>(PlaceQueue::kMost) - 1);  // who has come last
+  free_ = 1;
+  queue_.Offer();
+  EXPECT_EQ(served_, std::vector<int>{0});  // who has come first is still the first
+}
+
+TEST_F(PlaceQueueTest, NobodyGivesWayToAConnectForWhichItsServiceHasNoRoom) {
+  std::vector<std::unique_ptr<Waiter>> hogs;
+  for (size_t i = 0; i < PlaceQueue::kMost; ++i) {
+    hogs.push_back(std::make_unique<Waiter>(*this, 0));
+    ASSERT_TRUE(hogs.back()->Join(tally_, 100'000));
+  }
+  PlaceQueue::Share other;
+  QueueTally full;
+  full.waiting = 5;
+  EXPECT_FALSE(Waiter(*this, 1, 8, other).Join(full, 5));
+  EXPECT_TRUE(gave_way_.empty());
 }
 
 }  // namespace
