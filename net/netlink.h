@@ -85,10 +85,13 @@ class Request {
 
   template <typename Value>
   void AddAttribute(int type, const Value& value) {
-    const rtattr header = {static_cast<unsigned short>(sizeof(rtattr) + sizeof value),
+    AddBytes(type, std::as_bytes(std::span(&value, 1)));
+  }
+  void AddBytes(int type, Bytes value) {
+    const rtattr header = {static_cast<unsigned short>(sizeof(rtattr) + value.size()),
                            static_cast<unsigned short>(type)};
     Append(&header, sizeof header);
-    Append(&value, sizeof value);
+    Append(value.data(), value.size());
   }
 
   uint32_t sequence() const { return header_.nlmsg_seq; }
@@ -114,7 +117,7 @@ class Request {
 
   nlmsghdr header_ = {};
   size_t size_ = sizeof(nlmsghdr);
-  alignas(nlmsghdr) std::byte buffer_[128] = {};
+  alignas(nlmsghdr) std::byte buffer_[512] = {};  // the longest has the filter of net/connection_census.cc
 };
 
 // The next datagram of the kernel. EAGAIN if there is none, EMSGSIZE if it does not fit.

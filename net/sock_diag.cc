@@ -30,13 +30,14 @@ Result<SockDiag> SockDiag::Open() {
   return SockDiag(std::move(fd));
 }
 
-Result<void> SockDiag::Dump(inet_diag_req_v2 question,
-                            absl::FunctionRef<void(netlink::Bytes payload)> visit) {
+Result<void> SockDiag::Dump(inet_diag_req_v2 question, absl::FunctionRef<void(netlink::Bytes payload)> visit,
+                            netlink::Bytes filter) {
   question.sdiag_protocol = IPPROTO_TCP;
-  return netlink::DumpOnce(fd_.get(), netlink::Request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, question),
-                           buffer_.get(), [&](int type, netlink::Bytes payload) {
-                             if (type == SOCK_DIAG_BY_FAMILY) visit(payload);
-                           });
+  netlink::Request request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, question);
+  if (!filter.empty()) request.AddBytes(INET_DIAG_REQ_BYTECODE, filter);
+  return netlink::DumpOnce(fd_.get(), request, buffer_.get(), [&](int type, netlink::Bytes payload) {
+    if (type == SOCK_DIAG_BY_FAMILY) visit(payload);
+  });
 }
 
 }  // namespace shunt::net

@@ -29,8 +29,10 @@ class SockDiag {
   static Result<SockDiag> Open();
 
   // Calls visit() with each message of the answer, without its header: an inet_diag_msg and attributes. The
-  // question says family, states and all else; its protocol is TCP.
-  Result<void> Dump(inet_diag_req_v2 question, absl::FunctionRef<void(netlink::Bytes payload)> visit);
+  // question says family, states and all else; its protocol is TCP. `filter`: INET_DIAG_REQ_BYTECODE, which
+  // the kernel decides by; empty: all.
+  Result<void> Dump(inet_diag_req_v2 question, absl::FunctionRef<void(netlink::Bytes payload)> visit,
+                    netlink::Bytes filter = {});
 
  private:
   explicit SockDiag(Fd fd);

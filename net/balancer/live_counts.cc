@@ -16,6 +16,7 @@ void LiveCounts::Watch(const std::vector<Balancer::Counted>& backends) {
   for (const Watched& watched : backends_) before.emplace(watched.backend.slot, watched);
   backends_.clear();
   tallies_.clear();
+  ports_.clear();
   for (const Balancer::Counted& backend : backends) {
     Watched watched{.backend = backend};
     if (const auto old = before.find(backend.slot);
@@ -31,7 +32,10 @@ void LiveCounts::Watch(const std::vector<Balancer::Counted>& backends) {
     }
     backends_.push_back(watched);
     tallies_[PlaceOf(backend.address.ip(), backend.address.port())] = {};
+    ports_.push_back(backend.address.port());
   }
+  std::ranges::sort(ports_);
+  ports_.erase(std::unique(ports_.begin(), ports_.end()), ports_.end());
 }
 
 // It is looked for at once, and has no place before.
@@ -88,7 +92,7 @@ Result<void> LiveCounts::Count(bool with_rtt) {
     if (!opened) return tl::unexpected(opened.error());
     census_ = *std::move(opened);
   }
-  return census_->Visit(with_rtt, [this](const OpenConnection& connection) {
+  return census_->Visit(with_rtt, ports_, [this](const OpenConnection& connection) {
     const auto tally = tallies_.find(PlaceOf(connection.peer, connection.port));
     if (tally == tallies_.end()) return;
     ++tally->second.open;

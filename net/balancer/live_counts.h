@@ -79,6 +79,7 @@ class LiveCounts {
   std::optional<ConnectionCensus> census_;
   std::vector<Watched> backends_;
   absl::flat_hash_map<Place, Tally> tallies_;
+  std::vector<uint16_t> ports_;  // of backends
   int64_t interval_ = kInterval;
   int64_t due_ = 0;
   int64_t rest_until_ = 0;  // from the last dump

@@ -88,6 +88,34 @@ TEST_F(LiveCountsTest, CountConnectionsByTheirPeers) {
   EXPECT_EQ(counts_.Open(0), 3u);
 }
 
+// The kernel is told which ports to look for; where they are too many, it is not.
+TEST(ConnectionCensus, SeesThoseWhosePeerHasOneOfThePorts) {
+  std::vector<CountedPeer> peers(ConnectionCensus::kMostPorts + 1);
+  const CountedPeer other;
+  std::vector<Fd> held = [&] {
+    std::vector<Fd> all;
+    for (const CountedPeer& peer : peers) all.push_back(peer.Connect());
+    all.push_back(peers[0].Connect(AF_INET6));
+    all.push_back(other.Connect());
+    return all;
+  }();
+  auto census = ConnectionCensus::Open();
+  ASSERT_TRUE(census.has_value());
+  for (const size_t count : {size_t{1}, size_t{2}, ConnectionCensus::kMostPorts}) {
+    std::vector<uint16_t> ports, seen;
+    for (size_t i = 0; i < count; ++i) ports.push_back(peers[i].address().port());
+    std::vector<uint16_t> expected = ports;
+    expected.push_back(ports[0]);  // of IPv6
+    ASSERT_TRUE(census->Visit(false, ports, [&](const OpenConnection& one) { seen.push_back(one.port); }));
+    EXPECT_THAT(seen, testing::UnorderedElementsAreArray(expected)) << count;
+  }
+  std::vector<uint16_t> all, seen;
+  for (const CountedPeer& peer : peers) all.push_back(peer.address().port());
+  ASSERT_TRUE(census->Visit(false, all, [&](const OpenConnection& one) { seen.push_back(one.port); }));
+  EXPECT_THAT(seen, testing::IsSupersetOf(all));
+  EXPECT_THAT(seen, testing::Contains(other.address().port()));
+}
+
 TEST_F(LiveCountsTest, CountAConnectionUntilItsProgramHasClosedIt) {
   const CountedPeer a;
   Fd client = a.Connect();
