@@ -173,6 +173,37 @@ TEST(BalanceRace, WhoHasWonIsRemembered) {
   EXPECT_EQ(container.services().at(0).backends.at(1).picks, 1u);
 }
 
+TEST(BalanceRace, OnlyWhoHasAPlaceJoins) {
+  Sleepy silent;
+  const Backend backend, full;
+  const Fd others(socket(AF_INET, SOCK_STREAM, 0));
+  ASSERT_EQ(connect(others.get(), full.address().data(), full.address().size()), 0);
+  net::ServiceSpec service = RacedService({silent.address(), full.address(), backend.address()});
+  service.policy = net::PickPolicy::kFirst;
+  // The connections that fill its queue count as well.
+  service.limits.max_connections = 5;
+  std::vector<Fd> more;
+  for (int i = 0; i < 4; ++i) {
+    more.emplace_back(socket(AF_INET, SOCK_STREAM, 0));
+    ASSERT_EQ(connect(more.back().get(), full.address().data(), full.address().size()), 0);
+  }
+  GuestContainer container({.services = {service}});
+  EXPECT_EQ(container.Run([&] {
+    for (int i = 0; i < 4; ++i) {
+      const Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+      if (const int error = Connect(fd.get()); error != 0) return error;
+      if (PeerPort(fd.get()) != backend.address().port()) return 200 + i;
+    }
+    return 0;
+  }),
+            0)
+      << container.error();
+  EXPECT_EQ(full.Arrived().size(), 5u);  // none of the service's
+  const net::ServiceReport& report = container.services().at(0);
+  EXPECT_EQ(report.backends.at(2).connected, 4u);
+  EXPECT_EQ(report.refused, 0u);
+}
+
 TEST(BalanceRace, WhoFailsIsFollowedAtOnce) {
   const Sleepy silent;
   const Closed closed, closed_too;
