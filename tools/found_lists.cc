@@ -14,8 +14,11 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Most backends are an address and nothing else.
+// Most backends have an address, and a zone perhaps, and nothing else: these are one text, "ADDRESS ZONE",
+// which take half of the time to read. An engine that begins reads all of them first.
 Json FoundBackendToJson(const net::BackendSpec& backend) {
+  if (backend.weight == 1 && !backend.backup && backend.labels.empty() && !backend.service.valid())
+    return absl::StrCat(backend.address.ToString(), backend.zone.empty() ? "" : " ", backend.zone);
   Json json = {{"address", backend.address.ToString()}};
   if (backend.weight != 1) json["weight"] = backend.weight;
   if (backend.backup) json["backup"] = true;
@@ -81,6 +84,13 @@ std::string LineOf(const net::FoundBackends& found) {
 }
 
 net::BackendSpec FoundBackendFrom(const Json& json) {
+  if (json.is_string()) {
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(json.get_ref<const std::string&>(), absl::MaxSplits(' ', 1));
+    net::BackendSpec backend{.zone = std::string(parts.second)};
+    if (auto address = net::SockAddr::FromText(parts.first); address.ok()) backend.address = *address;
+    return backend;
+  }
   net::BackendSpec backend{.weight = json.value("weight", 1u),
                            .backup = json.value("backup", false),
                            .zone = json.value("zone", ""),

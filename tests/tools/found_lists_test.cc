@@ -55,6 +55,32 @@ TEST(FoundListsTest, AreReadAsTheyWereWritten) {
   EXPECT_THAT(ReadBack(lists), ElementsAre(none, web));
 }
 
+TEST(FoundListsTest, KnowBackendsThatHaveAZoneAndNothingElse) {
+  net::FoundBackends web = FoundAt("web", "[fe80::1%2]:443");
+  for (const char* zone : {"a", "a zone", " ", "\"\n\\"}) {
+    web.backends.push_back(web.backends[0]);
+    web.backends.back().zone = zone;
+  }
+  FoundLists lists;
+  lists.Note({web});
+  EXPECT_THAT(ReadBack(lists), ElementsAre(web));
+}
+
+// An engine of an earlier version may have written them.
+TEST(FoundListsTest, ReadBackendsThatAreWrittenInFull) {
+  const absl::StatusOr<Fd> file =
+      HeldText(R"({"service":"web","source":{"file":"/etc/shunt/web","dns":""},"found_at":7,"backends":)"
+               R"([{"address":"10.0.0.1:80"},{"address":"10.0.0.2:80","zone":"a"},"10.0.0.3:80 b"]})"
+               "\n");
+  ASSERT_TRUE(file.ok());
+  net::FoundBackends web = FoundAt("web", "10.0.0.1:80");
+  web.backends.push_back({.address = *net::SockAddr::FromText("10.0.0.2:80"), .zone = "a"});
+  web.backends.push_back({.address = *net::SockAddr::FromText("10.0.0.3:80"), .zone = "b"});
+  const auto found = FoundLists::FromFile(file->get());
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_THAT(*found, ElementsAre(web));
+}
+
 TEST(FoundListsTest, KnowServicesThatWereFound) {
   net::FoundBackends multinode = FoundAt("multinode", "192.168.7.11:8080");
   multinode.source = {.etcd = {.endpoints = {"https://a:1"}, .prefix = "/a"},
