@@ -101,16 +101,19 @@ void ClusterServices::RemoveService(const std::string& name) {
   known->second.service.reset();
   --services_;
   changed_.insert(name);
+  ForgetIfNothing(name);
 }
 
 void ClusterServices::RemoveSlice(const std::string& name) {
   const auto known = slices_.find(name);
   if (known == slices_.end()) return;
-  One& one = Touch(known->second);
+  const std::string owner = std::move(known->second);
+  slices_.erase(known);
+  One& one = Touch(owner);
   endpoints_ -= one.slices.endpoints();
   one.slices.Remove(name.substr(name.find('/') + 1));
   endpoints_ += one.slices.endpoints();
-  slices_.erase(known);
+  ForgetIfNothing(owner);
 }
 
 void ClusterServices::Keep(Part part, const absl::flat_hash_set<std::string>& names) {
@@ -146,7 +149,7 @@ void ClusterServices::Break(const std::string& key, const std::string& service, 
   Broken& broken = broken_[key];
   const std::string text(why.message());
   if (broken.why == text && broken.service == service) return;
-  if (broken.why != text) mistakes_.push_back(text);
+  if (broken.why != text && mistakes_.size() < kMostBroken) mistakes_.push_back(text);
   if (!broken.service.empty() && broken.service != service) Touch(broken.service).broken.erase(key);
   broken = {.service = service, .why = text};
   if (!service.empty()) Touch(service).broken.insert(key);
@@ -155,13 +158,26 @@ void ClusterServices::Break(const std::string& key, const std::string& service, 
 void ClusterServices::Mend(const std::string& key) {
   const auto broken = broken_.find(key);
   if (broken == broken_.end()) return;
-  if (!broken->second.service.empty()) Touch(broken->second.service).broken.erase(key);
+  const std::string service = std::move(broken->second.service);
   broken_.erase(broken);
+  if (service.empty()) return;
+  Touch(service).broken.erase(key);
+  ForgetIfNothing(service);
 }
 
 ClusterServices::One& ClusterServices::Touch(const std::string& service) {
   changed_.insert(service);
   return all_[service];
+}
+
+// What comes and goes before anything follows leaves nothing.
+void ClusterServices::ForgetIfNothing(const std::string& service) {
+  const auto known = all_.find(service);
+  if (known == all_.end()) return;
+  const One& one = known->second;
+  if (one.service || one.slices.size() != 0 || !one.broken.empty() || !one.found.empty()) return;
+  all_.erase(known);
+  changed_.erase(service);
 }
 
 // ---- what follows from them

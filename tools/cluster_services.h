@@ -46,6 +46,8 @@ class ClusterServices {
 
   // What has changed since the last time.
   net::FoundChanges Take();
+  // Services of which something is kept.
+  size_t kept() const { return all_.size(); }
 
  private:
   // A Service, its slices, and what was made of them. Of either there may be none.
@@ -68,6 +70,7 @@ class ClusterServices {
   void Break(const std::string& key, const std::string& service, const absl::Status& why);
   void Mend(const std::string& key);
   One& Touch(const std::string& service);
+  void ForgetIfNothing(const std::string& service);
 
   // What follows from it now, in the place of what did.
   void Make(const std::string& service, One& one, net::FoundChanges& changes);

@@ -14,12 +14,15 @@ constexpr char kSelector[] =
 
 ClusterWatcher::ClusterWatcher(const net::KubernetesSpec& spec, ClusterServices::Part part,
                                std::shared_ptr<ClusterServices> cluster)
-    : KubeListWatch({.kind = part == ClusterServices::Part::kServices ? kKubeServices : kEndpointSlices,
-                     .space = spec.services == net::KubernetesSpec::kAllSpaces ? "" : spec.services,
-                     .selector = kSelector,
-                     .since = part == ClusterServices::Part::kServices ? "" : kEndpointSlicesSince,
-                     .page = kPage},
-                    spec.kubeconfig, "services:"),
+    : KubeListWatch(
+          {.kind = part == ClusterServices::Part::kServices ? kKubeServices : kEndpointSlices,
+           .space = spec.services == net::KubernetesSpec::kAllSpaces ? "" : spec.services,
+           .selector = kSelector,
+           .since = part == ClusterServices::Part::kServices ? "" : kEndpointSlicesSince,
+           .page = kPage,
+           .most = 2 * (part == ClusterServices::Part::kServices ? ClusterServices::kMostKubeServices
+                                                                 : ClusterServices::kMostEndpoints)},
+          spec.kubeconfig, "services:"),
       part_(part),
       title_(absl::StrCat("kubernetes ",
                           part == ClusterServices::Part::kServices ? "Services" : "EndpointSlices")),

@@ -122,6 +122,12 @@ absl::Status KubeListWatch::OnPage(const std::string& body) {
       return status;
     }
   }
+  if (listed_.size() > objects_.most) {
+    ListAnew();
+    return absl::ResourceExhaustedError(absl::StrCat("its list does not end: there are more than ",
+                                                     objects_.most, " ", objects_.kind.kind,
+                                                     "s; what was there before stays in force"));
+  }
   next_page_ = std::move(page->next);
   if (!next_page_.empty()) {
     if (listed_.size() > before) return absl::OkStatus();

@@ -39,6 +39,7 @@ class KubeListWatch : public Watcher {
     std::string selector;  // of labels, as a query has it; empty: all objects
     std::string since;     // help if the server does not know the kind
     int page = 0;          // so many at a time
+    size_t most = 0;       // of a server that says it has more, the list is not believed
   };
   // `kubeconfig` as in net::KubernetesSpec; `beside` is the key that it would stand beside.
   KubeListWatch(Objects objects, std::string kubeconfig, std::string beside)

@@ -18,7 +18,14 @@ std::string KubeVersionIn(const Json& json) {
 }
 
 void NeedsName(const Json& object) {
-  NeededWordIn(NeededIn(object, "metadata", Json::value_t::object), "name");
+  const Json& metadata = NeededIn(object, "metadata", Json::value_t::object);
+  NeededWordIn(metadata, "name");
+  for (const char* name : {"name", "namespace"}) {
+    const auto word = metadata.find(name);
+    if (word == metadata.end() || !word->is_string()) continue;
+    if (word->get_ref<const std::string&>().size() > kLongestName)
+      throw NotAsTheApi{absl::StrCat(name, " has more than ", kLongestName, " bytes")};
+  }
 }
 
 Json KubeObjectIn(absl::string_view text) {

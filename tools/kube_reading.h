@@ -55,6 +55,7 @@ struct NotAsTheApi {
   std::string what;
 };
 
+inline constexpr size_t kLongestName = 253;     // that the API has
 inline constexpr size_t kLongestMention = 300;  // of a text of the server's, in a message
 
 // Nothing: it is not there, or null, which is the same to the API.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tools/service_config.h"
 
 namespace shunt {
 
@@ -13,7 +14,8 @@ KubeWatcher::KubeWatcher(net::KubernetesSpec spec)
                      .selector = absl::StrCat("kubernetes.io%2Fservice-name%3D",
                                               spec.service.substr(spec.service.find('/') + 1)),
                      .since = kEndpointSlicesSince,
-                     .page = kPage},
+                     .page = kPage,
+                     .most = kMostBackends},
                     spec.kubeconfig, "service:"),
       spec_(std::move(spec)) {}
 
@@ -62,7 +64,8 @@ std::optional<EndpointSlice> KubeWatcher::Read(const nlohmann::json& object) {
   const std::string name = object["metadata"]["name"].get<std::string>();
   absl::StatusOr<EndpointSlice> slice = ReadSlice(object);
   if (!slice.ok()) {
-    broken_[name] = std::string(slice.status().message());
+    if (broken_.size() < kMostBroken || broken_.contains(name))
+      broken_[name] = std::string(slice.status().message());
     return std::nullopt;
   }
   broken_.erase(name);

@@ -19,6 +19,7 @@ class KubeWatcher : public KubeListWatch {
  public:
   // Slices have 100 endpoints as a rule, and 1000 at most.
   static constexpr int kPage = 100;
+  static constexpr size_t kMostBroken = 10'000;  // slices that are told of
 
   explicit KubeWatcher(net::KubernetesSpec spec);
 

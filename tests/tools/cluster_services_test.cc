@@ -108,6 +108,23 @@ TEST_F(ClusterServicesTest, NothingFollowsBeforeBothAreListed) {
   EXPECT_TRUE(cluster_.Take().empty());
 }
 
+// A server may tell of one thing for ever, and never come to the end of its list of the other.
+TEST_F(ClusterServicesTest, WhatComesAndGoesBeforeThatLeavesNothing) {
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = absl::StrCat("s", i);
+    Json broken = SliceJson(absl::StrCat(name, "-2"), {"10.0.0.1"}, PortJson("http", 8080), name);
+    for (const auto& [part, object] : std::vector<std::pair<Part, Json>>{
+             {Part::kServices, ServiceJson(name, {{"ports", ListOf({PortJson("http", 80)})}})},
+             {Part::kSlices, SliceJson(absl::StrCat(name, "-1"), {"10.0.0.1"}, Json::array(), name)},
+             {Part::kSlices, broken}}) {
+      cluster_.Put(part, AsRead(object));
+      EXPECT_EQ(cluster_.kept(), 1u) << object;
+      cluster_.Remove(part, AsRead(object));
+      EXPECT_EQ(cluster_.kept(), 0u) << object;
+    }
+  }
+}
+
 TEST_F(ClusterServicesTest, EachPortIsOneWithAllAddressesAndAllSlices) {
   Json web = WebJson();
   web["spec"]["clusterIPs"] = {"10.96.1.1", "fd00::1"};

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace shunt {
@@ -190,6 +191,63 @@ TEST_F(KubeWatcherTest, PagesThatNeverEndAreAnError) {
   EXPECT_TRUE(watcher_->OnAnswer(List("100", {Orders("orders-1", "90", "10.0.0.1")}, "next")).ok());
   EXPECT_FALSE(watcher_->OnAnswer(List("100", {Orders("orders-1", "90", "10.0.0.1")}, "next")).ok());
   EXPECT_EQ(Path(), absl::StrCat(kList, "&limit=100"));
+}
+
+// Of the objects it does nothing.
+class ListReader : public KubeListWatch {
+ public:
+  ListReader(const std::string& kubeconfig, size_t most)
+      : KubeListWatch({.kind = kEndpointSlices,
+                       .space = "default",
+                       .selector = "",
+                       .since = "",
+                       .page = 2,
+                       .most = most},
+                      kubeconfig, "service:") {}
+  std::string Title() const override { return "slices"; }
+  int lists() const { return lists_; }
+
+ private:
+  void OnListBegins() override {}
+  absl::Status OnListed(const nlohmann::json&) override { return absl::OkStatus(); }
+  absl::Status OnChanged(const nlohmann::json&) override { return absl::OkStatus(); }
+  absl::Status OnListEnds(const Names&) override { return ++lists_, absl::OkStatus(); }
+  absl::Status OnDeleted(const nlohmann::json&) override { return absl::OkStatus(); }
+  void OnRight() override {}
+
+  int lists_ = 0;
+};
+
+TEST_F(KubeWatcherTest, PagesThatAlwaysHaveSomethingNewAreAnErrorInTheEnd) {
+  ListReader reader(kubeconfig_, /*most=*/7);
+  const auto page = [](int number, const std::string& next) {
+    return List("100",
+                {Orders(absl::StrCat("a", number), "90", "10.0.0.1"),
+                 Orders(absl::StrCat("b", number), "90", "10.0.0.1")},
+                next);
+  };
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_EQ(absl::StrContains(reader.Next()->path, "&continue=on"), i > 0);
+      ASSERT_TRUE(reader.OnAnswer(page(i, "on")).ok());
+    }
+    ASSERT_TRUE(reader.Next().ok());
+    const absl::Status status = reader.OnAnswer(page(3, "on"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("there are more than 7 EndpointSlices"));
+  }
+  EXPECT_EQ(reader.lists(), 0);
+  ASSERT_TRUE(reader.Next().ok());
+  EXPECT_TRUE(reader.OnAnswer(page(0, "")).ok());
+  EXPECT_EQ(reader.lists(), 1);
+}
+
+TEST_F(KubeWatcherTest, NamesAreNoLongerThanTheApiHasThem) {
+  Watch();
+  Path();
+  EXPECT_FALSE(watcher_->OnAnswer(List("100", {Orders(std::string(254, 'a'), "90", "10.0.0.1")})).ok());
+  EXPECT_EQ(times_told_, 0);
+  EXPECT_TRUE(watcher_->OnAnswer(List("100", {Orders(std::string(253, 'a'), "90", "10.0.0.1")})).ok());
+  EXPECT_THAT(told_, ElementsAre("10.0.0.1:8080"));
 }
 
 TEST_F(KubeWatcherTest, WhatChangesIsToldAtOnce) {
