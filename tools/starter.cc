@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -159,10 +160,23 @@ void CloseAllBut(int one_fd, int other_fd) {
   close_range(high + 1, ~0U, 0);
 }
 
+// What a terminal tells its jobs is not meant for us, and no engine shall be able to type into it. But the
+// session stays the caller's: each session is a group of its own to the scheduler (autogroup), and a switch
+// between two groups, of which a call takes several, costs more than one within a group.
+void LeaveTerminal() {
+  const Fd terminal(open("/dev/tty", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+  const bool left = terminal.valid() ? ioctl(terminal.get(), TIOCNOTTY) == 0 : errno == ENXIO;
+  if (left) {
+    setpgid(0, 0);
+  } else {
+    setsid();
+  }
+}
+
 [[noreturn]] void RunStarter(StarterProcess& self, pid_t keeper) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != keeper) _exit(0);
-  setsid();
+  LeaveTerminal();
   prctl(PR_SET_NAME, "shunt-starter");
   sigset_t all;
   sigfillset(&all);

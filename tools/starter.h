@@ -2,12 +2,12 @@
 // Starter: the small process that makes engines and workers for the keeper, so that the keeper needs no right
 // to fork or to execute anything.
 //
-// It is forked before the keeper confines itself, in a session of its own, and does one thing: on a request
-// it makes a packet socket pair, forks, and executes the program as `PROGRAM engine --link 3 ARGUMENTS...`;
-// it answers with the keeper's end and a pidfd. What is executed is fixed when it is made: the very file, by
-// a descriptor, or for an upgrade whatever lies at that file's path by then. Nothing that comes over a link
-// names a program. In the same way it makes workers (core/worker.h) as `PROGRAM worker --link 3`, whose other
-// end an engine has.
+// It is forked before the keeper confines itself, leaves the terminal, if there is one, and does one thing:
+// on a request it makes a packet socket pair, forks, and executes the program as `PROGRAM engine --link 3
+// ARGUMENTS...`; it answers with the keeper's end and a pidfd. What is executed is fixed when it is made: the
+// very file, by a descriptor, or for an upgrade whatever lies at that file's path by then. Nothing that comes
+// over a link names a program. In the same way it makes workers (core/worker.h) as `PROGRAM worker --link 3`,
+// whose other end an engine has.
 //
 // Nobody outlives the keeper: the starter gets SIGKILL when the keeper ends, engines when the starter does,
 // and an engine's link closes at the same time. An engine starts with no descriptors but 0, 1, 2 and its

@@ -67,6 +67,12 @@ class Shell:
         os.waitpid(self.pid, 0)
 
 
+def terminal_of(pid):
+    """The device number of its controlling terminal; 0: it has none."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[4])
+
+
 class Job(unittest.TestCase):
     def setUp(self):
         self.run_ = f"{SHUNT} run --net none{'' if ACCELERATED else ' --no-accelerate'} --"
@@ -108,6 +114,23 @@ class Job(unittest.TestCase):
         self.shell.send(f"bash -c '{self.run_} sh -c \"echo ready; exec cat\"; echo NOT REACHED'\n")
         self.shell.expect("ready\n")
         self.shell.send("\x03")
+        self.shell.expect(self.shell.prompt)
+
+    @unittest.skipUnless(ACCELERATED, "there is no engine")
+    def test_the_engine_is_in_our_session_without_its_terminal(self):
+        # Engine and command are of one group to the scheduler, but nobody can type into the terminal from the engine.
+        self.shell.send(f"{self.run_} sh -c 'echo ready; read x'\n")
+        self.shell.expect("ready\n")
+        family = descendants(self.shell.pid)
+        names = {name: pid for pid, (_, _, name) in processes().items() if pid in family}
+        session = os.getsid(self.shell.pid)
+        for name in ("shunt-starter", "shunt-engine"):
+            with self.subTest(name):
+                self.assertEqual(os.getsid(names[name]), session)
+                self.assertEqual(os.getpgid(names[name]), names["shunt-starter"])
+                self.assertEqual(terminal_of(names[name]), 0)
+        self.assertNotEqual(terminal_of(names["sh"]), 0)
+        self.shell.send("\n")
         self.shell.expect(self.shell.prompt)
 
     def states(self):
