@@ -3,6 +3,7 @@
 //
 //   floor [--affinity free|same|split|pin-supervisor|pin-target] [--sync] [--call getppid|connect]
 //         [--count N] [--warmup N] [--pause-us N] [--target-only] [--poll]
+//         [--own-session]
 //         [--listeners N] [--callers N] [--delay-us N] [--stall-every N --stall-ms N]
 //
 // A child installs a filter that traps one cheap call and times that call; the parent blocks in RECV and
@@ -12,6 +13,10 @@
 // between calls as a program that computes would. --target-only installs no filter and expects no answer: it
 // times the call as whatever filter it already runs under makes it (none: the native price; under shunt:
 // shunt's).
+//
+// --own-session puts the child into a session of its own. To the scheduler each session is a group
+// (autogroup), as each control group with a share of its own is, and a switch between two groups costs more.
+// A container of a runtime is in another one than whoever answers its calls.
 //
 // --listeners makes that many children, each with a filter and a listener of its own; one supervisor serves
 // them all, sleeping in epoll_wait(2). --callers of them call at the same time, each --count times; the
@@ -77,6 +82,7 @@ struct Options {
   std::string call = "getppid";
   bool sync = false;
   bool poll = false;
+  bool own_session = false;
   bool target_only = false;
   int64_t count = 20'000;
   int64_t warmup = 2'000;
@@ -177,6 +183,7 @@ void TimeCalls(const Options& options, Shared& shared, int caller) {
 
 [[noreturn]] void RunTarget(const Options& options, Shared& shared, int child) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (options.own_session) setsid();
   const int listener = InstallFilter(CallNumber(options.call));
   shared.listener = listener >= 0 ? listener : -1 - errno;
   if (listener < 0) _exit(1);
@@ -279,6 +286,7 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
                           {"pause-us", required_argument, nullptr, 'p'},
                           {"target-only", no_argument, nullptr, 't'},
                           {"poll", no_argument, nullptr, 'o'},
+                          {"own-session", no_argument, nullptr, 'g'},
                           {"listeners", required_argument, nullptr, 'l'},
                           {"callers", required_argument, nullptr, 'k'},
                           {"delay-us", required_argument, nullptr, 'd'},
@@ -323,6 +331,9 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
         break;
       case 'o':
         options.poll = true;
+        break;
+      case 'g':
+        options.own_session = true;
         break;
       case 't':
         options.target_only = true;
