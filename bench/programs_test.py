@@ -153,6 +153,40 @@ class Loops(unittest.TestCase):
                         self.assertEqual((measured["family"], measured["nonblocking"]), (family, bool(options)))
 
 
+class Swap(unittest.TestCase):
+    """A command in a network of its own, which has nothing but a loopback that is down."""
+
+    PARTS = ["continue", "twin", "address", "socket", "options", "holders"]
+
+    def inside(self, server, part):
+        command = [f"{BUILD}/swap", "--parts", part, "--twins", "5", "--", "unshare", "--user", "--map-root-user", "--net",
+                   f"{BUILD}/connect_client", "--mode", "echo", "--address", server.address, "--port", server.port,
+                   "--count", "20", "--warmup", "0"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        if result.returncode == 77 or "unshare" in result.stderr:
+            self.skipTest(result.stderr.strip())
+        return result
+
+    def test_every_part_but_the_first_connects_by_a_socket_of_the_host(self):
+        with Server() as server:
+            for part in self.PARTS:
+                with self.subTest(part):
+                    result = self.inside(server, part)
+                    measured = json.loads(result.stdout)
+                    if part == "continue":
+                        self.assertEqual((measured["samples"], measured["errors"]), (0, {"ENETUNREACH": 20}))
+                        self.assertEqual(result.returncode, 1)
+                    else:
+                        self.assertEqual((measured["samples"], measured["errors"]), (20, {}), result.stderr)
+                        self.assertEqual(result.returncode, 0)
+
+    def test_unknown_parts_are_a_wrong_use(self):
+        result = subprocess.run([f"{BUILD}/swap", "--parts", "all", "--", "true"], capture_output=True, text=True, check=False,
+                                timeout=100)
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertIn("--parts continue|twin", result.stderr)
+
+
 class Overhead(unittest.TestCase):
     def test_each_program_says_what_it_costs_itself(self):
         with Server() as server:

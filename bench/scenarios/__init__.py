@@ -18,6 +18,7 @@ from scenarios.floor import Floor
 from scenarios.handlers import Handlers
 from scenarios.many_services import ManyServices
 from scenarios.notify import Notify
+from scenarios.parts import Parts
 from scenarios.quick import Quick
 from scenarios.scale import Scale
 from scenarios.throughput import Throughput
@@ -27,7 +28,7 @@ from scenarios.ways import Ways
 SCENARIOS = {"notify": Notify, "connect": Connect, "ways": Ways, "counted": Counted, "closed-loop": ClosedLoop, "throughput": Throughput,
              "floor": Floor, "untrapped": Untrapped, "scale": Scale, "quick": Quick, "fairness": Fairness,
              "handlers": Handlers, "balance": Balance, "failover": Failover, "crash": Crash, "many-services": ManyServices,
-             "redis": Redis, "memcached": Memcached, "pgbench": Pgbench, "wrk": Wrk}
+             "parts": Parts, "redis": Redis, "memcached": Memcached, "pgbench": Pgbench, "wrk": Wrk}
 
 # What is measured together under one name.
 GROUPS = {"apps": ("redis", "memcached", "pgbench", "wrk")}

@@ -4,7 +4,7 @@
 import os
 
 from scenarios.scenario import Scenario
-from scenarios.stage import Unavailable, sound
+from scenarios.stage import sound
 
 
 class Connect(Scenario):
@@ -34,9 +34,7 @@ class Connect(Scenario):
         count = "200" if self.tiny else "10000"
         prefix = self.stage.arm_prefix(arm.removesuffix("-apart"))
         if arm.endswith("-apart"):
-            if len(self.cpus) < 2:
-                raise Unavailable("this needs two CPUs")
-            prefix = ["taskset", "--cpu-list", ",".join(map(str, self.cpus[1:]))] + prefix
+            prefix = self.stage.apart(self.cpus) + prefix
         results = {}
         for mode, port in [("connect", self.quiet), ("connect-close", self.quiet), ("echo", self.echo)]:
             results[mode] = sound(self.stage.json(prefix + self.stage.client(mode, port, "--count", count)))

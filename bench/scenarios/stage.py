@@ -161,6 +161,13 @@ class Stage:
             if process.poll() is None:
                 self.end(process)
 
+    @staticmethod
+    def apart(cpus):
+        """Before a command: it has all CPUs but the first, which is its server's alone."""
+        if len(cpus) < 2:
+            raise Unavailable("this needs two CPUs")
+        return ["taskset", "--cpu-list", ",".join(map(str, cpus[1:]))]
+
     def client(self, mode, port, *options):
         return [self.program("connect_client"), "--mode", mode, "--address", HOST, "--port", port, *options]
 
