@@ -72,12 +72,14 @@ void Engine::Halt() {
   for (const auto& reactor : reactors_) reactor->Stop();
 }
 
-ServedListener& Engine::Serve(uint64_t key, Listener listener, std::unique_ptr<Guest> guest,
+ServedListener& Engine::Serve(uint64_t key, Listener listener, std::unique_ptr<Guest> guest, pid_t task,
                               std::function<void(std::unique_ptr<Guest>)> ended) {
   SHUNT_CHECK(key != 0);
   auto entry = std::make_unique<Entry>(*this, std::move(listener), std::move(guest), key);
   entry->ended = std::move(ended);
-  entry->reactor_index = LeastLoaded();
+  const std::vector<size_t> reactors = ReactorsFor(task);
+  const size_t place = LeastLoaded(reactors);
+  entry->reactor_index = reactors[place];
   ++load_[entry->reactor_index];
   ServedListener& served = entry->served;
   served.gone = {.deliver = OnGone, .context = entry.get()};
@@ -89,19 +91,34 @@ ServedListener& Engine::Serve(uint64_t key, Listener listener, std::unique_ptr<G
   const size_t index = entry->reactor_index;
   served_.insert(std::move(entry));
   // The next one helps.
-  Reactor* const helper = reactors_.size() > 1 ? reactors_[(index + 1) % reactors_.size()].get() : nullptr;
+  Reactor* const helper =
+      reactors.size() > 1 ? reactors_[reactors[(place + 1) % reactors.size()]].get() : nullptr;
   reactors_[index]->Add(served, helper);
   return served;
 }
 
-// Starts to look somewhere else in each process: engines with one listener each (`shunt run`) shall not all
-// use the same CPU.
-size_t Engine::LeastLoaded() const {
-  const auto start = static_cast<size_t>(getpid()) % load_.size();
+// Never none.
+std::vector<size_t> Engine::ReactorsFor(pid_t task) const {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  const bool known = task != 0 && sched_getaffinity(task, sizeof(cpus), &cpus) == 0;
+  std::vector<size_t> near, all;
+  for (size_t i = 0; i < reactors_.size(); ++i) {
+    all.push_back(i);
+    const int cpu = reactors_[i]->cpu();
+    if (known && (cpu < 0 || CPU_ISSET(static_cast<size_t>(cpu), &cpus))) near.push_back(i);
+  }
+  return near.empty() ? all : near;
+}
+
+// Of `reactors`, an index into them. Starts to look somewhere else in each process: engines with one listener
+// each (`shunt run`) shall not all use the same CPU.
+size_t Engine::LeastLoaded(std::span<const size_t> reactors) const {
+  const auto start = static_cast<size_t>(getpid()) % reactors.size();
   size_t best = start;
-  for (size_t i = 1; i < load_.size(); ++i) {
-    const size_t candidate = (start + i) % load_.size();
-    if (load_[candidate] < load_[best]) best = candidate;
+  for (size_t i = 1; i < reactors.size(); ++i) {
+    const size_t candidate = (start + i) % reactors.size();
+    if (load_[reactors[candidate]] < load_[reactors[best]]) best = candidate;
   }
   return best;
 }

@@ -39,8 +39,10 @@ class Engine {
 
   // Serves `listener` until the last task under its filter has ended. `ended` is then called from
   // HandleEvents(), after the reactor has let go of `guest` and before it is destroyed. `key` names the
-  // listener in the journal: never 0, and never given twice.
-  ServedListener& Serve(uint64_t key, Listener listener, std::unique_ptr<Guest> guest,
+  // listener in the journal: never 0, and never given twice. `task` is one of those whose calls will come, 0:
+  // none is known. The reactor is one whose CPU `task` may run on, if there is such a one: a call between two
+  // CPUs costs more than twice as much, and who may not move stays where that is so.
+  ServedListener& Serve(uint64_t key, Listener listener, std::unique_ptr<Guest> guest, pid_t task,
                         std::function<void(std::unique_ptr<Guest>)> ended);
 
   // What an engine before this one has left, which is dead or halted. Before Serve() is called for its
@@ -77,7 +79,8 @@ class Engine {
 
   Engine(std::span<const Route> routes, Handler other);
   static void OnGone(Message& message);
-  size_t LeastLoaded() const;
+  std::vector<size_t> ReactorsFor(pid_t task) const;
+  size_t LeastLoaded(std::span<const size_t> reactors) const;
 
   // A predecessor's journal and how many of its listeners have not finished.
   struct Inheritance {

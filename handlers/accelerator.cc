@@ -253,7 +253,7 @@ void RealAccelerator::Hold(uint64_t key, const Served& served) const {
 void RealAccelerator::Start(uint64_t key, Listener listener, std::unique_ptr<Container> container) {
   Served& served = *served_[key];
   served.listener =
-      &engine_->Serve(key, std::move(listener), std::move(container),
+      &engine_->Serve(key, std::move(listener), std::move(container), served.spec.pid,
                       [this, key](std::unique_ptr<Guest> guest) { OnEnded(key, std::move(guest)); });
 }
 

@@ -2,20 +2,23 @@
 """The round trip of one notification, by affinity, number of listeners and number of callers."""
 
 import json
+import os
 
 from scenarios.agent import Agent
 from scenarios.scenario import Scenario
 
 # Name -> (listeners, callers, affinity). Each caller is a container of its own.
-MANNERS = {"1 listener": (1, 1, "pin"), "float": (1, 1, "float"), "10 listeners": (10, 1, "pin"), "100 listeners": (100, 1, "pin"),
-           "1000 listeners": (1000, 1, "pin"), "2 callers": (2, 2, "pin"), "4 callers": (4, 4, "pin"), "8 callers": (8, 8, "pin")}
+MANNERS = {"1 listener": (1, 1, "pin"), "float": (1, 1, "float"), "first CPU": (1, 1, "first"), "last CPU": (1, 1, "last"),
+           "10 listeners": (10, 1, "pin"), "100 listeners": (100, 1, "pin"), "1000 listeners": (1000, 1, "pin"),
+           "2 callers": (2, 2, "pin"), "4 callers": (4, 4, "pin"), "8 callers": (8, 8, "pin")}
 
 
 class Notify(Scenario):
     """A call that is answered at once (connect() on no descriptor). `bare`: a loop of RECV and SEND that does nothing else, which
     waits in RECV for one listener and in epoll_wait(2) for more; it is the floor. `shunt`: an agent. All listeners are there,
     and the callers call without a pause; the others say nothing. Reactors and the loop have a CPU of their own (pinned) but in
-    the arms "float". The loop is one thread, the agent has a reactor for each CPU."""
+    the arms "float". The loop is one thread, the agent has a reactor for each CPU. In the arms "first CPU" and "last CPU" the caller
+    may run on that one only, as in a container with a cpuset; so does the loop."""
 
     title = "a trapped call that is answered at once, beside idle listeners and among several callers"
     arms = [f"{who} {manner}" for manner in MANNERS for who in ("bare", "shunt")]
@@ -36,11 +39,14 @@ class Notify(Scenario):
         calls = ["--callers", str(callers), "--count", "1000" if self.tiny else "100000"]
         if who == "bare":
             command = [self.stage.program("floor"), "--call", "connect", "--sync", "--listeners", str(listeners), *calls,
-                       "--affinity", {"pin": "pin-supervisor", "float": "free"}[affinity]]
+                       "--affinity", {"pin": "pin-supervisor", "float": "free"}.get(affinity, "same")]
             measured = self.stage.json(command, 300)
         else:
-            with Agent(self.stage, "--affinity", affinity) as agent:
-                command = [self.stage.program("listeners"), agent.socket, str(listeners), *calls]
+            cpus = sorted(os.sched_getaffinity(0))
+            kept = {"first": cpus[0], "last": cpus[-1]}.get(affinity)
+            with Agent(self.stage, "--affinity", "float" if affinity == "float" else "pin") as agent:
+                prefix = [] if kept is None else ["taskset", "--cpu-list", str(kept)]
+                command = [*prefix, self.stage.program("listeners"), agent.socket, str(listeners), *calls]
                 output = self.stage.finish(self.stage.start(command), command, 300)
             measured = json.loads(output.splitlines()[-1])
         return self.latencies(measured, ["p50", "p99", "p99.9", "p99.99"])
