@@ -41,7 +41,7 @@ class Engine {
   // HandleEvents(), after the reactor has let go of `guest` and before it is destroyed. `key` names the
   // listener in the journal: never 0, and never given twice. `task` is one of those whose calls will come, 0:
   // none is known. The reactor is one whose CPU `task` may run on, if there is such a one: a call between two
-  // CPUs costs more than twice as much, and who may not move stays where that is so.
+  // CPUs costs several times as much, and who may not move stays where that is so.
   ServedListener& Serve(uint64_t key, Listener listener, std::unique_ptr<Guest> guest, pid_t task,
                         std::function<void(std::unique_ptr<Guest>)> ended);
 
