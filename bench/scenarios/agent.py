@@ -12,11 +12,13 @@ from scenarios.processes import processes_below
 from scenarios.stage import Failed
 
 PATIENCE = 60  # seconds
-# Beside these a container's filter traps what only some programs call (handlers/traps.h), and ours do not.
-TRAPPED = "connect,bind"
+# Beside these a container's filter traps what only some programs call (handlers/traps.h), and ours do not. Of setsockopt it traps
+# some options, which is what ours set.
+TRAPPED = "connect,bind,listen,setsockopt"
+EXACT = "shunt.traps=1"  # as `shunt profile` says of its filters: without it an agent reads all that could have been set
 
 
-def in_container(stage, socket, calls=TRAPPED, metadata=""):
+def in_container(stage, socket, calls=TRAPPED, metadata=EXACT):
     """The prefix of a command that is to run in a container without any network of its own, under the agent at this socket."""
     more = ["--metadata", metadata] if metadata else []
     return ["unshare", "--user", "--map-root-user", "--net", stage.program("notified"), "--socket", socket, "--trap", calls,
