@@ -144,7 +144,7 @@ class RealAccelerator final : public Accelerator, public Introducer, public Work
   // What is under way to the reactors and back.
   std::map<const ViewUpdate*, std::unique_ptr<ViewUpdate>> updates_;
   LockRetirements retirements_;
-  std::map<uint64_t, Adopted> adopted_;
+  std::map<uint64_t, AdoptedContainer> adopted_;
   uint64_t next_key_;
   std::vector<SocketBench*> benches_;  // one for each reactor, which owns it
 };

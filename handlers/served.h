@@ -41,7 +41,7 @@ struct Served {
 };
 
 // A container that is served from Begin() on.
-struct Adopted {
+struct AdoptedContainer {
   std::optional<Listener> listener;
   std::unique_ptr<Container> container;
 };
