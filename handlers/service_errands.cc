@@ -24,6 +24,7 @@ constexpr auto kPatience = std::chrono::seconds(2);
 absl::StatusOr<std::unique_ptr<ServiceErrands>> ServiceErrands::Start(Aim aim, Counters& counters) try {
   std::unique_ptr<ServiceErrands> errands(new ServiceErrands(std::move(aim), counters));
   errands->thread_ = std::thread([self = errands.get()] { self->Run(); });
+  errands->begun_.wait();
   return errands;
 } catch (const std::system_error& thrown) {  // the only way in which std::thread can fail; it ends here
   return ToStatus({thrown.code().value()},
@@ -93,6 +94,7 @@ void ServiceErrands::Finish() {
 
 void ServiceErrands::Run() {
   BeginThread(EngineThread::kSide, "shunt-errands");
+  begun_.count_down();
   std::unique_lock lock(mutex_);
   for (;;) {
     given_.wait(lock, [&] { return ending_ || !line_.empty(); });

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <latch>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -99,6 +100,7 @@ class ServiceErrands {
   uint64_t at_ = 0;            // the container that the thread is in now, without the lock; 0: none
   bool ending_ = false;
 
+  std::latch begun_{1};  // the thread has dropped its capabilities
   std::thread thread_;
 };
 

@@ -117,6 +117,7 @@ absl::Status Services::Start(Engine& engine, std::function<void()> wants) try {
   engine_ = &engine;
   wants_due_ = std::move(wants);
   thread_ = std::thread([this] { Run(); });
+  begun_.wait();
   return absl::OkStatus();
 } catch (const std::system_error& thrown) {  // the only way in which std::thread can fail; it ends here
   return ToStatus({thrown.code().value()},
@@ -224,6 +225,7 @@ std::optional<net::SockAddr> Services::Aim(const net::DueAiming& aiming, const n
 
 void Services::Run() {
   BeginThread(EngineThread::kClient, "shunt-services");
+  begun_.count_down();
   std::array<epoll_event, 64> events;
   while (!stopping_) {
     int64_t due;

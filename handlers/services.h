@@ -17,6 +17,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <latch>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -154,6 +155,7 @@ class Services {
   };
   std::vector<std::unique_ptr<Offer>> offers_;
   std::atomic<bool> stopping_ = false;
+  std::latch begun_{1};  // the thread has dropped its capabilities
   std::thread thread_;
 };
 
