@@ -19,6 +19,7 @@ MAX_LINES = 600
 EMPTY_NAMES = {"util", "utils", "common", "manager", "helper", "helpers", "misc"}
 MARKS = re.compile(r"\b(TODO|FIXME|XXX)\b")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+TYPE = re.compile(r"(?:struct|class|union|enum class|enum)(?: \[\[nodiscard\]\])? (\w+)(?: final)?(?: :[^;]*)? *\{")
 ROUTE = re.compile(r"^\s*X\((\w+), (\w+), (\w+)\)", re.MULTILINE)
 
 # Tests that make the system calls of a container's program, as against those that look at filters only.
@@ -55,6 +56,24 @@ def long_files(files):
         lines = text.count("\n")
         if lines > MAX_LINES:
             yield f"{path}: {lines} lines; at most {MAX_LINES}: split it where it says two things"
+
+
+def types_of_one_name(files):
+    """Types outside of unnamed namespaces that two files of the program define: the linker takes what is made for one of them for
+    both, and no compiler sees it. Tests and benchmarks are programs of their own."""
+    known = {}
+    for path, text in files:
+        if path.startswith(("tests/", "bench/")):
+            continue
+        scope, unnamed = "", False
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.startswith("namespace"):
+                scope, unnamed = line, line.startswith("namespace {")
+            elif line.startswith("}  // namespace"):
+                unnamed = False
+            found = None if unnamed else TYPE.match(line)
+            if found and known.setdefault((scope, found.group(1)), path) != path:
+                yield f"{path}:{number}: {found.group(1)} is a type of {known[scope, found.group(1)]} as well: give it another name"
 
 
 def unlicensed(files):
@@ -105,6 +124,7 @@ def main():
         *upward_includes(cpp),
         *empty_names(paths),
         *long_files(code),
+        *types_of_one_name(cpp),
         *unlicensed(code),
         *marks([(path, text) for path, text in text_of.items() if path != "LICENSE"]),
         *untested_routes(route_list, cpp),

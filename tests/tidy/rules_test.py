@@ -40,6 +40,17 @@ class RulesTest(unittest.TestCase):
         self.assertTrue(list(rules.long_files([("a.cc", "\n" * 601)])))
         self.assertFalse(list(rules.long_files([("a.cc", "\n" * 600)])))
 
+    def test_two_types_of_one_name_are_found(self):
+        one = ("handlers/a.h", "namespace shunt {\nstruct Found {\n};\n}  // namespace shunt\n")
+        for path, text in (("tools/b.h", "namespace shunt {\nclass Found final : public A {\n"),
+                           ("tools/b.cc", "namespace shunt {\nnamespace {\n}  // namespace\nstruct [[nodiscard]] Found {\n")):
+            self.assertTrue(list(rules.types_of_one_name([one, (path, text)])))
+        for path, text in (("tools/b.cc", "namespace shunt {\nnamespace {\nstruct Found {\n"),
+                           ("net/b.h", "namespace shunt::net {\nstruct Found {\n"),
+                           ("tests/b.h", "namespace shunt {\nstruct Found {\n"),
+                           ("tools/b.h", "namespace shunt {\nclass Found;\n  struct Found {\n")):
+            self.assertFalse(list(rules.types_of_one_name([one, (path, text)])))
+
     def test_a_file_without_a_licence_line_is_found(self):
         self.assertTrue(list(rules.unlicensed([("a.cc", "// A.\n\n\n// SPDX-License-Identifier: Apache-2.0\n")])))
         self.assertFalse(list(rules.unlicensed([("a", "#!/bin/bash\n# SPDX-License-Identifier: Apache-2.0\n")])))
