@@ -67,8 +67,10 @@ def types_of_one_name(files):
             continue
         scope, unnamed = "", False
         for number, line in enumerate(text.split("\n"), 1):
-            if line.startswith("namespace"):
-                scope, unnamed = line, line.startswith("namespace {")
+            if line.startswith("namespace {"):
+                unnamed = True
+            elif line.startswith("namespace "):
+                scope, unnamed = line, False
             elif line.startswith("}  // namespace"):
                 unnamed = False
             found = None if unnamed else TYPE.match(line)
