@@ -81,8 +81,16 @@ std::shared_ptr<const ServiceErrands::Round> ServiceErrands::Merged(const Round&
 
 void ServiceErrands::Forget(uint64_t key) {
   std::unique_lock lock(mutex_);
-  slice_over_.wait(lock, [&] { return at_ != key; });
-  if (errands_.erase(key) != 0) std::erase(line_, key);
+  const auto known = errands_.find(key);
+  if (known == errands_.end()) return;
+  if (at_ != key) {
+    errands_.erase(known);
+    std::erase(line_, key);
+    return;
+  }
+  // Not only until its slice is over: if it is alone in line, the next one begins before we get the lock.
+  known->second.forgotten = true;
+  slice_over_.wait(lock, [&] { return !errands_.contains(key); });
 }
 
 void ServiceErrands::Finish() {
@@ -112,7 +120,7 @@ void ServiceErrands::Run() {
     const bool over = Advance(errand);
     lock.lock();
     if (over) errand.now = nullptr;
-    if (errand.now != nullptr || errand.next != nullptr) {
+    if (!errand.forgotten && (errand.now != nullptr || errand.next != nullptr)) {
       line_.push_back(at_);
     } else {
       errands_.erase(at_);

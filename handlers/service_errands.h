@@ -80,7 +80,8 @@ class ServiceErrands {
     std::shared_ptr<const Round> now;
     std::optional<net::SocketWalk> walk;
     std::optional<net::FlowAiming> aiming;
-    int64_t spent = 0;  // CPU time, ns
+    int64_t spent = 0;       // CPU time, ns
+    bool forgotten = false;  // its container is about to go: it does not go on
   };
 
   ServiceErrands(Aim aim, Counters& counters) : aim_(std::move(aim)), counters_(counters) {}
