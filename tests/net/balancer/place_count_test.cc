@@ -204,19 +204,18 @@ TEST_F(PlaceQueueTest, OneReactorHasRoomForHalfOfItsTasks) {
 }
 
 TEST_F(PlaceQueueTest, WhoTakesAllThereIsGivesWayToThoseWhoHaveLess) {
+  PlaceQueue::Share other, third;  // they outlive who waits
   std::vector<std::unique_ptr<Waiter>> hogs, others;
   const auto join = [&](std::vector<std::unique_ptr<Waiter>>& all, int name, PlaceQueue::Share& share) {
     all.push_back(std::make_unique<Waiter>(*this, name, /*service=*/7, share));
     return all.back()->Join(tally_, 100'000);
   };
   for (size_t i = 0; i < PlaceQueue::kMost; ++i) ASSERT_TRUE(join(hogs, static_cast<int>(i), share_));
-  PlaceQueue::Share other;
   for (size_t i = 0; i < PlaceQueue::kMost / 2; ++i) {
     EXPECT_TRUE(join(others, 1000, other)) << i;
     EXPECT_FALSE(join(hogs, 2000, share_)) << i;  // and gets nothing back
   }
   EXPECT_FALSE(join(others, 1000, other));  // no more than the hog has
-  PlaceQueue::Share third;
   EXPECT_TRUE(join(others, 3000, third));
   EXPECT_EQ(share_.waiting + other.waiting + third.waiting, PlaceQueue::kMost);
   EXPECT_EQ(tally_.waiting, PlaceQueue::kMost);
