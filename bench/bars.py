@@ -14,7 +14,7 @@ HEAD = ["bar", "of", "is", "wanted", ""]
 @dataclasses.dataclass(frozen=True)
 class Bar:
     """`kind` says what is held to `bound`: "times" the value of the arm `beside` in the same run; what it "adds" to that; the
-    value "itself"; "tail", times this arm's own value in the metric `beside`; "same": no difference to `beside` within the noise."""
+    value "itself"; "tail", times this arm's own value in the metric `beside`; "same": no worse than `beside` beyond the noise."""
 
     what: str
     scenario: str
@@ -92,8 +92,9 @@ def cells(bar, scenario):
     figure = f"{report.number(middle)}{unit}"
     if bounds and bounds[0] != bounds[1]:
         figure += f" ({report.between(*bounds) if unit == 'x' else ' to '.join(map(report.number, bounds))})"
-    if bar.kind == "same":
-        met, wanted = bounds is not None and bounds[0] <= 1 <= bounds[1], "no difference"
+    if bar.kind == "same":  # or better
+        is_no_worse = bounds is not None and (bounds[0] <= 1 if metrics[bar.metric]["better"] == "lower" else bounds[1] >= 1)
+        met, wanted = is_no_worse, "no difference"
     else:
         met = middle >= bar.bound if bar.at_least else middle <= bar.bound
         wanted = f"at {'least' if bar.at_least else 'most'} {bar.bound:g}{unit}"

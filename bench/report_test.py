@@ -344,7 +344,11 @@ class Bars(unittest.TestCase):
         bar = "read, which is not trapped"
         self.assertEqual(made([99.0, 99, 100, 100, 101, 101, 101])[bar][-1], "met")
         self.assertEqual(made([101.0, 102, 102, 102, 102, 102, 103])[bar][-1], "missed")
+        self.assertEqual(made([91.0, 92, 92, 92, 92, 92, 93])[bar][-1], "met")  # it is better
         self.assertEqual(made([100.0])[bar][-1], "too few runs")
+        kept = lambda value: self.of("balance", [("wrk, 16 kept connections", "/s", "higher",  # noqa: E731
+                                                  {"native": [100.0] * 7, "services": [value] * 7})])
+        self.assertEqual([kept(value)["requests on kept connections"][-1] for value in (90.0, 110.0)], ["missed", "met"])
 
     def test_what_was_not_measured_is_no_bar(self):
         self.assertEqual(self.of("scale", [("memory", "MiB", "lower", {"shunt 1000": [None]})]), {})
