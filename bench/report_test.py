@@ -286,8 +286,6 @@ def is_half_in_requests_and_twice_in_cpu():
 
 # Words in docs/performance.md that say how much, each with what shows it; None: it is no measurement but how something is made.
 HOW_MUCH = {
-    "that is half of all that a connect costs":
-        lambda: is_half(medians("connect", "connect p50")["shunt-apart"], medians("connect", "connect p50")["shunt"]),
     "A proxy halves the requests and doubles the CPU": is_half_in_requests_and_twice_in_cpu,
     "A thousand changes a second for each of 5,000 nodes are gigabytes a second":
         lambda: 2e9 < medians("many-services", "told per change")["shunt cluster"] * 1000 * 5000 < 20e9,
