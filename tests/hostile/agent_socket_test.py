@@ -207,7 +207,9 @@ class AgentSocketTest(unittest.TestCase):
         while not any(b"user 7331 has handed over" in line for line in agent.seen):
             self.assertLess(time.monotonic() - began, PATIENCE)
             send_as(STRANGER)
-        agent.wait_for(rb"warning: user 7331 has handed over \d+ times more what is no container state; left out here")
+        # Seen, not waited for: on a slow machine that line may have come before that of user 0.
+        whole = rb"warning: user 7331 has handed over \d+ times more what is no container state; left out here"
+        self.assertTrue([line for line in agent.seen if re.search(whole, line)], agent.seen)
         told = [line for line in agent.seen if b"from user 7331): container state: does not begin" in line]
         self.assertLessEqual(len(told), 20 + time.monotonic() - began + 1)  # tools/log_budget.h
 
