@@ -14,6 +14,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -254,7 +255,11 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (longest_ms == 0) longest_ms = spin_ms * int64_t{kUnhurriedCpus};
-  prctl(PR_SET_PDEATHSIG, SIGKILL);  // nobody else would end a long watch that nobody waits for any more
+  // Nobody else would end a long watch that nobody waits for any more. Who started this may have gone before
+  // the kernel knew: then nobody reads what is written here.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  pollfd reader{.fd = STDOUT_FILENO};
+  if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0) return 1;
   const std::string features = FeatureFields();  // before there are threads
   const std::vector<int> cpus = AllowedCpus();
   if (cpus.empty()) {
