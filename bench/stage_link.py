@@ -27,7 +27,7 @@ LEND = """trap '' PIPE
     if [[ -e $socket ]] || ! kill -0 "$server" 2>/dev/null; then break; fi
     sleep 0.01
   done
-  echo "$socket"
+  echo "$socket" 2>/dev/null  # who asks may have gone
   read -r
   kill -KILL "$server" """
 
