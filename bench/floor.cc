@@ -33,8 +33,6 @@
 // lacks what was asked for.
 
 #include <getopt.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
@@ -65,6 +63,7 @@
 
 #include "bench/clock.h"
 #include "bench/histogram.h"
+#include "bench/notify_filter.h"
 
 // Kernel 6.6; Debian 12's headers do not have them.
 #ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
@@ -148,21 +147,6 @@ void PinSupervisor(const std::string& affinity) {
   if (affinity == "split" || affinity == "pin-supervisor") PinTo(1, 0);
 }
 
-int InstallFilter(int number) {
-  sock_filter code[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(number), 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{sizeof code / sizeof code[0], code};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
-  return static_cast<int>(
-      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
-}
-
 void Spin(int64_t microseconds) {
   if (microseconds == 0) return;
   for (const int64_t until = Now() + microseconds * 1000; Now() < until;) {
@@ -184,7 +168,7 @@ void TimeCalls(const Options& options, Shared& shared, int caller) {
 [[noreturn]] void RunTarget(const Options& options, Shared& shared, int child) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (options.own_session) setsid();
-  const int listener = InstallFilter(CallNumber(options.call));
+  const int listener = NotifyOf({CallNumber(options.call)});
   shared.listener = listener >= 0 ? listener : -1 - errno;
   if (listener < 0) _exit(1);
   if (child >= options.callers) {

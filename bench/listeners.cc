@@ -15,9 +15,6 @@
 //   floor --call connect --sync --listeners COUNT --callers K [--affinity ...]
 
 #include <getopt.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -42,6 +39,7 @@
 #include "bench/clock.h"
 #include "bench/hand_over.h"
 #include "bench/histogram.h"
+#include "bench/notify_filter.h"
 
 namespace shunt::bench {
 namespace {
@@ -67,22 +65,6 @@ struct Calls {
   std::exit(1);
 }
 
-int InstallFilter() {
-  sock_filter code[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 4),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_connect, 1, 0),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bind, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{sizeof code / sizeof code[0], code};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
-  return static_cast<int>(
-      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
-}
-
 int TrappedCall() {
   return connect(-1, nullptr, 0) == 0 ? 0 : errno;
 }
@@ -101,7 +83,7 @@ void TimeCalls(const Options& options, Calls& calls) {
 // back, sleeps. A caller makes its calls after the next byte, and tells again.
 [[noreturn]] void RunContainer(int channel, const Options& options, Calls* calls) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  int listener = unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 ? InstallFilter() : -1;
+  int listener = unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 ? NotifyOf({SYS_connect, SYS_bind}) : -1;
   if (listener < 0) listener = -errno;
   char go;
   if (write(channel, &listener, sizeof listener) != sizeof listener || read(channel, &go, 1) != 1) _exit(1);

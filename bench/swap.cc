@@ -25,8 +25,6 @@
 
 #include <fcntl.h>
 #include <getopt.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -52,6 +50,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/notify_filter.h"
+
 // Kernel 6.6; Debian 12's headers do not have them.
 #ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1UL
@@ -76,21 +76,6 @@ constexpr const char* kPartNames[kParts] = {"continue", "twin", "address", "sock
   std::exit(status);
 }
 
-int InstallFilter() {
-  sock_filter code[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_connect, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program{sizeof code / sizeof code[0], code};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
-  return static_cast<int>(
-      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
-}
-
 // Starts the command under the filter. Its listener comes through a pipe, as the number that it has there.
 pid_t StartCommand(char** command, int& listener_out) {
   int number[2], taken[2];
@@ -99,7 +84,7 @@ pid_t StartCommand(char** command, int& listener_out) {
   if (child < 0) Die(1, "fork");
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    const int listener = InstallFilter();
+    const int listener = NotifyOf({SYS_connect});
     char go;
     if (listener < 0 || write(number[1], &listener, sizeof listener) != sizeof listener ||
         read(taken[0], &go, 1) != 1)
