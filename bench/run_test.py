@@ -83,14 +83,6 @@ def begun(command):
             raise
 
 
-def sleeper(path):
-    """A program that never ends by itself."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("#!/bin/sh\nexec sleep 10000\n")
-    os.chmod(path, 0o755)
-    return path
-
-
 class Usage(unittest.TestCase):
     def test_help_begins_with_examples_and_names_all_scenarios(self):
         shown = bench("--help")
@@ -212,6 +204,13 @@ class Measuring(unittest.TestCase):
         self.assertEqual(run.returncode, 0)
         self.assertTrue(self.result()["complete"])
 
+    def program(self, name, script):
+        """The path of a program of this name that is this script."""
+        with open(path := os.path.join(self.directory.name, name), "w", encoding="utf-8") as file:
+            file.write(textwrap.dedent(script))
+        os.chmod(path, 0o755)
+        return path
+
     def need_tun(self):
         """On the stage root's machine lends its user one."""
         if os.getuid() != 0 and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
@@ -219,10 +218,7 @@ class Measuring(unittest.TestCase):
 
     def test_a_peer_that_fails_is_told_with_its_last_lines_and_costs_nobody_else_a_value(self):
         self.need_tun()
-        broken = os.path.join(self.directory.name, "slirp4netns")
-        with open(broken, "w", encoding="utf-8") as file:
-            file.write("#!/bin/sh\necho there is no tap for you >&2\nexit 3\n")
-        os.chmod(broken, 0o755)
+        broken = self.program("slirp4netns", "#!/bin/sh\necho there is no tap for you >&2\nexit 3\n")
         run = self.measure("connect", "--peer", f"slirp4netns={broken}", "--arms", "native,slirp4netns")
         self.assertEqual(run.returncode, 0, run.stderr)
         about = self.result()["scenarios"][0]["notes"]["slirp4netns"]
@@ -236,10 +232,7 @@ class Measuring(unittest.TestCase):
 
     def test_a_peer_that_ends_and_leaves_a_process_behind_fails_at_once(self):
         self.need_tun()
-        broken = os.path.join(self.directory.name, "pasta")
-        with open(broken, "w", encoding="utf-8") as file:
-            file.write("#!/bin/sh\nsleep 1000 &\necho it cannot start >&2\nexit 3\n")
-        os.chmod(broken, 0o755)
+        broken = self.program("pasta", "#!/bin/sh\nsleep 1000 &\necho it cannot start >&2\nexit 3\n")
         begin = time.monotonic()
         self.measure("connect", "--arms", "native,pasta", "--peer", f"pasta={broken}")
         self.assertLess(time.monotonic() - begin, 30)
@@ -291,24 +284,20 @@ class Measuring(unittest.TestCase):
         if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
             self.skipTest("notified is not built")
         # In the place of that agent, ours: on the stage it lies beside the peers.
-        agent = os.path.join(self.directory.name, "bypass4netns")
-        with open(agent, "w", encoding="utf-8") as file:
-            file.write("""#!/bin/bash
-                while [[ $# -gt 0 ]]; do
-                  case $1 in --socket) socket=$2 ;; --ready-fd) ready=$2 ;; esac
-                  shift
-                done
-                exec "$(dirname "$(readlink -f "$0")")/../shunt" agent --socket "$socket" --ready-fd "$ready"
-                """)
-        os.chmod(agent, 0o755)
+        agent = self.program("bypass4netns", """\
+            #!/bin/bash
+            while [[ $# -gt 0 ]]; do
+              case $1 in --socket) socket=$2 ;; --ready-fd) ready=$2 ;; esac
+              shift
+            done
+            exec "$(dirname "$(readlink -f "$0")")/../shunt" agent --socket "$socket" --ready-fd "$ready"
+            """)
         run = self.measure("connect", "--peer", f"bypass4netns={agent}", "--arms", "native,bypass4netns")
         self.assertEqual((run.returncode, self.result()["scenarios"][0]["notes"]), (0, {}), run.stderr)
         self.assertGreater(self.values("bypass4netns")[0], self.values("native")[0])
 
     def test_a_peer_is_found_on_the_path_of_who_calls(self):
-        with open(peer := os.path.join(self.directory.name, "bypass4netns"), "w", encoding="utf-8") as file:
-            file.write("#!/bin/sh\necho this one is it >&2; exit 3\n")
-        os.chmod(peer, 0o755)
+        self.program("bypass4netns", "#!/bin/sh\necho this one is it >&2; exit 3\n")
         path = os.pathsep.join([os.environ["PATH"], self.directory.name])
         if shutil.which("bypass4netns"):
             self.skipTest("there is a bypass4netns on PATH anyway")
@@ -319,19 +308,16 @@ class Measuring(unittest.TestCase):
     def test_an_agent_that_ends_fails_at_once_with_its_last_words(self):
         if not os.path.exists(os.path.join(os.environ["BENCH_BUILD"], "notified")):
             self.skipTest("notified is not built")
-        agent = os.path.join(self.directory.name, "bypass4netns")
-        with open(agent, "w", encoding="utf-8") as file:
-            file.write(textwrap.dedent("""\
-                #!/usr/bin/python3
-                import os, socket, sys
-                with socket.socket(socket.AF_UNIX) as server:
-                    server.bind(sys.argv[sys.argv.index("--socket") + 1])
-                    server.listen()
-                    os.write(int(sys.argv[sys.argv.index("--ready-fd") + 1]), b"1")
-                    socket.recv_fds(server.accept()[0], 4096, 1)
-                sys.exit("panic: no more of this\\n\\ngoroutine 1 [running]:" + "\\nmain.main()" * 50)
-                """))
-        os.chmod(agent, 0o755)
+        agent = self.program("bypass4netns", """\
+            #!/usr/bin/python3
+            import os, socket, sys
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(sys.argv[sys.argv.index("--socket") + 1])
+                server.listen()
+                os.write(int(sys.argv[sys.argv.index("--ready-fd") + 1]), b"1")
+                socket.recv_fds(server.accept()[0], 4096, 1)
+            sys.exit("panic: no more of this\\n\\ngoroutine 1 [running]:" + "\\nmain.main()" * 50)
+            """)
         begin = time.monotonic()
         self.measure("connect", "--peer", f"bypass4netns={agent}", "--arms", "native,bypass4netns")
         self.assertLess(time.monotonic() - begin, 30)
@@ -342,14 +328,12 @@ class Measuring(unittest.TestCase):
     def test_ports_that_nobody_could_move_to_the_host_are_told(self):
         # A shunt without the lock server, which root would start.
         os.chmod(self.directory.name, 0o755)
-        real, shunt = (os.path.join(self.directory.name, name) for name in ("real", "shunt"))
-        shutil.copy(SHUNT, real)
-        with open(shunt, "w", encoding="utf-8") as file:
-            file.write(f"""#!/bin/bash
-                if [[ $1 == lock-server ]]; then exit 1; fi
-                exec {real} "$1" --lock-socket /nonexistent "${{@:2}}"
-                """)
-        os.chmod(shunt, 0o755)
+        shutil.copy(SHUNT, real := os.path.join(self.directory.name, "real"))
+        shunt = self.program("shunt", f"""\
+            #!/bin/bash
+            if [[ $1 == lock-server ]]; then exit 1; fi
+            exec {real} "$1" --lock-socket /nonexistent "${{@:2}}"
+            """)
         self.measure("throughput", "--shunt", shunt, "--arms", "native,shunt-published")
         note = self.result()["scenarios"][0]["notes"]["shunt-published"]
         self.assertEqual(note["state"], "absent", note)
@@ -401,7 +385,7 @@ class Measuring(unittest.TestCase):
     def stopped_early(self, number, is_time):
         """(exit status, what it said) of a measurement whose only one never ends, which gets a signal when it is time."""
         self.need_tun()
-        peer = sleeper(os.path.join(self.directory.name, "slirp4netns"))
+        peer = self.program("slirp4netns", "#!/bin/sh\nexec sleep 10000\n")
         command = [SHUNT, "bench", "connect", "--arms", "slirp4netns", "--peer", f"slirp4netns={peer}", "--out", self.out]
         with begun(command) as run:
             heard = is_time(run)
