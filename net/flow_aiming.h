@@ -40,9 +40,8 @@ class FlowAiming {
   void End(bool whole, Leaves leaves);
 
   size_t moved() const { return moved_; }
-  size_t failed() const {
-    return failed_;
-  }  // the kernel did not connect them, or they were not found in time
+  // The kernel did not connect them, or they were not found in time.
+  size_t failed() const { return failed_; }
 
  private:
   AimedFlows& flows_;
