@@ -33,6 +33,14 @@ namespace {
 constexpr char kWalkedPeers[3][16] = {"127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"};
 constexpr char kWalkedFlow[] = "127.0.0.1:7201", kWalkedAim[] = "127.0.0.1:7202";
 
+// Looks again and again, for a minute at most. Nobody spins here: the errands' thread gives way to those who
+// do.
+template <typename Condition>
+bool ComesAbout(Condition done) {
+  for (int looks = 0; looks < 60'000 && !done(); ++looks) usleep(1000);
+  return done();
+}
+
 // Holds a connection to each of the peers, and a UDP socket that is connected to kWalkedFlow.
 class HoldsConnections {
  public:
@@ -96,7 +104,7 @@ class HoldsConnections {
   // One that has begun after this.
   void AwaitLook() const {
     const uint32_t before = *looked_;
-    while (*looked_ - before < 2) usleep(1000);
+    EXPECT_TRUE(ComesAbout([&] { return *looked_ - before >= 2; }));
   }
 
   const Shared<std::atomic<uint64_t>> cookie_;
@@ -220,7 +228,7 @@ TEST(ContainerWalk, OfOneThatHasFarTooMuchKeepsNobodyElseWaiting) {
   desk.errands->Give({CloseAt(kWalkedPeers[0])}, {AllLeave()},
                      {{.key = 1, .task = hog.pid(), .flows = hogs.get()},
                       {.key = 2, .task = container.pid(), .flows = flows.get()}});
-  while (desk.moved() == 0) usleep(100);
+  ASSERT_TRUE(ComesAbout([&] { return desk.moved() != 0; }));
   EXPECT_TRUE(hogs->Find(kNobodysCookie));
   EXPECT_EQ(desk.stuck(), 0u);
   EXPECT_EQ(container.Open(), 0b110u);
@@ -228,9 +236,9 @@ TEST(ContainerWalk, OfOneThatHasFarTooMuchKeepsNobodyElseWaiting) {
   desk.errands->Give({CloseAt(kWalkedPeers[1])}, {},
                      {{.key = 1, .task = hog.pid(), .flows = hogs.get()},
                       {.key = 2, .task = container.pid(), .flows = flows.get()}});
-  while (container.Open() != 0b100u) usleep(100);
+  ASSERT_TRUE(ComesAbout([&] { return container.Open() == 0b100u; }));
   EXPECT_TRUE(hogs->Find(kNobodysCookie));
-  while (hogs->Find(kNobodysCookie) && desk.stuck() == 0) usleep(1000);
+  EXPECT_TRUE(ComesAbout([&] { return !hogs->Find(kNobodysCookie); }));
   EXPECT_EQ(desk.stuck(), 0u);
 }
 
@@ -239,8 +247,7 @@ TEST(ContainerWalk, IsGivenUpWhenItTakesTooLong) {
   const auto hogs = FlowThatLeaves(kNobodysCookie);
   ErrandsDesk desk;
   desk.errands->Give({}, {AllLeave()}, {{.key = 1, .task = hog.pid(), .flows = hogs.get()}});
-  while (desk.stuck() == 0 && hogs->Find(kNobodysCookie)) usleep(1000);
-  EXPECT_EQ(desk.stuck(), 1u);
+  EXPECT_TRUE(ComesAbout([&] { return desk.stuck() == 1; }));
   EXPECT_TRUE(hogs->Find(kNobodysCookie));  // what was not found is not forgotten
 }
 
