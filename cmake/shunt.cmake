@@ -54,6 +54,8 @@ endfunction()
 function(shunt_compile_together name)
   if(SHUNT_COMPILE_TOGETHER)
     set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 24)
+    # To GCC every source that is compiled with others is a header, in which unnamed namespaces are suspicious.
+    target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
   endif()
 endfunction()
 
