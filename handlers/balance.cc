@@ -354,7 +354,7 @@ Task AwaitAttempt(Call call, Fd socket_fd, int64_t send_timeout_ns, Destination 
       if (call.seat.ended) co_return Reply::Continue();
       if (result != -ECANCELED) {
         error = ResultAfterWait(socket_fd.get(), to.address);
-      } else if (SignalWaits(call.notification.tid)) {
+      } else if (SignalKeptBack(call.notification.tid)) {
         co_return deadline == 0 ? Reply::Continue() : Reply::Fail(EINTR);
       } else if (deadline != 0 && MonotonicNow() >= deadline) {
         co_return Reply::Fail(EINPROGRESS);

@@ -39,7 +39,7 @@ Task TimedConnect(Call call, Fd twin, int64_t timeout_ns) {
     do {
       left = deadline == 0 ? kLookAfterNs : deadline - MonotonicNow();
       result = co_await PollFd(call, twin.get(), POLLOUT, std::clamp<int64_t>(left, 1, kLookAfterNs));
-      if (result == -ECANCELED && SignalWaits(call.notification.tid) && call.StillValid())
+      if (result == -ECANCELED && SignalKeptBack(call.notification.tid) && call.StillValid())
         co_return Reply::Fail(EINTR);
     } while (result == -ECANCELED && (deadline == 0 || left > kLookAfterNs) && call.StillValid());
   }

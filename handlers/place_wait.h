@@ -127,7 +127,7 @@ Task AwaitPlace(Call call, PlaceWish wish, Destination to, Find find, GoOn go_on
       wait.SleepIn(nullptr);
       if (!call.StillValid() || call.seat.ended) co_return Reply::Gone();
       if (wait.found() != PlaceFound::kNotYet) break;
-      if (SignalWaits(call.notification.tid)) co_return Reply::Fail(EINTR);
+      if (SignalKeptBack(call.notification.tid)) co_return Reply::Fail(EINTR);
       if (deadline != 0 && MonotonicNow() >= deadline) co_return Reply::Fail(EINPROGRESS);
       if (MonotonicNow() >= wait_ends) {
         wait.CountRefusal();

@@ -261,7 +261,7 @@ Task RunRace(Call call, Fd first, int64_t send_timeout_ns, Destination to) {
       if (seen == Racers::Seen::kWinner) break;
       if (seen == Racers::Seen::kFailure) next_at = MonotonicNow();
       const bool first_runs = racers.first_runs();
-      if (SignalWaits(call.notification.tid)) {
+      if (SignalKeptBack(call.notification.tid)) {
         racers.CloseAll();
         co_return deadline == 0 && first_runs ? Reply::Continue() : Reply::Fail(EINTR);
       }
