@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,25 +41,33 @@ Fd Connected(int& error, int flags = 0) {
   return fd;
 }
 
-// What is known outside, for the guest: that as many calls wait in the engine.
+// What is known outside, for the guest: who waits in the queue of the service, and how often the engine has
+// put a call off.
 class WaitersSeen {
  public:
-  GuestOptions Options(net::ServiceSpec service, uint64_t wanted, bool wait_killable = false) {
+  GuestOptions Options(net::ServiceSpec service, bool wait_killable = false) {
     return {.wait_killable = wait_killable,
-            .meanwhile =
-                [this, wanted](pid_t) {
-                  if (container_->Counted(Counter::waits_begun) >= wanted) *seen_ = true;
+            .operate =
+                [this](Accelerator& engine) {
+                  seen_->queued = engine.DescribeServices().at(0).queued;
+                  seen_->waits = engine.Counters().at(static_cast<size_t>(Counter::waits_begun)).value;
                 },
             .services = {std::move(service)}};
   }
-  void Watch(GuestContainer& container) { container_ = &container; }
-  void Await() const {
-    while (!*seen_) usleep(200);
+  // Until so many wait.
+  void Await(uint64_t queued) const {
+    while (seen_->queued != queued) usleep(200);
+  }
+  uint64_t waits() const { return seen_->waits; }
+  void AwaitWaits(uint64_t wanted) const {
+    while (seen_->waits < wanted) usleep(200);
   }
 
  private:
-  GuestContainer* container_ = nullptr;
-  Shared<std::atomic<bool>> seen_;
+  struct Seen {
+    std::atomic<uint64_t> queued, waits;
+  };
+  const Shared<Seen> seen_;
 };
 
 TEST(BalanceLimit, AFullBackendIsPassedOverAndWhenAllAreFullConnectsAreRefused) {
@@ -113,14 +120,13 @@ TEST(BalanceLimit, AnAttemptThatIsRefusedAtOnceLeavesItsPlace) {
 TEST(BalanceLimit, WhoFindsAllFullWaitsUntilAConnectionEnds) {
   const Backend backend;
   WaitersSeen waiters;
-  GuestContainer container(waiters.Options(LimitedTo(1, {backend.address()}, /*queue=*/1), 1));
-  waiters.Watch(container);
+  GuestContainer container(waiters.Options(LimitedTo(1, {backend.address()}, /*queue=*/1)));
   EXPECT_EQ(container.Run([&] {
     int error = 0, other_error = -1;
     Fd first = Connected(error);
     if (error != 0) return error;
     std::thread other([&] { other_error = ConnectOnce(); });
-    waiters.Await();
+    waiters.Await(1);
     // There is room for one; others are not let in before it.
     if (ConnectOnce() != ECONNREFUSED) return 200;
     first.reset();
@@ -142,12 +148,8 @@ TEST(BalanceLimit, WhoFindsAllFullWaitsUntilAConnectionEnds) {
 TEST(BalanceLimit, TheQueueIsFirstComeFirstServed) {
   const Backend backend;
   constexpr int kWaiters = 6;
-  uint64_t waits = 0;  // how many the engine has seen
-  Shared<std::atomic<uint64_t>> seen;
-  GuestContainer* self = nullptr;
-  GuestContainer container({.meanwhile = [&](pid_t) { *seen = waits = self->Counted(Counter::waits_begun); },
-                            .services = {LimitedTo(1, {backend.address()}, kWaiters)}});
-  self = &container;
+  WaitersSeen waiters;
+  GuestContainer container(waiters.Options(LimitedTo(1, {backend.address()}, kWaiters)));
   EXPECT_EQ(container.Run([&] {
     int error = 0;
     Fd first = Connected(error);
@@ -162,7 +164,7 @@ TEST(BalanceLimit, TheQueueIsFirstComeFirstServed) {
         const Fd fd = Connected(its_error);
         order[static_cast<size_t>(i)] = its_error == 0 ? served++ : 100 + its_error;
       });
-      while (*seen < static_cast<uint64_t>(i) + 1) usleep(200);
+      waiters.Await(static_cast<uint64_t>(i) + 1);
     }
     first.reset();
     for (std::thread& thread : threads) thread.join();
@@ -216,8 +218,7 @@ TEST(BalanceLimit, ASignalEndsTheWaitAndARestartedConnectWaitsAgain) {
       // Where signals are kept back until the answer, nobody restarts.
       const bool restarts = flags != 0 && !wait_killable;
       GuestContainer container(
-          waiters.Options(LimitedTo(1, {backend.address()}, /*queue=*/1), restarts ? 2 : 1, wait_killable));
-      waiters.Watch(container);
+          waiters.Options(LimitedTo(1, {backend.address()}, /*queue=*/1), wait_killable));
       EXPECT_EQ(container.Run([&] {
         int error = 0;
         Fd first = Connected(error);
@@ -226,24 +227,17 @@ TEST(BalanceLimit, ASignalEndsTheWaitAndARestartedConnectWaitsAgain) {
         action.sa_handler = [](int) {};
         action.sa_flags = flags;
         sigaction(SIGALRM, &action, nullptr);
-        std::thread closer;
-        if (restarts) {
-          sigset_t alarms;
-          sigemptyset(&alarms);
-          sigaddset(&alarms, SIGALRM);
-          pthread_sigmask(SIG_BLOCK, &alarms, nullptr);
-          closer = std::thread([&] {
-            waiters.Await();
-            first.reset();
-          });
-          pthread_sigmask(SIG_UNBLOCK, &alarms, nullptr);
-        }
-        // Again and again: on a busy machine the first may come before there is a wait to be ended.
-        const timeval tenth{.tv_sec = 0, .tv_usec = 100'000};
-        const itimerval soon{.it_interval = tenth, .it_value = tenth};
-        setitimer(ITIMER_REAL, &soon, nullptr);
+        std::thread other([&, caller = gettid()] {
+          waiters.Await(1);
+          const uint64_t waits = waiters.waits(), signals = restarts ? 20 : 1;
+          for (uint64_t i = 1; i <= signals; ++i) {
+            tgkill(getpid(), caller, SIGALRM);
+            if (restarts) waiters.AwaitWaits(waits + i);
+          }
+          if (restarts) first.reset();
+        });
         const int result = ConnectOnce();
-        if (closer.joinable()) closer.join();
+        other.join();
         return result;
       }),
                 restarts ? 0 : EINTR)
