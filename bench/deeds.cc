@@ -45,7 +45,9 @@
 #include <vector>
 
 #include "bench/clock.h"
+#include "bench/cpus.h"
 #include "bench/histogram.h"
+#include "bench/notify_filter.h"
 #include "tests/support/guest_container.h"
 #include "tests/support/seccomp_child.h"
 
@@ -164,13 +166,10 @@ int InContainer(const Options& options, Shared& shared) {
 }
 
 int RunBare(const Options& options, Shared& shared) {
-  cpu_set_t first;
-  CPU_ZERO(&first);
-  CPU_SET(0, &first);
   testing_support::SeccompChild child({SYS_mkdir}, [&] { return InContainer(options, shared); });
   if (!child.ok()) return -1;
-  if (options.pin) sched_setaffinity(0, sizeof(first), &first);
-  ioctl(child.listener(), _IOW('!', 4, uint64_t), 1);  // synchronous wake-ups, where the kernel has them
+  if (options.pin && !PinTo(0, 0)) return -1;
+  WakeSynchronously(child.listener());  // where the kernel can
   seccomp_notif call;
   for (;;) {
     pollfd readable{child.listener(), POLLIN, 0};

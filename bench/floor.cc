@@ -62,14 +62,9 @@
 #include <vector>
 
 #include "bench/clock.h"
+#include "bench/cpus.h"
 #include "bench/histogram.h"
 #include "bench/notify_filter.h"
-
-// Kernel 6.6; Debian 12's headers do not have them.
-#ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
-#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1UL
-#define SECCOMP_IOCTL_NOTIF_SET_FLAGS _IOW('!', 4, uint64_t)
-#endif
 
 namespace shunt::bench {
 namespace {
@@ -120,17 +115,9 @@ long TimedCall(int number) {
   return syscall(number, -1, nullptr, 0);
 }
 
-void PinTo(size_t index, int pid) {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) Die(1, "sched_getaffinity");
-  for (size_t cpu = 0, seen = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed) || seen++ != index) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    if (sched_setaffinity(pid, sizeof one, &one) != 0) Die(1, "sched_setaffinity");
-    return;
-  }
+void Pin(size_t index, pid_t pid) {
+  if (PinTo(index, pid)) return;
+  if (errno != ENODEV) Die(1, "sched_setaffinity");
   std::fprintf(stderr, "floor: this affinity needs %zu CPUs and this process may use fewer\n", index + 1);
   std::exit(kNotAvailable);
 }
@@ -139,12 +126,12 @@ void PinTo(size_t index, int pid) {
 // is what "the allowed CPUs" means.
 void PinTargets(const std::string& affinity, const std::vector<pid_t>& children) {
   if (affinity != "same" && affinity != "split" && affinity != "pin-target") return;
-  for (const pid_t child : children) PinTo(0, child);
+  for (const pid_t child : children) Pin(0, child);
 }
 
 void PinSupervisor(const std::string& affinity) {
-  if (affinity == "same") PinTo(0, 0);
-  if (affinity == "split" || affinity == "pin-supervisor") PinTo(1, 0);
+  if (affinity == "same") Pin(0, 0);
+  if (affinity == "split" || affinity == "pin-supervisor") Pin(1, 0);
 }
 
 void Spin(int64_t microseconds) {
@@ -359,8 +346,7 @@ void RunSupervised(const Options& options, Shared& shared) {
     if (child == 0) RunTarget(options, shared, i);
     children.push_back(child);
     listeners.push_back(TakeListener(child, shared));
-    const uint64_t flags = SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP;
-    if (options.sync && ioctl(listeners.back(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) != 0) {
+    if (options.sync && !WakeSynchronously(listeners.back())) {
       Die(kNotAvailable, "synchronous wake-ups (kernel 6.6 has them)");
     }
   }

@@ -11,4 +11,8 @@ namespace shunt::bench {
 // other interfaces are allowed. Returns the listener; -1: errno says why not.
 int NotifyOf(std::initializer_list<int> calls);
 
+// From now on whom this listener's kernel wakes runs where the one ran who wakes it. False: errno says why
+// not; kernels before 6.6 cannot.
+bool WakeSynchronously(int listener);
+
 }  // namespace shunt::bench

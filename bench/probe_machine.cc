@@ -36,13 +36,11 @@
 #include <thread>
 #include <vector>
 
-// Debian 12's headers lack the first two (kernels 5.19 and 6.6).
+#include "bench/notify_filter.h"
+
+// Debian 12's headers lack the first one (kernel 5.19).
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
-#endif
-#ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
-#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1UL
-#define SECCOMP_IOCTL_NOTIF_SET_FLAGS _IOW('!', 4, uint64_t)
 #endif
 #ifndef SECCOMP_ADDFD_FLAG_SEND
 #define SECCOMP_ADDFD_FLAG_SEND (1UL << 1)
@@ -202,8 +200,7 @@ bool KnowsAddFd(uint32_t flags) {
 
 bool KnowsSynchronousWakeUps() {
   const int listener = Listener(0);
-  return listener >= 0 &&
-         ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) == 0;
+  return listener >= 0 && shunt::bench::WakeSynchronously(listener);
 }
 
 bool HasIoUring() {

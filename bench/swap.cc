@@ -29,7 +29,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -50,14 +49,10 @@
 #include <string>
 #include <vector>
 
+#include "bench/cpus.h"
 #include "bench/notify_filter.h"
 
-// Kernel 6.6; Debian 12's headers do not have them.
-#ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
-#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1UL
-#define SECCOMP_IOCTL_NOTIF_SET_FLAGS _IOW('!', 4, uint64_t)
-#endif
-#ifndef PIDFD_THREAD  // kernel 6.9
+#ifndef PIDFD_THREAD  // kernel 6.9; Debian 12's headers do not have it
 #define PIDFD_THREAD O_EXCL
 #endif
 
@@ -239,21 +234,6 @@ class Supervisor {
   int number_ = -1, pidfd_ = -1, info_ = -1;
 };
 
-void PinTo(size_t index) {
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) Die(1, "sched_getaffinity");
-  for (size_t cpu = 0, seen = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed) || seen++ != index) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    if (sched_setaffinity(0, sizeof one, &one) != 0) Die(1, "sched_setaffinity");
-    return;
-  }
-  std::fprintf(stderr, "swap: there are not %zu CPUs\n", index + 1);
-  std::exit(kNotAvailable);
-}
-
 }  // namespace
 }  // namespace shunt::bench
 
@@ -288,8 +268,8 @@ int main(int argc, char** argv) {
   getrlimit(RLIMIT_NOFILE, &most);
   most.rlim_cur = most.rlim_max;
   setrlimit(RLIMIT_NOFILE, &most);
-  ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);  // where there is one
-  if (cpu >= 0) PinTo(static_cast<size_t>(cpu));
+  WakeSynchronously(listener);  // where it can be
+  if (cpu >= 0 && !PinTo(static_cast<size_t>(cpu), 0)) Die(kNotAvailable, "sched_setaffinity");
   Supervisor(listener, static_cast<Part>(part - kPartNames), static_cast<size_t>(twins)).Run();
   int status = 0;
   waitpid(child, &status, 0);
