@@ -18,6 +18,7 @@
 // chmod    refused, alone
 //
 // device and proc with a millisecond between one and the next, as nobody mounts without an end.
+// Each thread warms up first (kWarmup), which does not count.
 // Prints one JSON object, times in nanoseconds. Exit status 0; 1 and one line if it could not be measured.
 
 #include <fcntl.h>
@@ -32,8 +33,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <barrier>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -55,6 +58,7 @@ namespace shunt::bench {
 namespace {
 
 constexpr int kRefusal = EBADMSG;
+constexpr size_t kWarmup = 256, kSlowWarmup = 20;
 
 struct Options {
   std::string deed = "mkdir";
@@ -106,27 +110,48 @@ bool IsRefused(const Options& options) {
   return options.arm == "refused" || options.arm == "bare" || options.deed == "chmod";
 }
 
+// Of all threads together: what counts begins when each is warm.
+struct NoteTime {
+  int64_t* begin_ns;
+  void operator()() noexcept { *begin_ns = Now(); }
+};
+using Start = std::barrier<NoteTime>;
+
 // One thread's part: names of its own, so many at a time that the tmpfs stays as it is.
-bool Do(const Options& options, size_t thread, bool refused, Histogram& deeds, int64_t& busy_ns) {
+bool Do(const Options& options, size_t thread, bool refused, Start& start, Histogram& deeds,
+        int64_t& busy_ns) {
   const size_t batch = options.deed == "mkdir" ? 64 : 1;
+  const bool slow = options.deed == "device" || options.deed == "proc";
+  const size_t warmup = slow ? kSlowWarmup : kWarmup;
   const Work work = WorkOf(options);
   const std::string home = "/tmp/t" + std::to_string(thread);
-  const size_t count = options.count / options.threads;
   std::vector<std::string> names;
   for (size_t i = 0; i < batch; ++i) names.push_back(home + "-" + std::to_string(i));
-  for (size_t i = 0; i < count; ++i) {
+  const auto act = [&](size_t i, bool counts) {
     const std::string& name = names[i % batch];
     const int64_t begin = Now();
     const int result = work.act(name.c_str());
     const int64_t end = Now();
     if (refused ? result == 0 || errno != kRefusal : result != 0) return false;
-    deeds.Add(end - begin);
-    busy_ns += end - begin;
-    if (refused || i % batch != batch - 1) continue;
+    if (counts) {
+      deeds.Add(end - begin);
+      busy_ns += end - begin;
+    }
+    if (refused || i % batch != batch - 1) return true;
     for (const std::string& said : names)
       work.undo((IsRenamed(options) ? said + options.suffix : said).c_str());
-    if (options.deed == "device" || options.deed == "proc")
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (slow) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return true;
+  };
+  for (size_t i = 0; i < warmup; ++i) {
+    if (act(i, false)) continue;
+    start.arrive_and_drop();
+    return false;
+  }
+  start.arrive_and_wait();
+  const size_t end = warmup + options.count / options.threads;
+  for (size_t i = warmup; i < end; ++i) {
+    if (!act(i, true)) return false;
   }
   // Under its own name only the kernel has made it, by itself.
   return !IsRenamed(options) || access(names[0].c_str(), F_OK) != 0;
@@ -153,9 +178,10 @@ int InContainer(const Options& options, Shared& shared) {
   std::vector<int64_t> busy(options.threads);
   std::vector<char> fine(options.threads);
   std::vector<Histogram> deeds(options.threads);
-  const int64_t begin = Now();
+  int64_t begin = 0;
+  Start start(static_cast<ptrdiff_t>(options.threads), NoteTime{&begin});
   for (size_t i = 0; i < options.threads; ++i)
-    threads.emplace_back([&, i] { fine[i] = Do(options, i, refused, deeds[i], busy[i]); });
+    threads.emplace_back([&, i] { fine[i] = Do(options, i, refused, start, deeds[i], busy[i]); });
   for (std::thread& thread : threads) thread.join();
   for (const Histogram& one : deeds) shared.deeds.Merge(one);
   shared.elapsed_ns = options.threads == 1 ? busy[0] : Now() - begin;

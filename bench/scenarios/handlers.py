@@ -51,8 +51,7 @@ class Handlers(Scenario):
             raise Unavailable("only root makes devices" if deed == "mknod" else "that agent needs root")
         count = 500 if self.tiny else 20000 if deed in ("mkdir", "refused") else 2000
         if who == "seccompagent":
-            return self.under_seccompagent("chmod" if deed == "refused" else deed, count // 10 if deed == "mkdir" else count,
-                                           threads[0] if threads else "1")
+            return self.under_seccompagent("chmod" if deed == "refused" else deed, count, threads[0] if threads else "1")
         manner = deed if deed == "refused" and who == "shunt" else {"bare": "bare", "native": "native", "shunt": "inside"}[who]
         return self.deeds("mkdir" if deed == "refused" else deed, manner, count, threads=threads[0] if threads else "1")
 
