@@ -37,16 +37,21 @@ class Notify(Scenario):
         if self.tiny:
             listeners = min(listeners, 20)
         calls = ["--callers", str(callers), "--count", "1000" if self.tiny else "100000"]
+        kept = self.kept_to(affinity)
         if who == "bare":
-            command = [self.stage.program("floor"), "--call", "connect", "--sync", "--listeners", str(listeners), *calls,
+            command = [*kept, self.stage.program("floor"), "--call", "connect", "--sync", "--listeners", str(listeners), *calls,
                        "--affinity", {"pin": "pin-supervisor", "float": "free"}.get(affinity, "same")]
             measured = self.stage.json(command, 300)
         else:
-            cpus = sorted(os.sched_getaffinity(0))
-            kept = {"first": cpus[0], "last": cpus[-1]}.get(affinity)
             with Agent(self.stage, "--affinity", "float" if affinity == "float" else "pin") as agent:
-                prefix = [] if kept is None else ["taskset", "--cpu-list", str(kept)]
-                command = [*prefix, self.stage.program("listeners"), agent.socket, str(listeners), *calls]
+                command = [*kept, self.stage.program("listeners"), agent.socket, str(listeners), *calls]
                 output = self.stage.finish(self.stage.start(command), command, 300)
             measured = json.loads(output.splitlines()[-1])
         return self.latencies(measured, ["p50", "p99", "p99.9", "p99.99"])
+
+    @staticmethod
+    def kept_to(affinity):
+        """How a command begins that may run on one CPU only."""
+        cpus = sorted(os.sched_getaffinity(0))
+        cpu = {"first": cpus[0], "last": cpus[-1]}.get(affinity)
+        return [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
