@@ -22,15 +22,10 @@ std::string Instructions::Watch(pid_t tid) {
   attributes.size = sizeof attributes;
   attributes.config = PERF_COUNT_HW_INSTRUCTIONS;
   attributes.exclude_hv = 1;
-  for (const bool user_only : {false, true}) {
-    attributes.exclude_kernel = user_only ? 1 : 0;
-    const long counter = syscall(SYS_perf_event_open, &attributes, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
-    if (counter >= 0) {
-      counters_[tid] = static_cast<int>(counter);
-      return "";
-    }
-  }
-  return std::string("perf_event_open: ").append(std::strerror(errno));
+  const long counter = syscall(SYS_perf_event_open, &attributes, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
+  if (counter < 0) return std::string("perf_event_open: ").append(std::strerror(errno));
+  counters_[tid] = static_cast<int>(counter);
+  return "";
 }
 
 std::map<pid_t, uint64_t> Instructions::Read() const {

@@ -21,7 +21,7 @@ class Instructions {
   // Counts for this thread from now on. Returns "" or why it cannot: virtual machines mostly have no
   // counters, and Debian leaves them to root (kernel.perf_event_paranoid).
   std::string Watch(pid_t tid);
-  // Since Watch(); in user space alone where the kernel's are not to be counted.
+  // Since Watch(), the kernel's with the thread's own.
   std::map<pid_t, uint64_t> Read() const;
 
  private:
