@@ -49,7 +49,7 @@ BARS = [
     Bar("what a mknod in place adds", "handlers", "p50", "shunt mknod", "adds", 60, "native mknod"),
     Bar("a device as a mount", "handlers", "p50", "shunt device", "itself", 300),
     Bar("a proc with eight masks", "handlers", "p50", "shunt proc", "itself", 400),
-    Bar("what balancing adds to a connection", "balance", "connect+echo+close p50", "services of one", "adds", 1, "shunt"),
+    Bar("what balancing adds to a connection", "balance", "connect+echo+close p50", "services", "adds", 1, "shunt"),
     *(Bar(f"a new connection by a service beside {proxy}", "balance", "connect+echo+close p50", "services", "times", 1, proxy)
       for proxy in ("haproxy", "nginx", "shunt+haproxy", "shunt+nginx")),
     Bar("requests on kept connections", "balance", "wrk, 16 kept connections", "services", "same", beside="native"),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a new TCP connection costs a program: the client of the connection benchmarks.
 //
-//   connect_client --mode connect|connect-close|echo --address ADDRESS --port PORT
+//   connect_client --mode connect|connect-close|echo --address ADDRESS --port PORT[,PORT...]
 //                  [--threads N] [--count N | --seconds S] [--warmup N] [--rate R] [--nonblocking]
 //                  [--start-at TIME]
 //
@@ -21,6 +21,7 @@
 // not in the percentiles, which are too good then: not_started.
 //
 // Connections are closed by a reset (SO_LINGER with zero seconds), so that no port is lost to TIME_WAIT.
+// Of several ports each connection takes the next one, each thread by itself.
 // `--count` and `--warmup` are per thread; warming up is always a closed loop. With --nonblocking a
 // connection is finished by poll() and SO_ERROR, as event loops do it.
 //
@@ -61,7 +62,7 @@ constexpr const char* kModeNames[] = {"connect", "connect-close", "echo"};
 struct Options {
   Mode mode = Mode::kConnectClose;
   const char* address = nullptr;
-  int port = 0;
+  const char* ports = "";
   int threads = 1;
   int64_t count = 0;  // per thread; 0: as many as fit into `seconds`
   double seconds = 2;
@@ -69,7 +70,7 @@ struct Options {
   double rate = 0;  // connections per second of all threads together; 0: a closed loop
   bool nonblocking = false;
   double start_at = 0;  // seconds of the realtime clock; 0: at once
-  sockaddr_storage peer{};
+  std::vector<sockaddr_storage> peers;
   socklen_t peer_length = 0;
 };
 
@@ -101,8 +102,8 @@ int FinishNonblockingConnect(int fd) {
   return error;
 }
 
-int Connect(int fd, const Options& options) {
-  if (connect(fd, reinterpret_cast<const sockaddr*>(&options.peer), options.peer_length) == 0) return 0;
+int Connect(int fd, const sockaddr_storage& peer, const Options& options) {
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&peer), options.peer_length) == 0) return 0;
   if (errno != EINPROGRESS) return errno;
   return FinishNonblockingConnect(fd);
 }
@@ -118,13 +119,14 @@ int EchoOneByte(int fd, bool nonblocking) {
   return got == 0 ? ECONNRESET : errno;
 }
 
-// One connection. `start` is called where the time begins that the mode is about, and returns that time.
-// Returns 0 or an errno; `nanoseconds` is what the mode times.
+// One connection, the `turn`th. `start` is called where the time begins that the mode is about, and returns
+// that time. Returns 0 or an errno; `nanoseconds` is what the mode times.
 template <typename Start>
-int Once(const Options& options, Start start, int64_t& nanoseconds) {
+int Once(const Options& options, int64_t turn, Start start, int64_t& nanoseconds) {
+  const sockaddr_storage& peer = options.peers[static_cast<size_t>(turn) % options.peers.size()];
   int64_t begin = options.mode == Mode::kConnect ? 0 : start();
   const int type = SOCK_STREAM | SOCK_CLOEXEC | (options.nonblocking ? SOCK_NONBLOCK : 0);
-  const int fd = socket(options.peer.ss_family, type, 0);
+  const int fd = socket(peer.ss_family, type, 0);
   if (fd < 0) return errno;
   // A peer that never answers must end a run with a number of errors, not hang it.
   const timeval give_up{10, 0};
@@ -134,7 +136,7 @@ int Once(const Options& options, Start start, int64_t& nanoseconds) {
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &give_up, sizeof give_up);
   }
   if (options.mode == Mode::kConnect) begin = start();
-  int error = Connect(fd, options);
+  int error = Connect(fd, peer, options);
   int64_t end = Now();
   if (error == 0 && options.mode == Mode::kEcho) error = EchoOneByte(fd, options.nonblocking);
   close(fd);
@@ -172,7 +174,7 @@ int64_t StartAt(int64_t due, Outcome& outcome) {
 
 void Run(const Options& options, int thread, std::barrier<>& start, Outcome& outcome) {
   int64_t nanoseconds = 0;
-  for (int64_t i = 0; i < options.warmup; ++i) Once(options, Now, nanoseconds);
+  for (int64_t i = 0; i < options.warmup; ++i) Once(options, i, Now, nanoseconds);
   prctl(PR_SET_TIMERSLACK, 1);
   start.arrive_and_wait();
   outcome.late = WaitFor(options.start_at);
@@ -194,8 +196,8 @@ void Run(const Options& options, int thread, std::barrier<>& start, Outcome& out
       break;
     }
     const int error = open ? Once(
-                                 options, [&] { return StartAt(due, outcome); }, nanoseconds)
-                           : Once(options, Now, nanoseconds);
+                                 options, i, [&] { return StartAt(due, outcome); }, nanoseconds)
+                           : Once(options, i, Now, nanoseconds);
     if (error == 0) {
       outcome.samples.Add(nanoseconds);
     } else {
@@ -231,29 +233,34 @@ void Print(const Options& options, const Outcome& all, int64_t overhead) {
       "\"seconds\": %.6f, \"per_second\": %.1f, \"late\": %.3f%s, \"overhead_ns\": %lld, %s, "
       "\"errors\": {%s}}\n",
       kModeNames[static_cast<int>(options.mode)], options.rate > 0 ? "open" : "closed",
-      options.peer.ss_family == AF_INET ? "ipv4" : "ipv6", options.threads,
+      options.peers[0].ss_family == AF_INET ? "ipv4" : "ipv6", options.threads,
       options.nonblocking ? "true" : "false", seconds, rate, all.late,
       options.rate > 0 ? TellOpenLoop(all).c_str() : "", static_cast<long long>(overhead),
       all.samples.JsonFields().c_str(), errors.c_str());
 }
 
-bool ParsePeer(Options& options) {
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&options.peer);
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&options.peer);
-  const auto port = htons(static_cast<uint16_t>(options.port));
-  if (inet_pton(AF_INET, options.address, &v4->sin_addr) == 1) {
-    v4->sin_family = AF_INET;
-    v4->sin_port = port;
-    options.peer_length = sizeof *v4;
-    return true;
+bool ParsePeers(Options& options) {
+  for (const char* next = options.ports;; ++next) {
+    char* end;
+    const long port = std::strtol(next, &end, 10);
+    if (port < 1 || port > 65535 || (*end != ',' && *end != 0)) return false;
+    sockaddr_storage& peer = options.peers.emplace_back();
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&peer);
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&peer);
+    if (inet_pton(AF_INET, options.address, &v4->sin_addr) == 1) {
+      v4->sin_family = AF_INET;
+      v4->sin_port = htons(static_cast<uint16_t>(port));
+      options.peer_length = sizeof *v4;
+    } else if (inet_pton(AF_INET6, options.address, &v6->sin6_addr) == 1) {
+      v6->sin6_family = AF_INET6;
+      v6->sin6_port = htons(static_cast<uint16_t>(port));
+      options.peer_length = sizeof *v6;
+    } else {
+      return false;
+    }
+    next = end;
+    if (*next == 0) return true;
   }
-  if (inet_pton(AF_INET6, options.address, &v6->sin6_addr) == 1) {
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = port;
-    options.peer_length = sizeof *v6;
-    return true;
-  }
-  return false;
 }
 
 bool ParseMode(const char* text, Mode& mode) {
@@ -289,7 +296,7 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
         options.address = optarg;
         break;
       case 'p':
-        options.port = std::atoi(optarg);
+        options.ports = optarg;
         break;
       case 't':
         options.threads = std::atoi(optarg);
@@ -318,9 +325,8 @@ const char* ParseOptions(int argc, char** argv, Options& options) {
     }
   }
   if (optind != argc) return "unexpected argument";
-  if (options.address == nullptr || !ParsePeer(options))
-    return "--address must be a numeric IPv4 or IPv6 address";
-  if (options.port < 1 || options.port > 65535) return "--port must be 1 to 65535";
+  if (options.address == nullptr || !ParsePeers(options))
+    return "--address must be a numeric IPv4 or IPv6 address, and each --port 1 to 65535";
   if (options.threads < 1 || options.threads > 1024) return "--threads must be 1 to 1024";
   if (options.count < 0 || options.warmup < 0 || options.seconds <= 0 || options.start_at < 0)
     return "numbers must be positive";

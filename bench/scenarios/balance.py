@@ -17,6 +17,7 @@ from scenarios.servers import nginx, read_wrk, serve, web_server
 from scenarios.stage import HOST, Unavailable, sound
 
 SERVICE = "10.96.0.10"
+DIRECT = ["native", "shunt"]  # without a balancer: the client takes one server after the other
 HEAD_START = 1.0  # seconds: until then a container is there
 STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
@@ -32,8 +33,7 @@ def busy_seconds():
 class Balance(Scenario):
     title = "connections to one of three servers on the host"
     # The proxies are reached by clients on the host, who are as near as can be, and from a container like the services'.
-    arms = ["native", "shunt", "services of one", "services", "haproxy", "nginx", "nftables", "shunt+haproxy",
-            "shunt+nginx"]
+    arms = [*DIRECT, "services", "haproxy", "nginx", "nftables", "shunt+haproxy", "shunt+nginx"]
     as_root = True  # for nftables
     haproxy_backend = ""  # more lines
     metrics = {"connect+echo+close p50": ("us", "lower"), "connect+echo+close p99": ("us", "lower"),
@@ -63,25 +63,26 @@ class Balance(Scenario):
         return ports
 
     def way(self, arm, ports):
-        """(prefix of the client's command, address, port) by which the arm reaches one of these."""
+        """(prefix of the client's command, address, port) by which the arm reaches one of these; directly, the first."""
         listed = [f"{HOST}:{port}" for port in ports]
-        if arm == "native":
-            return [], HOST, ports[0]
-        if arm == "shunt":
-            return self.stage.arm_prefix("shunt"), HOST, ports[0]
-        if arm.startswith("services"):
-            if arm == "services of one":  # the same server as without a service: what balancing itself costs
-                listed = listed[:1]
+        if arm in DIRECT:
+            return self.stage.arm_prefix(arm), HOST, ports[0]
+        if arm == "services":
             path = self.write("services.yaml", f"services:\n  - {{name: bench, address: '{SERVICE}:80', "
                               f"backends: [{', '.join(listed)}]}}\n")
             prefix = self.stage.arm_prefix("shunt")
             return [*prefix[:-1], "--services", path, "--"], SERVICE, "80"
+        if arm == "nftables":
+            self.translate(ports)
+            return [], SERVICE, "80"
+        network, _, proxy = arm.rpartition("+")
         port = self.ports(1)[0]
-        prefix, _, proxy = arm.rpartition("+")
-        prefix = self.stage.arm_prefix(prefix) if prefix else []
-        if proxy == "haproxy":
-            servers = "\n".join(f"  server s{i} {address}" for i, address in enumerate(listed))
-            self.serve(["haproxy", "-f", self.write("haproxy.cfg", f"""global
+        self.serve({"haproxy": self.haproxy, "nginx": self.nginx_stream}[proxy](listed, port), port)
+        return self.stage.arm_prefix(network or "native"), HOST, port
+
+    def haproxy(self, listed, port):
+        servers = "\n".join(f"  server s{i} {address}" for i, address in enumerate(listed))
+        return ["haproxy", "-f", self.write("haproxy.cfg", f"""global
   nbthread {len(os.sched_getaffinity(0))}
   maxconn 8000
 defaults
@@ -96,16 +97,17 @@ backend b
   balance roundrobin
 {self.haproxy_backend}
 {servers}
-""")], port)
-            return prefix, HOST, port
-        if proxy == "nginx":
-            if not os.path.exists(STREAM_MODULE):
-                raise Unavailable("libnginx-mod-stream is not installed")
-            servers = " ".join(f"server {address};" for address in listed)
-            self.serve(nginx(self.folder, "stream", "stream {{ upstream u {{ " + servers + " }} server {{ listen " +
-                             f"{HOST}:{port}" + " backlog=4096; proxy_pass u; }} }}", f"load_module {STREAM_MODULE};",
-                             len(os.sched_getaffinity(0))), port)
-            return prefix, HOST, port
+""")]
+
+    def nginx_stream(self, listed, port):
+        if not os.path.exists(STREAM_MODULE):
+            raise Unavailable("libnginx-mod-stream is not installed")
+        servers = " ".join(f"server {address};" for address in listed)
+        return nginx(self.folder, "stream", "stream {{ upstream u {{ " + servers + " }} server {{ listen " +
+                     f"{HOST}:{port}" + " backlog=4096; proxy_pass u; }} }}", f"load_module {STREAM_MODULE};",
+                     len(os.sched_getaffinity(0)))
+
+    def translate(self, ports):
         if shutil.which("nft") is None:
             raise Unavailable("nftables is not installed")
         numbers = ", ".join(f"{i} : {port}" for i, port in enumerate(ports))
@@ -121,7 +123,6 @@ table ip balance {{
         result = subprocess.run(["nft", "-f", self.write("rules", rules)], capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise Unavailable(f"nftables cannot do it here: {result.stderr.strip().splitlines()[0][:160]}")
-        return [], SERVICE, "80"
 
     def client(self, address, port, *options):
         return [self.stage.program("connect_client"), "--mode", "echo", "--address", address, "--port", port, *options]
@@ -138,6 +139,8 @@ table ip balance {{
         self.stage.stop_servers()
         echoes = [self.stage.echo_server("1") for _ in range(3)]
         prefix, address, port = self.way(arm, echoes)
+        if arm in DIRECT:
+            port = ",".join(echoes)
         count = "200" if self.tiny else "5000"
         one = sound(self.stage.json(prefix + self.client(address, port, "--count", count)))
         begin = ["--start-at", str(time.time() + HEAD_START + 0.05)]
