@@ -14,6 +14,7 @@ import course  # noqa: E402
 import on_stage  # noqa: E402
 import peers  # noqa: E402
 from progress import Progress, left  # noqa: E402
+from scenarios import GROUPS, expanded  # noqa: E402
 from scenarios.scenario import Scenario  # noqa: E402
 
 
@@ -170,6 +171,10 @@ class Stopping(unittest.TestCase):
 
 
 class Chosen(unittest.TestCase):
+    def test_a_scenario_that_is_named_twice_is_measured_once(self):
+        self.assertEqual(expanded(["wrk", "floor", "apps", "floor"]),
+                         ["wrk", "floor", *(name for name in GROUPS["apps"] if name != "wrk")])
+
     def test_native_and_shunt_are_always_there(self):
         self.assertEqual(peers.chosen_arms(Three(), ["pasta"]), ["native", "shunt"])
         self.assertEqual(peers.chosen_arms(Three(), ["haproxy"]), Three.arms)

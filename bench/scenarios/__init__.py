@@ -38,5 +38,5 @@ DEFAULT = ("connect", "floor", "untrapped", "throughput")
 
 
 def expanded(names):
-    """The scenarios that are meant: of a group all that it has."""
-    return [one for name in names for one in GROUPS.get(name, (name,))]
+    """The scenarios that are meant, each once: of a group all that it has."""
+    return list(dict.fromkeys(one for name in names for one in GROUPS.get(name, (name,))))
