@@ -36,9 +36,14 @@ def without_arm(scenario, against):
     return [peer for peer in against or [] if peer in PEERS and peer not in map(peer_of, scenario.arms)]
 
 
+def names_in(text):
+    """Of a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def read_against(text):
     """The names of a comma-separated list. Raises ValueError for one that is unknown."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = names_in(text)
     for name in names:
         if name not in PEERS and name not in ALWAYS:
             raise ValueError(f"there is no peer {name}; there are {', '.join([*ALWAYS, *PEERS])}")

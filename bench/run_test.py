@@ -99,7 +99,8 @@ class Usage(unittest.TestCase):
                              (["--shunt", "/nonexistent"], "/nonexistent"), (["--shunt", "/etc"], "/etc"),
                              (["--shunt", "/etc/passwd"], "/etc/passwd"), (["--shunt", ""], "--shunt"), (["--net", "lan"], "lan"),
                              (["--precision", "3%", "--runs", "3"], "--runs"), (["--no-such"], "--no-such"),
-                             (["probe", "--spin-ms", "0"], "--spin-ms"), (["floor", "--arms", "pasta"], "pasta")):
+                             (["probe", "--spin-ms", "0"], "--spin-ms"), (["floor", "--arms", "pasta"], "pasta"),
+                             (["floor", "--arms", " ,"], "--arms")):
             run = bench(*words)
             self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), words)
             self.assertIn(named, run.stderr)
