@@ -255,6 +255,18 @@ class Measuring(unittest.TestCase):
         self.assertEqual(self.result()["scenarios"][0]["notes"]["haproxy"]["why"], "this scenario has no arm for it")
         self.assertIsNotNone(self.values("shunt-pin")[0])
 
+    def test_a_scenario_that_has_none_of_the_arms_is_told(self):
+        run = self.measure("connect", "floor", "--arms", "native-apart, bare-pin")
+        self.assertEqual((run.returncode, [set(one["notes"]) for one in self.result()["scenarios"]]), (0, [set(), set()]), run.stderr)
+        run = self.measure("connect", "floor", "--arms", "bare-pin, bare-float")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        connect, floor = self.result()["scenarios"]
+        self.assertEqual((connect["name"], connect["runs"], floor["notes"]), ("connect", 0, {}))
+        self.assertIn("bare-pin, bare-float: absent: this scenario has no such arm", run.stdout)
+        for name in ("report.md", "report.html"):
+            with open(os.path.join(self.out, name), encoding="utf-8") as file:
+                self.assertIn("this scenario has no such arm", file.read(), name)
+
     def medians(self, arm):
         """{metric: value} of the only run of the only scenario."""
         return {metric["name"]: metric["arms"][arm]["values"][0] for metric in self.result()["scenarios"][0]["metrics"]}
