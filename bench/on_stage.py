@@ -88,6 +88,7 @@ def read_requests(requests):
 def main():
     directory, options = sys.argv[1], argparse.Namespace(**json.loads(sys.argv[2]))
     tempfile.tempdir = os.path.join(directory, "tmp")
+    options.path_of_shunt = os.path.join(directory, "below") + os.pathsep + os.environ["PATH"]
     os.environ["PATH"] = os.path.join(directory, "peers") + os.pathsep + os.environ["PATH"]
     stage = Stage(directory, options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

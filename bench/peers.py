@@ -11,6 +11,7 @@ import places
 PEERS = {"slirp4netns": "slirp4netns", "pasta": "pasta", "bypass4netns": "bypass4netns", "seccompagent": "seccompagent",
          "haproxy": "haproxy", "nginx": "nginx", "nftables": "nft"}
 ALWAYS = ("native", "shunt")
+NETWORKS = ("slirp4netns", "pasta")  # which can be below shunt, too
 STAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the PATH of the user on root's stage
 
 
@@ -65,6 +66,11 @@ def on_path_only(given):
     found = {name: shutil.which(program) for name, program in PEERS.items()
              if name not in dict(given) and not shutil.which(program, path=STAGE_PATH)}
     return [(name, path) for name, path in found.items() if path]
+
+
+def below_shunt():
+    """The networks that shunt itself is to use, as read_place(): as if no peer had been given."""
+    return [(name, path) for name, path in on_path_only([]) if name in NETWORKS]
 
 
 def laid_out(given, directory):

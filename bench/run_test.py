@@ -20,6 +20,7 @@ import unittest.mock
 
 sys.dont_write_bytecode = True
 import course  # noqa: E402
+import peers  # noqa: E402
 import places  # noqa: E402
 import probe  # noqa: E402
 import stage_link  # noqa: E402
@@ -220,16 +221,28 @@ class Measuring(unittest.TestCase):
     def test_a_peer_that_fails_is_told_with_its_last_lines_and_costs_nobody_else_a_value(self):
         self.need_tun()
         broken = self.program("slirp4netns", "#!/bin/sh\necho there is no tap for you >&2\nexit 3\n")
-        run = self.measure("connect", "--peer", f"slirp4netns={broken}", "--arms", "native,slirp4netns")
+        run = self.measure("connect", "--peer", f"slirp4netns={broken}", "--arms", "native,slirp4netns,shunt")
         self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(list(self.result()["scenarios"][0]["notes"]), ["slirp4netns"])
         about = self.result()["scenarios"][0]["notes"]["slirp4netns"]
         self.assertEqual(about["state"], "failed")
         self.assertIn("there is no tap for you", "\n".join(about["last_lines"]))
         self.assertIsNotNone(self.values("native")[0])
+        self.assertIsNotNone(self.values("shunt")[0])
+        if shutil.which("slirp4netns"):
+            self.assertEqual(self.result()["environment"]["network below shunt"], "slirp4netns")
         for name in ("report.md", "report.html"):
             with open(os.path.join(self.out, name), encoding="utf-8") as file:
                 self.assertIn("there is no tap for you", file.read(), name)
         self.assertIn("slirp4netns: failed", run.stdout)
+
+    def test_below_shunt_is_the_network_on_the_path_of_who_calls_and_not_the_peer(self):
+        on_path = self.program("slirp4netns", "#!/bin/sh\nexit 3\n")
+        with tempfile.TemporaryDirectory() as nothing, unittest.mock.patch.object(peers, "STAGE_PATH", nothing):
+            for path, found in ((nothing, None), (self.directory.name, on_path)):
+                with unittest.mock.patch.dict(os.environ, {"PATH": path}):
+                    files = stage_link.what_runs_there(os.environ["BENCH_BUILD"], SHUNT, [("slirp4netns", "/bin/false")])
+                self.assertEqual((files["peers/slirp4netns"], files.get("below/slirp4netns")), ("/bin/false", found))
 
     def test_a_peer_that_ends_and_leaves_a_process_behind_fails_at_once(self):
         self.need_tun()

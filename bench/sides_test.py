@@ -53,7 +53,7 @@ class Published(unittest.TestCase):
 
     def setUp(self):
         self.stage = Stage(os.environ["STAGE"], argparse.Namespace(tiny=True, seconds=1, shunt_options="", net="slirp4netns",
-                                                                     lock=os.environ["LOCK"]))
+                                                                     lock=os.environ["LOCK"], path_of_shunt=os.environ["PATH"]))
         self.addCleanup(self.stage.stop_everything)
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)

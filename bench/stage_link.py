@@ -48,7 +48,7 @@ def what_runs_there(programs, shunt, given_peers):
     files |= {os.path.basename(path): path for path in places.measuring_programs(programs)}
     if os.path.exists(shunt):
         files["shunt"] = shunt
-    return files | peers.laid_out(given_peers, "peers")
+    return files | peers.laid_out(given_peers, "peers") | peers.laid_out(peers.below_shunt(), "below")
 
 
 def readable_by_all(member):
@@ -62,7 +62,7 @@ def packed(files):
     with tarfile.open(fileobj=archive, mode="w") as pack:
         for name, path in files.items():
             pack.add(os.path.realpath(path), name, filter=readable_by_all)
-        for name, mode in (("tmp", 0o1777), ("peers", 0o755)):
+        for name, mode in (("tmp", 0o1777), ("peers", 0o755), ("below", 0o755)):
             directory = tarfile.TarInfo(name)
             directory.type, directory.mode = tarfile.DIRTYPE, mode
             pack.addfile(directory, io.BytesIO())

@@ -30,13 +30,14 @@ class Failed(Exception):
         self.last_lines = lines[begin:begin + LAST_LINES]
 
 
-def usual_network():
-    """What is below shunt if nobody has said it: what containers have, or nothing for whom slirp4netns cannot serve."""
+def usual_network(path):
+    """What is below shunt, with this PATH, if nobody has said it: what containers have, or nothing for whom slirp4netns cannot
+    serve."""
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR))
     except OSError:
         return "none"
-    return "slirp4netns" if shutil.which("slirp4netns") else "none"
+    return "slirp4netns" if shutil.which("slirp4netns", path=path) else "none"
 
 
 class Stage:
@@ -47,7 +48,7 @@ class Stage:
         self.arguments = arguments
         self.servers = []
         self.started = []
-        self.net = arguments.net or usual_network()
+        self.net = arguments.net or usual_network(arguments.path_of_shunt)
 
     def program(self, name):
         """The path of a program of ours. Raises Unavailable when it is not there."""
@@ -63,12 +64,18 @@ class Stage:
         if arm.startswith("shunt"):
             affinity = ["--affinity", arm.partition("-")[2]] if "-" in arm else []
             options = affinity + shlex.split(self.arguments.shunt_options)
-            return [self.program("shunt"), "run", "--net", self.net if connects else "none", *options, "--"]
+            net = self.net if connects else "none"
+            return [*self.path_for(net), self.program("shunt"), "run", "--net", net, *options, "--"]
         if shutil.which(arm) is None:
             raise Unavailable(f"{arm} is not on PATH (--peer {arm}=PATH)")
         if arm == "bypass4netns":
             self.program("notified")
         return [self.program("bench/container"), arm]
+
+    def path_for(self, net):
+        """Before shunt: has it find its own network where one is measured as a peer that the user says to be elsewhere."""
+        path = self.arguments.path_of_shunt
+        return [] if net == "none" or shutil.which(net) == shutil.which(net, path=path) else ["env", f"PATH={path}"]
 
     def start(self, command):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
