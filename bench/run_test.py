@@ -244,6 +244,13 @@ class Measuring(unittest.TestCase):
                     files = stage_link.what_runs_there(os.environ["BENCH_BUILD"], SHUNT, [("slirp4netns", "/bin/false")])
                 self.assertEqual((files["peers/slirp4netns"], files.get("below/slirp4netns")), ("/bin/false", found))
 
+    def test_a_shunt_that_fails_is_a_failure(self):
+        run = self.measure("floor", "--shunt", "/bin/false", "--arms", "native,shunt-pin,shunt-float")
+        self.assertEqual((run.returncode, run.stderr.splitlines()[-1]),
+                         (1, "shunt bench: failed: floor: shunt-float, floor: shunt-pin"))
+        self.assertEqual(self.result()["scenarios"][0]["notes"]["shunt-pin"]["state"], "failed")
+        self.assertIsNotNone(self.values("native")[0])
+
     def test_a_peer_that_ends_and_leaves_a_process_behind_fails_at_once(self):
         self.need_tun()
         broken = self.program("pasta", "#!/bin/sh\nsleep 1000 &\necho it cannot start >&2\nexit 3\n")
