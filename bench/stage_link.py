@@ -29,7 +29,7 @@ LEND = """trap '' PIPE
   done
   echo "$socket" 2>/dev/null  # who asks may have gone
   read -r
-  kill -KILL "$server" """
+  kill -KILL "$server" 2>/dev/null """
 
 
 class NoStage(Exception):
