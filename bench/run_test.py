@@ -187,12 +187,13 @@ class Measuring(unittest.TestCase):
         return run
 
     def test_a_report_is_left(self):
-        run = self.measure("floor", "--arms", "native,bare-pin")
+        run = self.measure("floor", "--arms", "native, bare-pin")
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(sorted(os.listdir(self.out))[-3:], ["report.html", "report.md", "results.json"])
         self.assertTrue(0 < self.values("native")[0] < self.values("bare-pin")[0])
         self.assertIn("bare-pin", run.stdout)
         self.assertTrue(self.result()["complete"])
+        self.assertEqual(self.result()["command"], f"shunt bench floor --arms 'native, bare-pin' --tiny --runs 1 --out {self.out}")
         self.assertIn("warning: --tiny", run.stdout)
 
     def test_a_report_is_left_where_nobody_reads_the_lines(self):
