@@ -24,6 +24,7 @@ import peers  # noqa: E402
 import places  # noqa: E402
 import probe  # noqa: E402
 import stage_link  # noqa: E402
+import written  # noqa: E402
 
 SHUNT = os.environ["SHUNT"]
 SKIPPED = 77
@@ -108,10 +109,17 @@ class Usage(unittest.TestCase):
 
     def test_a_place_where_no_report_can_be_left_is_told_before_anything_is_measured(self):
         with tempfile.NamedTemporaryFile() as file:
-            for place in (file.name, os.path.join(file.name, "below")):
+            for place, named in ((file.name, file.name), (os.path.join(file.name, "below"), file.name), ("/proc/x", "/proc/x"),
+                                 ("", "--out: it names no directory")):
                 run = bench("floor", "--tiny", "--arms", "native", "--out", place)
                 self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), run.stderr)
-                self.assertIn(file.name, run.stderr)
+                self.assertIn(named, run.stderr)
+
+    def test_a_place_that_was_tried_is_as_it_was(self):
+        with tempfile.TemporaryDirectory() as directory:
+            for place in (directory, os.path.join(directory, "not", "yet")):
+                self.assertIsNone(written.why_not(place))
+                self.assertEqual(os.listdir(directory), [])
 
     def test_a_build_without_programs_is_named_with_the_remedy(self):
         run = bench("--build", "/nonexistent")
@@ -195,6 +203,13 @@ class Measuring(unittest.TestCase):
         self.assertTrue(self.result()["complete"])
         self.assertEqual(self.result()["command"], f"shunt bench floor --arms 'native, bare-pin' --tiny --runs 1 --out {self.out}")
         self.assertIn("warning: --tiny", run.stdout)
+
+    def test_what_was_measured_is_shown_where_it_cannot_be_written(self):
+        os.makedirs(os.path.join(self.out, "results.json"))
+        run = self.measure("floor", "--arms", "native,bare-pin")
+        self.assertEqual((run.returncode, len(re.findall("^p50 .*bare-pin", run.stdout, re.MULTILINE))), (1, 1), run.stdout)
+        self.assertNotIn("The report:", run.stdout)
+        self.assertRegex(run.stderr.splitlines()[-1], "^shunt bench: the report could not be written: .*results.json")
 
     def test_a_report_is_left_where_nobody_reads_the_lines(self):
         reading, writing = os.pipe()

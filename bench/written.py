@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a result to its directory: results.json, report.md, report.html, and the pictures as files of their own."""
 
+import contextlib
 import json
 import os
 import re
+import tempfile
 
 import bars
 import page
@@ -19,13 +21,28 @@ def write(path, text):
 
 
 def why_not(directory):
-    """Why no report can be left there, asked before hours of measuring; None: it can."""
-    there = os.path.abspath(directory)
+    """Why no report can be left there, tried before hours of measuring; None: it can. Nothing is left of the trial."""
+    if not directory:
+        return "it names no directory"
+    missing, there = [], os.path.abspath(directory)
     while not os.path.lexists(there):
+        missing.append(there)
         there = os.path.dirname(there)
     if not os.path.isdir(there):
         return f"{there} is no directory"
-    return None if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
+    made = []
+    try:
+        for path in missing[::-1]:
+            os.mkdir(path)
+            made.append(path)
+        with tempfile.NamedTemporaryFile(dir=directory):
+            return None
+    except OSError as error:
+        return f"nothing can be written to {directory}: {error.strerror}"
+    finally:
+        for path in made[::-1]:
+            with contextlib.suppress(OSError):  # somebody has put something there
+                os.rmdir(path)
 
 
 def as_json(result):
