@@ -402,6 +402,36 @@ class Written(unittest.TestCase):
             self.assertEqual(sorted(named), ["connect-latency.svg", "connect.svg"])
 
 
+    def written_over(self, former, directory):
+        """What is in there when a report with one picture is written over it, with pictures of the user's beside it."""
+        for name in ("floor-latency.svg", "connect-latency.svg", "mine.svg"):
+            with open(os.path.join(directory, name), "w", encoding="ascii") as file:
+                file.write("mine")
+        if former is not None:
+            written.write_all(former, directory)
+        made = result()
+        made["scenarios"][0] |= {"name": "floor", "distributions": {}}
+        written.write_all(made, directory)
+        return sorted(set(os.listdir(directory)) - {"report.html", "report.md", "results.json"})
+
+    def test_pictures_of_the_former_report_go_and_those_of_the_user_stay(self):
+        with tempfile.TemporaryDirectory() as directory:
+            self.assertEqual(self.written_over(None, directory), ["connect-latency.svg", "floor-latency.svg", "floor.svg", "mine.svg"])
+            self.assertEqual(self.written_over(result(), directory), ["floor-latency.svg", "floor.svg", "mine.svg"])
+
+    def test_nothing_goes_by_a_result_of_somebody_elses(self):
+        with tempfile.TemporaryDirectory() as above:
+            os.mkdir(directory := os.path.join(above, "report"))
+            outside = result()
+            outside["scenarios"][0]["name"] = "../outside"
+            for former in (json.dumps(outside), "[]", "{", '{"scenarios": [{"name": "floor-latency", "runs": 1}]}', '{"scenarios": 1}'):
+                for path in (os.path.join(directory, "results.json"), os.path.join(above, "outside.svg")):
+                    with open(path, "w", encoding="utf-8") as file:
+                        file.write(former)
+                self.assertIn("floor-latency.svg", self.written_over(None, directory), former)
+                self.assertTrue(os.path.exists(os.path.join(above, "outside.svg")), former)
+
+
 class Schema:
     """As much of JSON Schema as docs/bench-results.schema.json uses; a word that is not understood is an error."""
 

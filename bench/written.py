@@ -77,9 +77,25 @@ def texts_of(result):
     return files | {name: svg for several in pictures.values() for name, _, svg in several}
 
 
+def pictures_of_former(directory):
+    """The names of those that the report in this directory says are its own. There may be anything instead of one."""
+    try:
+        with open(os.path.join(directory, "results.json"), encoding="utf-8") as file:
+            former = json.load(file)
+        names = [name for scenario in former["scenarios"] for name, _, _ in drawn(scenario)]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        return []
+    return [name for name in names if name == os.path.basename(name)]
+
+
 def write_all(result, directory):
+    """An older report there is replaced, with its pictures."""
     os.makedirs(directory, exist_ok=True)
-    for name, text in texts_of(result).items():
+    former, files = pictures_of_former(directory), texts_of(result)
+    for name, text in files.items():
         write(os.path.join(directory, name), text)
+    for name in set(former) - set(files):
+        with contextlib.suppress(OSError):  # gone, or none of ours
+            os.remove(os.path.join(directory, name))
     inside = {scenario["name"]: [svg for _, _, svg in drawn(scenario)] for scenario in result["scenarios"]}
     write(os.path.join(directory, "report.html"), page.html(result, inside))
