@@ -16,6 +16,7 @@ import peers  # noqa: E402
 from progress import Progress, left  # noqa: E402
 from scenarios import GROUPS, expanded  # noqa: E402
 from scenarios.scenario import Scenario  # noqa: E402
+from scenarios.stage import Failed, Stage  # noqa: E402
 
 
 class Three:
@@ -103,6 +104,16 @@ class Rates(unittest.TestCase):
         # Two threads, each of whose operations takes 10 us, of which 2 are for the clock.
         self.assertEqual(scenario.rate({"per_second": 200_000, "overhead_ns": 2000, "threads": 2}, "often"), {"often": 200_000})
         self.assertAlmostEqual(scenario.overheads["often"], 50_000)  # 250,000 at 8 us
+
+
+class Commands(unittest.TestCase):
+    def stage(self, seconds):
+        return Stage("/nonexistent", types.SimpleNamespace(seconds=seconds, net="none"))
+
+    def test_a_command_has_the_time_that_it_was_asked_to_take(self):
+        one_second = ["sh", "-c", "sleep 1; echo {}"]
+        self.assertEqual(self.stage(1).json(one_second, 0.1), {})
+        self.assertRaisesRegex(Failed, "no end after 0.12 s: sh", self.stage(0.001).json, one_second, 0.1)
 
 
 class FullQueue:

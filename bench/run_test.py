@@ -96,6 +96,8 @@ class Usage(unittest.TestCase):
     def test_wrong_words_are_named_in_one_line(self):
         for words, named in ((["conect"], "conect"), (["--against", "envoy"], "envoy"), (["--runs", "0"], "--runs"),
                              (["--seconds", "nan"], "--seconds"), (["--seconds", "inf"], "--seconds"),
+                             (["--seconds", "0"], "--seconds"), (["--seconds", "-1"], "--seconds"),
+                             (["--seconds", "3601"], "--seconds"), (["--seconds", "1e300"], "--seconds"),
                              (["--precision", "3"], "--precision"), (["--peer", "pasta=/nonexistent"], "/nonexistent"),
                              (["--peer", "pasta=/etc"], "/etc"), (["--peer", "pasta=/etc/passwd"], "/etc/passwd"),
                              (["--shunt", "/nonexistent"], "/nonexistent"), (["--shunt", "/etc"], "/etc"),
