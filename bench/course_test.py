@@ -234,6 +234,19 @@ class Shown(unittest.TestCase):
         self.assertLess(max(map(len, terminal.getvalue().split("\r\x1b[K"))), 60)
         self.assertEqual(file.getvalue(), "3/12 2 min left, connect, run 1 of 7: pasta\n")
 
+    def shown(self, columns, seconds=90):
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        Progress(terminal, lambda: columns)(3, 9, seconds, "connect, run 1 of 7: pasta")
+        return terminal.getvalue().removeprefix("\r\x1b[K")
+
+    def test_on_a_narrow_terminal_the_bar_is_shorter_and_then_not_there_at_all(self):
+        self.assertEqual(self.shown(40), "[####------------]  25% 2 min left, con")
+        self.assertEqual(self.shown(33), "[###----------]  25% 2 min left,")
+        self.assertEqual(self.shown(27), " 25% 2 min left, connect, ")
+        self.assertEqual(self.shown(20), " 25% 2 min left, co")
+        self.assertEqual(self.shown(20, None), "[##------]  25% con")
+
     def test_times_are_said_in_words(self):
         self.assertEqual([left(seconds) for seconds in (0.2, 59, 61, 7260, None)],
                          ["1 s left", "59 s left", "1 min left", "2 h 01 min left", ""])

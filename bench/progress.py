@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 
-BAR = 24
+BAR, SHORTEST_BAR = 24, 6
 
 
 def left(seconds):
@@ -16,6 +16,25 @@ def left(seconds):
         return f"{max(round(seconds), 1)} s left"
     minutes = round(seconds / 60)
     return f"{minutes} min left" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min left"
+
+
+def bar(share, columns):
+    """[###---], of less than half of the line; "" where that is too short for one."""
+    width = min(BAR, columns * 2 // 5)
+    full = int(width * share)
+    return f"[{'#' * full}{'-' * (width - full)}] " if width >= SHORTEST_BAR else ""
+
+
+def replace_closed_streams():
+    """Whoever closed standard input, output or error meant /dev/null. Before any file is opened, which would be in its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))
 
 
 def say(stream, text):
@@ -40,10 +59,12 @@ class Progress:
         if not self.on_terminal:
             say(self.stream, f"{done}/{done + to_do} {about}\n")
         else:
-            share = done / max(done + to_do, 1)
-            full = int(BAR * share)
-            line = f"[{'#' * full}{'-' * (BAR - full)}] {100 * share:3.0f}% {about}"
-            say(self.stream, f"\r\x1b[K{line[:self.columns() - 1]}")
+            share, columns = done / max(done + to_do, 1), self.columns()
+            drawn, percent = bar(share, columns), f"{100 * share:3.0f}%"
+            if len(f"{drawn}{percent} {left(seconds)}") >= columns:
+                drawn = ""
+            line = f"{drawn}{percent} {about}"
+            say(self.stream, f"\r\x1b[K{line[:columns - 1]}")
 
     def end(self):
         if self.on_terminal:

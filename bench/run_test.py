@@ -224,6 +224,21 @@ class Measuring(unittest.TestCase):
         self.assertEqual(run.returncode, 0)
         self.assertTrue(self.result()["complete"])
 
+    def test_closed_streams_are_as_good_as_null(self):
+        for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+            command = ["sh", "-c", f'exec "$@" {closed}', "_", SHUNT, "bench", "floor", "--arms", "native,shunt-pin", "--tiny",
+                       "--runs", "1", "--out", self.out]
+            run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+            if run.returncode == SKIPPED:
+                self.skipTest("no private network")
+            self.assertEqual((run.returncode, "Traceback" in run.stderr), (0, False), run.stderr)
+            self.assertIsNotNone(self.values("shunt-pin")[0])
+            shutil.rmtree(self.out)
+        for words in ([], ["probe", "--spin-ms", "1"], ["compare"]):
+            run = subprocess.run(["sh", "-c", 'exec "$@" >&-', "_", SHUNT, "bench", *words, "--help"], capture_output=True, text=True,
+                                 check=False, timeout=100)
+            self.assertEqual((run.returncode, run.stderr), (0, ""), words)
+
     def program(self, name, script):
         """The path of a program of this name that is this script."""
         with open(path := os.path.join(self.directory.name, name), "w", encoding="utf-8") as file:
