@@ -12,7 +12,8 @@ import time
 import arithmetic
 
 FAILURES_TO_GIVE_UP = 2
-MEASURED, ABSENT, FAILED, NOT_BEGUN, DISTURBED = "measured", "absent", "failed", "not begun", "disturbed"
+MEASURED, ABSENT, FAILED, DISTURBED = "measured", "absent", "failed", "disturbed"
+NOT_BEGUN, STOPPED = "not begun", "stopped"
 
 
 @dataclasses.dataclass
@@ -76,6 +77,11 @@ class Tally:
             for index, count in histogram["counts"]:
                 known["counts"][index] = known["counts"].get(index, 0) + count
 
+    def stop(self, arm, run, seconds):
+        """Takes in that everything was stopped while this arm was measured: it may be why."""
+        if self.notes.get(arm, {}).get("state") in (None, NOT_BEGUN):
+            self.notes[arm] = {"state": STOPPED, "why": f"while it was measured, in run {run} for {seconds:.1f} s", "last_lines": []}
+
     def narrow_enough(self, precision):
         metric = self.result()["metrics"][0]
         widths = [arithmetic.width(arithmetic.ratios(metric, arm)) for arm in self.arms
@@ -131,9 +137,14 @@ class Course:
                 if tally.gives_up(arm):
                     continue
                 self.announce(tally, run, arm, [one for one in order[place:] if not tally.gives_up(one)])
-                tally.runs = run + 1
                 begin = self.now()
-                tally.add(arm, measure(tally.name, arm))
+                try:
+                    answer = measure(tally.name, arm)
+                except Exception:
+                    tally.stop(arm, run + 1, self.now() - begin)
+                    raise
+                tally.runs = run + 1
+                tally.add(arm, answer)
                 self.durations.setdefault((tally.name, arm), []).append(self.now() - begin)
             if all(map(tally.gives_up, tally.arms)):
                 return

@@ -173,12 +173,30 @@ class Stopping(unittest.TestCase):
         took = results[0]["metrics"][0]["arms"]
         self.assertEqual(took["native"]["values"], [1, None])
         self.assertEqual(took["shunt+haproxy"]["values"], [3, 4])
-        self.assertEqual(results[0]["notes"], {})
+        self.assertEqual(list(results[0]["notes"]), ["shunt"])
         self.assertEqual({about["state"] for about in results[1]["notes"].values()}, {"not begun"})
         self.assertEqual(set(results[1]["notes"]), set(Three.arms))
 
     def test_an_arm_that_was_not_reached_is_named(self):
-        self.assertEqual(list(run(course.Plan(3), Script(stop_after=1))[0]["notes"]), ["shunt", "shunt+haproxy"])
+        notes = run(course.Plan(3), Script(stop_after=1))[0]["notes"]
+        self.assertEqual({arm: about["state"] for arm, about in notes.items()}, {"shunt": "stopped", "shunt+haproxy": "not begun"})
+
+    def test_an_arm_that_was_being_measured_is_told_with_how_long(self):
+        clock, way = [0.0], None
+
+        def hang(scenario, arm):
+            clock[0] += 90
+            if len(way.durations) == 1:
+                raise course.Stopped("SIGINT")
+            return {"state": course.MEASURED, "values": {"took": 1}}
+
+        way = course.Course(course.Plan(2), lambda *_: None, lambda: clock[0])
+        self.assertRaises(course.Stopped, way.run, [("three", Three(), Three.arms)], hang)
+        about = way.results()[0]["notes"]["shunt"]
+        self.assertEqual((about["state"], about["why"]), ("stopped", "while it was measured, in run 1 for 90.0 s"))
+
+    def test_a_run_counts_when_one_arm_has_had_it(self):
+        self.assertEqual([run(course.Plan(3), Script(stop_after=asked))[0]["runs"] for asked in (0, 1, 3, 4, 9)], [0, 1, 1, 2, 3])
 
 
 class Chosen(unittest.TestCase):
