@@ -16,7 +16,7 @@ import peers  # noqa: E402
 from progress import Progress, left  # noqa: E402
 from scenarios import GROUPS, expanded  # noqa: E402
 from scenarios.scenario import Scenario  # noqa: E402
-from scenarios.stage import Failed, Stage  # noqa: E402
+from scenarios.stage import Failed, Stage, sound  # noqa: E402
 
 
 class Three:
@@ -145,6 +145,33 @@ class Disturbances(unittest.TestCase):
         self.assertRegex(on_stage.measured(FullQueue(0), "native")["disturbed"], r"queue was full, \d+ times")
         answers = [on_stage.measured(FullQueue(20), "native") for _ in range(20)]  # others may have met one of somebody else
         self.assertTrue(any("disturbed" not in answer for answer in answers))
+
+
+    def test_connections_that_failed_are_told_where_there_were_few(self):
+        class Lossy(FullQueue):
+            def __init__(self, *results):
+                self.results = results
+
+            def measure(self, arm):
+                return {"took": sum(sound(result)["samples"] for result in self.results)}
+
+        few = {"samples": 10_000, "errors": {"ETIMEDOUT": 99, "ECONNRESET": 1}}
+        more = {"samples": 1000, "errors": {"ETIMEDOUT": 10}}
+        too_many = {"samples": 1000, "errors": {"ETIMEDOUT": 11}}
+        none = {"samples": 1000, "errors": {}}
+        self.assertEqual(on_stage.answer(Lossy(few, none, too_many), "native")["state"], "failed")
+        said = on_stage.answer(Lossy(more, none, few), "native")
+        self.assertEqual((said["state"], said["values"]), ("measured", {"took": 12_000}))
+        self.assertIn("110 of 11,110 connections failed (ECONNRESET: 1, ETIMEDOUT: 109), which", said["disturbed"])
+        self.assertNotIn("connections failed", on_stage.answer(Lossy(none), "native").get("disturbed", ""))
+
+    def test_a_measurement_that_is_disturbed_in_both_ways_tells_both(self):
+        class Both(FullQueue):
+            def measure(self, arm):
+                sound({"samples": 1000, "errors": {"ETIMEDOUT": 1}})
+                return super().measure(arm)
+
+        self.assertRegex(on_stage.measured(Both(0), "native")["disturbed"], "queue was full.*; 1 of 1,001 connections failed")
 
 
 class Precision(unittest.TestCase):

@@ -4,7 +4,7 @@
     on_stage.py DIRECTORY OPTIONS       OPTIONS: JSON of what bench/run was told and scenarios use
 
 Asked: {"scenario": NAME, "arm": ARM}. Answered: {"state": "measured", "values", "overheads", "distributions", "without"}, with
-"disturbed", a sentence, when something of the benchmark's own doing is in the values; or
+"disturbed", a sentence, when something of the benchmark's own doing is in the values, or connections are not; or
 {"state": "absent" or "failed", "why", "last_lines"}. The end of its standard input ends it at any moment, in the middle of a
 measurement, too: the namespace that the stage has made then takes everything along that runs in it.
 """
@@ -22,7 +22,7 @@ import traceback
 sys.dont_write_bytecode = True
 from course import ABSENT, FAILED, MEASURED  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
-from scenarios.stage import LAST_LINES, Failed, Stage, Unavailable  # noqa: E402
+from scenarios.stage import LAST_LINES, Failed, Stage, Unavailable, failed_connections  # noqa: E402
 
 
 def full_queues():
@@ -34,14 +34,16 @@ def full_queues():
 
 def measured(scenario, arm):
     scenario.forget()
+    failed_connections()  # of one that has failed
     before = full_queues()
     values = scenario.measure(arm)
     met = full_queues() - before
     answer = {"state": MEASURED, "values": values, "overheads": scenario.overheads, "distributions": scenario.distributions,
               "without": scenario.without}
-    if met:
-        answer["disturbed"] = f"a server got no CPU for so long that its queue was full, {met} times: each of these connections " \
-                              "began again a second later"
+    queues = f"a server got no CPU for so long that its queue was full, {met} times: each of these connections began again a " \
+             "second later"
+    if disturbances := list(filter(None, [queues if met else "", failed_connections()])):
+        answer["disturbed"] = "; ".join(disturbances)
     return answer
 
 
