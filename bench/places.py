@@ -41,6 +41,14 @@ def why_not_executable(path):
     return None if os.path.isfile(path) and os.access(path, os.X_OK) else f"{path} is not a program that can be executed"
 
 
+def are_same(path, other):
+    """Whether both are one file."""
+    try:
+        return path == other or os.path.samefile(path, other)
+    except OSError:  # one is not there
+        return False
+
+
 def programs_of(build):
     """(directory of the measuring programs, shunt): of a build directory if one is given; else those beside the script that
     was called (a build has a link to it, an installation has both in one place); else those of the build of this source."""

@@ -284,6 +284,22 @@ class Measuring(unittest.TestCase):
         self.assertEqual(self.result()["scenarios"][0]["notes"]["shunt-pin"]["state"], "failed")
         self.assertIsNotNone(self.values("native")[0])
 
+    def test_another_shunt_is_not_taken_for_the_engine_that_a_program_has_in_it(self):
+        other = self.program("shunt", f'#!/bin/sh\nexec {SHUNT} "$@"\n')
+        os.chmod(self.directory.name, 0o755)
+        run = self.measure("fairness", "handlers", "floor", "--arms", "none,shunt refused,bare refused,native,shunt-pin", "--shunt",
+                           other)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        notes = [one["notes"] for one in self.result()["scenarios"]]
+        self.assertEqual([{arm: about["state"] for arm, about in one.items()} for one in notes],
+                         [{"none": "absent"}, {"shunt refused": "absent"}, {}])
+        self.assertIn("not this shunt", notes[0]["none"]["why"])
+        same = self.program("same", "")
+        os.remove(same)
+        os.symlink(SHUNT, same)
+        self.measure("handlers", "--arms", "shunt refused", "--shunt", same)
+        self.assertEqual(self.result()["scenarios"][0]["notes"], {})
+
     def test_a_peer_that_ends_and_leaves_a_process_behind_fails_at_once(self):
         self.need_tun()
         broken = self.program("pasta", "#!/bin/sh\nsleep 1000 &\necho it cannot start >&2\nexit 3\n")

@@ -16,6 +16,7 @@ class Fairness(Scenario):
     arms = ["none", "connects", "waits", "epolls", "tables", "hogs", "starved", "mappers", "mappings",
             "hogs-yielding", "connects-yielding", "epolls-yielding", "tables-yielding",
             "none-watched", "hogs-watched", "connects-watched", "epolls-watched", "tables-watched"]
+    links_engine = arms
     metrics = {"calm p50": ("us", "lower"), "calm p99": ("us", "lower"), "flood": ("calls/s", "higher")}
 
     def base(self, arm):

@@ -34,6 +34,7 @@ class Handlers(Scenario):
             "native mknod", "shunt mknod", "shunt device",
             "native proc", "shunt proc", "seccompagent proc"]
     metrics = {"p50": ("us", "lower"), "p99": ("us", "lower"), "rate": ("calls/s", "higher")}
+    links_engine = [arm for arm in arms if arm.startswith("shunt")]
     as_root = os.getuid() == 0  # who alone makes devices; the rest anybody can
 
     def base(self, arm):

@@ -16,6 +16,7 @@ class Scenario:
     arms = ARMS
     metrics = {}
     as_root = False  # inside the stage
+    links_engine = ()  # arms whose program has the engine of its own build in it, and not that of --shunt
 
     def __init__(self, stage):
         self.stage = stage
