@@ -8,11 +8,12 @@ from scenarios.stage import sound
 
 
 class Connect(Scenario):
-    """The server has the first CPU to itself in the arms "apart". A server that gets to run on the caller's CPU accepts a
+    """`shunt-unaccelerated` is shunt's container on its ordinary network (shunt run --no-accelerate): what acceleration changes.
+    The server has the first CPU to itself in the arms "apart". A server that gets to run on the caller's CPU accepts a
     dozen connections at a time there, and the connect that waits for it is what p99 shows: a matter of who runs where."""
 
     title = "a connection to a host address, one after the other, one thread"
-    arms = [*Scenario.arms, "native-apart", "shunt-apart"]
+    arms = [*Scenario.arms, "shunt-unaccelerated", "native-apart", "shunt-apart"]
     metrics = {"connect p50": ("us", "lower"), "connect p99": ("us", "lower"), "connect p99.9": ("us", "lower"),
                "connect p99.99": ("us", "lower"),
                "connect+close p50": ("us", "lower"), "connect+echo+close p50": ("us", "lower"),

@@ -66,9 +66,13 @@ class Stage:
         if arm == "native":
             return []
         if arm.startswith("shunt"):
-            affinity = ["--affinity", arm.partition("-")[2]] if "-" in arm else []
-            options = affinity + shlex.split(self.arguments.shunt_options)
+            manner = arm.partition("-")[2]
             net = self.net if connects else "none"
+            if manner == "unaccelerated":
+                if net == "none":
+                    raise Unavailable("below shunt there is no network: it takes slirp4netns, pasta or a /dev/net/tun (--net NAME)")
+                return [*self.path_for(net), self.program("shunt"), "run", "--net", net, "--no-accelerate", "--"]
+            options = (["--affinity", manner] if manner else []) + shlex.split(self.arguments.shunt_options)
             return [*self.path_for(net), self.program("shunt"), "run", "--net", net, *options, "--"]
         if shutil.which(arm) is None:
             raise Unavailable(f"{arm} is not on PATH (--peer {arm}=PATH)")
