@@ -20,6 +20,14 @@ def present(values):
     return [value for value in values if value is not None]
 
 
+def share(text):
+    """0.05 of "5%" and of "0.05". Raises ValueError for what is no finite number from 0 on, and for "5": that is 500%."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value < (math.inf if text.endswith("%") else 1):
+        raise ValueError(text)
+    return value
+
+
 def median_and_spread(values):
     """The median and the median absolute deviation from it."""
     middle = statistics.median(values)

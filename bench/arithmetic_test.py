@@ -124,6 +124,16 @@ class Intervals(unittest.TestCase):
             self.assertAlmostEqual(value, 1.5)
 
 
+class Shares(unittest.TestCase):
+    def test_a_share_is_of_a_hundred_or_of_one(self):
+        self.assertEqual([arithmetic.share(text) for text in ("5%", "0.05", "0", "400%")], [0.05, 0.05, 0, 4])
+
+    def test_what_is_none_is_refused_and_so_is_a_bare_number_that_was_meant_as_percent(self):
+        for text in ("5", "1", "-1%", "nan", "nan%", "inf%", "5%%", "%", "", "much"):
+            with self.assertRaises(ValueError, msg=text):
+                arithmetic.share(text)
+
+
 class Ratios(unittest.TestCase):
     def metric(self, first, second, better="lower"):
         return {"name": "m", "unit": "us", "better": better,

@@ -20,6 +20,7 @@ UNDECIDED = CANNOT_TELL, arithmetic.UNKNOWN
 # How far an interval may reach for a true change of twice the bound to be found four times in five, and for none to be told as
 # none as often: the bound is then 1.96 + 0.84 standard errors away from both.
 SHARE_OF_BOUND = 0.7
+LEAST_BOUND = 1e-6  # no number of runs tells less
 ABOUT = """Says what changed from one result to another, with 95% intervals. Where an arm has a base (native), its ratio to the
 base is compared: machines drift. "cannot tell" stands where the interval reaches beyond the bound and does not lie there as a
 whole, with the number of runs (shunt bench --runs) that would tell. Exit status: 1 when something has become dearer by more
@@ -98,7 +99,7 @@ def verdict(change, is_drift, bound):
 
 def runs_needed(before, after, bound):
     """How many runs of each would tell, going by the spread of these: an interval narrows as the root of their number grows."""
-    if bound == 0:
+    if bound < LEAST_BOUND:
         return None
     squares = sum(max(math.log(side) for side in (middle / low, high / middle)) ** 2 * count
                   for middle, (low, high), count in ((statistics.median(values), arithmetic.interval(values), len(values))
@@ -223,9 +224,7 @@ def main(program, words):
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     arguments = parser.parse_args(words)
     try:
-        bound = float(arguments.bound.rstrip("%")) / (100 if arguments.bound.endswith("%") else 1)
-        if not 0 <= bound < math.inf:
-            raise ValueError
+        bound = arithmetic.share(arguments.bound)
     except ValueError:
         parser.error(f"--bound: {arguments.bound!r} is no share such as 5%")
     try:

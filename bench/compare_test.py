@@ -190,7 +190,8 @@ class Compare(unittest.TestCase):
         self.assertGreater(change["runs_needed"], 50)
         self.assertEqual(self.compare(*loud, "--strict")[0], 1)
         self.assertEqual(self.compare(*loud, "--bound", "400%", "--strict")[0], 0)
-        self.assertIsNone(self.compare(*loud, "--bound", "0%")[1]["connect p50", "shunt"]["runs_needed"])
+        for nothing in ("0%", "1e-300"):
+            self.assertIsNone(self.compare(*loud, "--bound", nothing)[1]["connect p50", "shunt"]["runs_needed"])
         self.assertEqual(self.compare(result(), result(seed=2), "--strict")[0], 0)
         few = self.compare(result(runs=3), result(runs=3), "--strict")
         self.assertEqual((few[0], few[1]["connect p50", "shunt"]["runs_needed"]), (1, 6))
@@ -206,7 +207,8 @@ class Compare(unittest.TestCase):
 
     def test_wrong_use_has_status_2_and_one_line(self):
         for words in (["/nonexistent", "/nonexistent"], [RUN, RUN], ["one"], [], ["a", "b", "--bound", "much"],
-                      ["a", "b", "--bound", "nan"], ["a", "b", "--bound", "inf"]):
+                      ["a", "b", "--bound", "nan"], ["a", "b", "--bound", "inf%"], ["a", "b", "--bound", "5"],
+                      ["a", "b", "--bound", "5%%"]):
             run = self.run_it(*words)
             self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), words)
             self.assertIn(words[-1] if "--bound" in words else "", run.stderr)
