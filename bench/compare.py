@@ -13,6 +13,7 @@ import statistics
 import arithmetic
 import places
 import report
+import results
 
 REGRESSION, MISSING, DRIFT = "REGRESSION", "MISSING", "the machine"
 CANNOT_TELL, NO_WORSE = "cannot tell", "no worse"
@@ -25,7 +26,7 @@ ABOUT = """Says what changed from one result to another, with 95% intervals. Whe
 base is compared: machines drift. "cannot tell" stands where the interval reaches beyond the bound and does not lie there as a
 whole, with the number of runs (shunt bench --runs) that would tell. Exit status: 1 when something has become dearer by more
 than the bound, with its whole interval, or has values in the first result and none in the second; with --strict also when it
-cannot tell; 2 for wrong use; else 0."""
+cannot tell; 2 for wrong use, and what it cannot read or write; else 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +44,20 @@ class Row:
     why: str = ""
 
 
-class Unusable(Exception):
-    """A file that is no result."""
-
-
 def read(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            result = json.load(file)
-        comparison(result, result, 0)  # these two look at everything
-        warnings(result, result)
-        return result
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unusable(f"{path} is no results.json: {error}") from None
+    """Raises results.Unusable."""
+    return results.read(path, lambda result: (comparison(result, result, 0), warnings(result, result)))
+
+
+def disagreement(before, after):
+    """What both call by one name and is not the same; "" if there is no such thing."""
+    later = metrics_of(after)
+    for (scenario, name), former in metrics_of(before).items():
+        metric = later.get((scenario, name), former)
+        said, says = [f"in {one['unit'] or 'numbers'}, {one['better']} is better" for one in (former, metric)]
+        if said != says:
+            return f"{scenario}: {name} is {says} there, and {said} in the first result; measure both with one shunt bench"
+    return ""
 
 
 def bases(metric):
@@ -216,8 +218,8 @@ def main(program, words):
                            [("before/results.json after/results.json", "what changed"),
                             ("before/results.json after/results.json --bound 10%", "overlooks what is smaller"),
                             ("before/results.json after/results.json --strict", "a gate that passes only what it is sure of")])
-    parser.add_argument("before", metavar="A.json", help="the first result")
-    parser.add_argument("after", metavar="B.json", help="the second one")
+    parser.add_argument("before", metavar="A.json", help="the first result, or its directory")
+    parser.add_argument("after", metavar="B.json", help="the second one, or its directory")
     parser.add_argument("--bound", default="5%", metavar="P", help="how much dearer is no regression yet (default 5%%)")
     parser.add_argument("--strict", action="store_true", help="exit status 1 also when it cannot tell")
     parser.add_argument("--common", action="store_true", help="leave out what the second result has no value of")
@@ -229,8 +231,10 @@ def main(program, words):
         parser.error(f"--bound: {arguments.bound!r} is no share such as 5%")
     try:
         before, after = read(arguments.before), read(arguments.after)
-    except Unusable as error:
+    except results.Unusable as error:
         parser.error(str(error))
+    if why := disagreement(before, after):
+        parser.error(f"{arguments.after} does not compare: {why}")
     rows, texts = comparison(before, after, bound), warnings(before, after)
     if arguments.common:
         texts += [f"left out: {line}" for line in missing_lines(rows)]
@@ -239,9 +243,9 @@ def main(program, words):
     if not has_in_common:
         parser.error("these results have nothing in common")
     if arguments.json:
-        print(as_json(rows, texts, bound))
+        parser.answer(as_json(rows, texts, bound))
     else:
         missing = [f"{MISSING}: {line}" for line in missing_lines(rows)]
-        print("\n".join([f"warning: {text}" for text in texts] + lines(rows) + missing + undecided_line(rows, bound)))
+        parser.answer("\n".join([f"warning: {text}" for text in texts] + lines(rows) + missing + undecided_line(rows, bound)))
     fatal = {REGRESSION, MISSING, *(UNDECIDED if arguments.strict else ())}
     return 1 if any(row.verdict in fatal for row in rows) else 0

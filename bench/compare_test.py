@@ -13,6 +13,7 @@ import unittest
 
 sys.dont_write_bytecode = True
 import compare  # noqa: E402
+import results  # noqa: E402
 from arithmetic_test import most_failures  # noqa: E402
 
 RUN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run")
@@ -213,15 +214,95 @@ class Compare(unittest.TestCase):
             self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), words)
             self.assertIn(words[-1] if "--bound" in words else "", run.stderr)
 
+    def refused(self, text, named):
+        """That a file of this text is, on either side, with these words and the file's name."""
+        good, bad = [os.path.join(self.directory.name, name) for name in ("good.json", "bad.json")]
+        self.write([good], [result()])
+        with open(bad, "w", encoding="utf-8") as file:
+            file.write(text)
+        for paths in ((good, bad), (bad, good)):
+            run = self.run_it(*paths)
+            self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), (text[:80], run.stderr))
+            self.assertIn(f"{bad} ", run.stderr)
+            self.assertIn(named, run.stderr)
+
     def test_what_has_another_form_is_no_result(self):
-        path = os.path.join(self.directory.name, "a.json")
-        for other in ([], {}, {"scenarios": None, "environment": None}, {"scenarios": [{}], "environment": {}},
-                      {**result(), "environment": None}):
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(other, file)
-            run = self.run_it(path, path)
-            self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1), other)
-            self.assertIn(path, run.stderr)
+        for other, named in (([], "object"), ({}, "shunt-bench-1"), ({**result(), "schema": "shunt-bench-2"}, "has measured it"),
+                             ({**result(), "scenarios": None}, "scenarios"), ({**result(), "scenarios": [{}]}, "scenarios[0]"),
+                             ({**result(), "environment": None}, "environment")):
+            self.refused(json.dumps(other), named)
+        self.refused("", "damaged")
+        self.refused("[" * 100_000, "damaged")
+
+    def test_each_part_that_is_missing_or_of_another_kind_is_found(self):
+        made = result()
+        made["scenarios"][0]["notes"] = {"shunt": {"state": "failed", "why": "it crashed", "last_lines": []}}
+        made["scenarios"][0]["distributions"] = {"connect": {"shunt": {"sub_bits": 7, "counts": [[10, 3]]}}}
+        results.check(made)
+        parts = [(made, name) for name in made] + [(made["scenarios"][0], name) for name in made["scenarios"][0]]
+        for one in (made["scenarios"][0]["metrics"][0], made["scenarios"][0]["metrics"][0]["arms"]["shunt"],
+                    made["scenarios"][0]["notes"]["shunt"], made["scenarios"][0]["distributions"]["connect"]["shunt"]):
+            parts += [(one, name) for name in one]
+        for one, name in parts:
+            kept = one.pop(name)
+            self.assertRaises(results.Unusable, results.check, made)
+            one[name] = {"of": ["another", "kind"]}
+            self.assertRaises(results.Unusable, results.check, made)
+            one[name] = kept
+        results.check(made)
+
+    def test_a_value_that_is_no_finite_number_is_refused(self):
+        text = json.dumps(result()).replace('"values": [', '"values": [@, ', 1)
+        for value in ("NaN", "-Infinity", "1e400", "1" + "0" * 400, "1e300", '"1"', "true", "[]"):
+            self.refused(text.replace("@", value), "scenarios[0].metrics[0].arms.native.values[0]")
+
+    def test_a_scenario_or_a_metric_that_is_there_twice_is_refused(self):
+        made = result()
+        made["scenarios"] *= 2
+        self.refused(json.dumps(made), "scenarios has 'connect' twice")
+        made = result()
+        made["scenarios"][0]["metrics"] *= 2
+        self.refused(json.dumps(made), "metrics has 'connect p50' twice")
+
+    def test_a_histogram_whose_values_nothing_can_hold_is_refused(self):
+        made = result()
+        made["scenarios"][0]["distributions"] = {"connect": {"shunt": {"sub_bits": 7, "counts": [[2**40, 1]]}}}
+        self.refused(json.dumps(made), "histogram")
+
+    def test_what_is_in_another_unit_or_better_the_other_way_does_not_compare(self):
+        paths = [os.path.join(self.directory.name, name) for name in ("a.json", "b.json")]
+        for member, value in (("unit", "ns"), ("better", "higher")):
+            after = result(seed=2)
+            after["scenarios"][0]["metrics"][0][member] = value
+            self.write(paths, (result(), after))
+            run = self.run_it(*paths)
+            self.assertEqual((run.returncode, run.stdout, run.stderr.count("\n")), (2, "", 1))
+            self.assertIn(f"{paths[1]} does not compare: connect: connect p50", run.stderr)
+
+    def test_a_directory_stands_for_the_result_in_it(self):
+        self.write([os.path.join(self.directory.name, "results.json")], [result()])
+        self.assertEqual(self.run_it(self.directory.name, self.directory.name).returncode, 0)
+        run = self.run_it(self.directory.name, "/")
+        self.assertEqual((run.returncode, run.stderr.count("\n")), (2, 1))
+        self.assertIn("/results.json", run.stderr)
+
+    def test_a_reader_who_has_gone_changes_nothing_and_a_full_disk_has_status_2(self):
+        paths = [os.path.join(self.directory.name, name) for name in ("a.json", "b.json")]
+        self.write(paths, (result(), result(2, seed=2)))
+
+        def run_into(stdout, *words):
+            buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+            run = subprocess.run([RUN, "compare", *paths, *words], stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=60,
+                                 env=buffered)
+            return run.returncode, run.stderr
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "wb") as gone:
+            self.assertEqual([run_into(gone, *words) for words in ([], ["--json"])], [(1, b"")] * 2)
+        with open("/dev/full", "wb") as full:
+            status, said = run_into(full)
+        self.assertEqual((status, said.count(b"\n")), (2, 1))
+        self.assertIn(b"No space left", said)
 
 
 class Truth(unittest.TestCase):

@@ -35,6 +35,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help shows what is right)\n")
 
+    def answer(self, text):
+        """Prints it. That nobody reads on (a closed pipe) is no error; that it cannot be written ends with exit status 2."""
+        try:
+            sys.stdout.reconfigure(errors="backslashreplace")  # whatever the locale
+            print(text, flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the end of the interpreter try again
+            if not isinstance(error, BrokenPipeError):
+                self.exit(2, f"{self.prog}: standard output: {error.strerror}\n")
+
 
 def why_not_executable(path):
     """None: it is a program that can be executed."""
