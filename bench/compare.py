@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`shunt bench compare`: what changed between two results, as far as they can tell.
 
-Machines drift, so what has a base is compared by its ratio to the base, and a base itself only shows the drift. What has none
-(memory, say) is compared as it is. Changes are told as how many times dearer: above 1 is worse, whichever way a metric goes.
+Machines drift, so what has a base is compared by its ratio to the base. A base that has none of our code only shows the drift.
+What has no base, or whose base has no value of this kind, is compared as it is; so is, beside its ratio, what no machine makes
+slower: of memory, and of what is counted, all arms of ours may take more alike. Changes are told as how many times dearer: above
+1 is worse, whichever way a metric goes.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import math
 import statistics
 
 import arithmetic
+import peers
 import places
 import report
 import results
@@ -22,11 +25,13 @@ UNDECIDED = CANNOT_TELL, arithmetic.UNKNOWN
 # none as often: the bound is then 1.96 + 0.84 standard errors away from both.
 SHARE_OF_BOUND = 0.7
 LEAST_BOUND = 1e-6  # no number of runs tells less
-ABOUT = """Says what changed from one result to another, with 95% intervals. Where an arm has a base (native), its ratio to the
-base is compared: machines drift. "cannot tell" stands where the interval reaches beyond the bound and does not lie there as a
-whole, with the number of runs (shunt bench --runs) that would tell. Exit status: 1 when something has become dearer by more
-than the bound, with its whole interval, or has values in the first result and none in the second; with --strict also when it
-cannot tell; 2 for wrong use, and what it cannot read or write; else 0."""
+FOREIGN = "native", "bare", "any-filter"  # how arms begin that run neither our code nor a peer
+ABOUT = """Says what changed from one result to another, with 95% intervals. Where an arm has a base (native), its ratio to
+the base is compared: machines drift. Where the base has no value, the value is; and counts and memory by both. "cannot tell"
+stands where the interval reaches beyond the bound and does not lie there as a whole, with the number of runs (shunt bench
+--runs) that would tell. Exit status: 1 when something has become dearer by more than the bound, with its whole interval, or
+has values in the first result and none in the second; with --strict also when it cannot tell; 2 for wrong use, and what it
+cannot read or write; else 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +69,37 @@ def bases(metric):
     return {measured["base"] for measured in metric["arms"].values() if measured["base"]}
 
 
-def values_of(metric, arm):
-    """Ratios where the arm has a base, else its values."""
-    return arithmetic.ratios(metric, arm) if metric["arms"][arm]["base"] else arithmetic.present(metric["arms"][arm]["values"])
+def has_our_code(arm):
+    return arm.startswith(("shunt", "services")) or not (arm.startswith(FOREIGN) or peers.peer_of(arm))
+
+
+def is_of_speed(unit):
+    """Whether a slower machine has another value: of times and rates."""
+    return unit in report.TIMES or unit.endswith("/s")
+
+
+def present(metric, arm):
+    return arithmetic.present(metric["arms"][arm]["values"]) if arm in metric["arms"] else []
+
+
+def values_of(metric, arm, by_ratio):
+    return arithmetic.ratios(metric, arm) if by_ratio else present(metric, arm)
+
+
+def is_nothing(values):
+    """Whether there is no ratio to them, as they are zeros."""
+    return sum(map(bool, values)) < min(arithmetic.FEWEST_RUNS, len(values))
+
+
+def ways(former, metric, arm):
+    """How the arm's values are compared: [by_ratio]. `metric`: what the second result has of it, or None."""
+    base = former["arms"][arm]["base"]
+    has_ratio = len(arithmetic.ratios(former, arm)) >= min(arithmetic.FEWEST_RUNS, len(present(former, arm)))
+    if metric is not None and is_nothing(present(metric, base)):
+        has_ratio = False
+    if not has_ratio:
+        return [False]
+    return [True, False] if has_our_code(arm) and not is_of_speed(former["unit"]) else [True]
 
 
 def verdict_without_ratio(before, after, is_drift, bound):
@@ -118,24 +151,25 @@ def comparison(before, after, bound):
     """A row for each arm and metric of which the first result has values, in its order."""
     later = metrics_of(after)
     notes = {(scenario["name"], arm): about for scenario in after["scenarios"] for arm, about in scenario["notes"].items()}
-    return [compared(scenario, former, later.get((scenario, name)), arm, notes.get((scenario, arm)), bound)
-            for (scenario, name), former in metrics_of(before).items() for arm in former["arms"] if values_of(former, arm)]
+    return [compared(scenario, former, later.get((scenario, name)), arm, notes.get((scenario, arm)), by_ratio, bound)
+            for (scenario, name), former in metrics_of(before).items() for arm in former["arms"] if present(former, arm)
+            for by_ratio in ways(former, later.get((scenario, name)), arm)]
 
 
-def compared(scenario, former, metric, arm, note, bound):
+def compared(scenario, former, metric, arm, note, by_ratio, bound):
     """`metric`, `note`: what the second result has of it, or None."""
     base = former["arms"][arm]["base"]
-    about = scenario, former["name"], arm, f"ratio to {base}" if base else former["unit"] or "value"
+    about = scenario, former["name"], arm, f"ratio to {base}" if by_ratio else former["unit"] or "value"
     if metric is None or arm not in metric["arms"]:
         return Row(*about, None, MISSING, why="it was not asked for")
-    if metric["arms"][arm]["base"] != base:
+    if by_ratio and metric["arms"][arm]["base"] != base:
         return Row(*about, None, MISSING, why=f"it is compared with {metric['arms'][arm]['base'] or 'nothing'} there")
-    sets = values_of(former, arm), values_of(metric, arm)
+    sets = values_of(former, arm, by_ratio), values_of(metric, arm, by_ratio)
     has_failed = note is not None and note["state"] == "failed"
     if not sets[1] or (has_failed and len(sets[1]) < arithmetic.FEWEST_RUNS <= len(sets[0])):
-        missing = f"{base} has none" if arithmetic.present(metric["arms"][arm]["values"]) else "it has none, and no reason"
+        missing = f"{base} has none" if present(metric, arm) else "it has none, and no reason"
         return Row(*about, None, MISSING, why=f"{note['state']}: {note['why']}" if note else missing)
-    is_drift = base is None and arm in bases(former)
+    is_drift = base is None and arm in bases(former) and not has_our_code(arm)
     if metric["better"] == "higher":  # dearer is what there is less of
         sets = sets[::-1]
     change = arithmetic.quotient(*sets)
@@ -186,7 +220,7 @@ def missing_lines(rows):
     arms = {}
     for row in rows:
         if row.verdict == MISSING:
-            arms.setdefault((row.scenario, row.arm, row.why), []).append(row.metric)
+            arms.setdefault((row.scenario, row.arm, row.why), {})[row.metric] = None  # once, however it is compared
     return [f"no value in the second result: {scenario}: {arm}: {', '.join(metrics)}: {why}"
             for (scenario, arm, why), metrics in arms.items()]
 

@@ -5,16 +5,19 @@
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 
 sys.dont_write_bytecode = True
 import compare  # noqa: E402
 import results  # noqa: E402
 from arithmetic_test import most_failures  # noqa: E402
+from scenarios import SCENARIOS  # noqa: E402
 
 RUN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run")
 
@@ -92,6 +95,72 @@ class Compare(unittest.TestCase):
     def test_what_has_no_base_is_compared_as_it_is(self):
         status, changes, _ = self.compare(result(memory=7), result(memory=9, seed=2))
         self.assertEqual((status, changes["RSS", "shunt"]["verdict"]), (1, "REGRESSION"))
+
+    def arms_of(self, name, unit, seed, **arms):
+        """A result of one metric: {arm: (base, its middle, or None for no values)}."""
+        chance = random.Random(seed)
+        made = result()
+        made["scenarios"][0]["metrics"] = [{"name": name, "unit": unit, "better": "lower", "arms": {
+            arm.replace("_", " "): {"base": base, "floor": None, "overhead": None, "values": [
+                None if middle is None else middle * (1 + chance.uniform(-0.02, 0.02)) for _ in range(21)]}
+            for arm, (base, middle) in arms.items()}}]
+        return made
+
+    def verdicts(self, before, after, *words):
+        """(exit status, {(arm, of): verdict})."""
+        status, _, answer = self.compare(before, after, *words)
+        return status, {(change["arm"], change["of"]): change["verdict"] for change in answer["changes"]}
+
+    def test_what_the_base_has_no_value_of_is_compared_as_it_is(self):
+        for unit, of in (("", "value"), ("s", "s"), ("MiB", "MiB")):
+            for base in (None, 0):
+                made = [self.arms_of("it takes", unit, seed, native=(None, base), shunt=("native", middle))
+                        for seed, middle in ((1, 50), (2, 505), (3, 50))]
+                for after, wanted in ((1, (1, "REGRESSION")), (2, (0, "no difference"))):
+                    status, found = self.verdicts(made[0], made[after], "--strict")
+                    self.assertEqual((status, found["shunt", of]), wanted, (unit, base))
+                    self.assertNotIn(("shunt", "ratio to native"), found)
+
+    def test_a_base_that_has_become_nothing_is_not_missing(self):
+        made = [self.arms_of("it takes", "us", seed, native=(None, base), shunt=("native", 50)) for seed, base in ((1, 9), (2, 0))]
+        self.assertEqual(self.verdicts(*made), (0, {("native", "us"): "the machine", ("shunt", "us"): "no difference"}))
+
+    def test_what_no_machine_makes_slower_is_compared_as_it_is_too(self):
+        def scale(unit, factor, seed):
+            return self.arms_of("it takes", unit, seed, shunt_1=(None, 10 * factor), shunt_10=("shunt 1", 40 * factor))
+        status, found = self.verdicts(scale("MiB", 1, 1), scale("MiB", 5, 2))
+        self.assertEqual((status, found), (1, {("shunt 1", "MiB"): "REGRESSION", ("shunt 10", "ratio to shunt 1"): "no difference",
+                                               ("shunt 10", "MiB"): "REGRESSION"}))
+        for unit in ("us", "ms/s", "calls/s"):  # here the one that all share is enough
+            self.assertNotIn(("shunt 10", unit), self.verdicts(scale(unit, 1, 1), scale(unit, 5, 2))[1])
+
+    def test_only_who_has_none_of_our_code_shows_what_the_machine_does(self):
+        def twice(base, arm):
+            made = [self.arms_of("calm p50", "us", seed, **{base: (None, 10 * seed), arm: (base.replace("_", " "), 20 * seed)})
+                    for seed in (1, 2)]
+            status, found = self.verdicts(*made)
+            return status, found[base.replace("_", " "), "us"]
+        for base in ("native", "native-apart", "bare-pin", "bare_1 listener", "any-filter", "haproxy", "slirp4netns-published"):
+            self.assertEqual(twice(base, "shunt"), (0, "the machine"), base)
+        for base in ("none", "none-watched", "shunt_1", "services", "shunt+haproxy"):
+            self.assertEqual(twice(base, "connects"), (1, "REGRESSION"), base)
+
+    def test_whose_code_each_arm_runs_that_others_are_compared_with(self):
+        stage = types.SimpleNamespace(arguments=types.SimpleNamespace(tiny=True, seconds=1))
+        foreign = set()
+        for name in SCENARIOS:
+            scenario = SCENARIOS[name](stage)
+            foreign |= {arm for arm in map(scenario.base, scenario.arms) if arm and not compare.has_our_code(arm)}
+        self.assertEqual({re.split("[- ]", arm)[0] for arm in foreign}, {"native", "bare", "any"})
+
+    def test_no_metric_of_an_arm_vanishes(self):
+        before = result(memory=7)
+        after = json.loads(json.dumps(before))
+        for metric in before["scenarios"][0]["metrics"]:
+            for arm in metric["arms"].values():
+                arm["base"] = "native"  # which has no memory
+        _, changes, _ = self.compare(before, after)
+        self.assertEqual(set(changes), {("connect p50", "native"), ("connect p50", "shunt"), ("RSS", "shunt")})
 
     def test_what_was_nothing_and_is_something_is_a_regression_and_the_other_way_better(self):
         def failed_calls(*values, better="lower"):
