@@ -30,8 +30,8 @@ ABOUT = """Says what changed from one result to another, with 95% intervals. Whe
 the base is compared: machines drift. Where the base has no value, the value is; and counts and memory by both. "cannot tell"
 stands where the interval reaches beyond the bound and does not lie there as a whole, with the number of runs (shunt bench
 --runs) that would tell. Exit status: 1 when something has become dearer by more than the bound, with its whole interval, or
-has values in the first result and none in the second; with --strict also when it cannot tell; 2 for wrong use, and what it
-cannot read or write; else 0."""
+has values in the first result and none in the second; with --strict also when it cannot tell, or an arm has failed that did
+not before; 2 for wrong use, and what it cannot read or write; else 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +180,15 @@ def compared(scenario, former, metric, arm, note, by_ratio, bound):
     return Row(*about, change, said, runs)
 
 
+def failures(before, after):
+    """What has failed in the second result, now and then or always, and not in the first."""
+    def failed(result):
+        return {(scenario["name"], arm): about["why"] for scenario in result["scenarios"]
+                for arm, about in scenario["notes"].items() if about["state"] == "failed"}
+    known = failed(before)
+    return [f"{scenario}: {arm}: {why}" for (scenario, arm), why in failed(after).items() if (scenario, arm) not in known]
+
+
 def only_in(one, other):
     """What one result has values of and the other has not, be it that the arm has failed there."""
     def names(result):
@@ -237,8 +246,9 @@ def undecided_line(rows, bound):
     return [text]
 
 
-def as_json(rows, texts, bound):
-    return json.dumps({"bound": bound, "warnings": texts, "regression": any(row.verdict == REGRESSION for row in rows),
+def as_json(rows, texts, failed, bound):
+    return json.dumps({"bound": bound, "warnings": texts, "failed": failed,
+                       "regression": any(row.verdict == REGRESSION for row in rows),
                        "missing": any(row.verdict == MISSING for row in rows),
                        "undecided": any(row.verdict in UNDECIDED for row in rows),
                        "changes": [{"scenario": row.scenario, "metric": row.metric, "arm": row.arm, "of": row.of,
@@ -255,7 +265,7 @@ def main(program, words):
     parser.add_argument("before", metavar="A.json", help="the first result, or its directory")
     parser.add_argument("after", metavar="B.json", help="the second one, or its directory")
     parser.add_argument("--bound", default="5%", metavar="P", help="how much dearer is no regression yet (default 5%%)")
-    parser.add_argument("--strict", action="store_true", help="exit status 1 also when it cannot tell")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 also when it cannot tell, or an arm fails anew")
     parser.add_argument("--common", action="store_true", help="leave out what the second result has no value of")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     arguments = parser.parse_args(words)
@@ -269,7 +279,7 @@ def main(program, words):
         parser.error(str(error))
     if why := disagreement(before, after):
         parser.error(f"{arguments.after} does not compare: {why}")
-    rows, texts = comparison(before, after, bound), warnings(before, after)
+    rows, texts, failed = comparison(before, after, bound), warnings(before, after), failures(before, after)
     if arguments.common:
         texts += [f"left out: {line}" for line in missing_lines(rows)]
         rows = [row for row in rows if row.verdict != MISSING]
@@ -277,9 +287,10 @@ def main(program, words):
     if not has_in_common:
         parser.error("these results have nothing in common")
     if arguments.json:
-        parser.answer(as_json(rows, texts, bound))
+        parser.answer(as_json(rows, texts, failed, bound))
     else:
         missing = [f"{MISSING}: {line}" for line in missing_lines(rows)]
+        missing += [f"failed in the second result: {line}" for line in failed]
         parser.answer("\n".join([f"warning: {text}" for text in texts] + lines(rows) + missing + undecided_line(rows, bound)))
     fatal = {REGRESSION, MISSING, *(UNDECIDED if arguments.strict else ())}
-    return 1 if any(row.verdict in fatal for row in rows) else 0
+    return 1 if any(row.verdict in fatal for row in rows) or (arguments.strict and failed) else 0

@@ -122,15 +122,16 @@ class Compare(unittest.TestCase):
                     self.assertNotIn(("shunt", "ratio to native"), found)
 
     def test_a_base_that_has_become_nothing_is_not_missing(self):
-        made = [self.arms_of("it takes", "us", seed, native=(None, base), shunt=("native", 50)) for seed, base in ((1, 9), (2, 0))]
+        made = [self.arms_of("it takes", "us", seed, native=(None, base), shunt=("native", 50))
+                for seed, base in ((1, 9), (2, 0))]
         self.assertEqual(self.verdicts(*made), (0, {("native", "us"): "the machine", ("shunt", "us"): "no difference"}))
 
     def test_what_no_machine_makes_slower_is_compared_as_it_is_too(self):
         def scale(unit, factor, seed):
             return self.arms_of("it takes", unit, seed, shunt_1=(None, 10 * factor), shunt_10=("shunt 1", 40 * factor))
         status, found = self.verdicts(scale("MiB", 1, 1), scale("MiB", 5, 2))
-        self.assertEqual((status, found), (1, {("shunt 1", "MiB"): "REGRESSION", ("shunt 10", "ratio to shunt 1"): "no difference",
-                                               ("shunt 10", "MiB"): "REGRESSION"}))
+        self.assertEqual((status, found), (1, {("shunt 1", "MiB"): "REGRESSION", ("shunt 10", "MiB"): "REGRESSION",
+                                               ("shunt 10", "ratio to shunt 1"): "no difference"}))
         for unit in ("us", "ms/s", "calls/s"):  # here the one that all share is enough
             self.assertNotIn(("shunt 10", unit), self.verdicts(scale(unit, 1, 1), scale(unit, 5, 2))[1])
 
@@ -225,6 +226,22 @@ class Compare(unittest.TestCase):
         after["scenarios"][0]["notes"]["shunt"] = {"state": "failed", "why": "crashed", "last_lines": []}
         status, changes, _ = self.compare(result(), after)
         self.assertEqual((status, changes["connect p50", "shunt"]["why"]), (1, "failed: crashed"))
+
+    def test_an_arm_that_has_begun_to_fail_is_named_and_passes_no_strict_gate_however_many_runs_it_had(self):
+        after = result(seed=2)
+        after["scenarios"][0]["metrics"][0]["arms"]["shunt"]["values"][10:] = [None] * 11
+        after["scenarios"][0]["notes"]["shunt"] = {"state": "failed", "why": "crashed", "last_lines": []}
+        paths = [os.path.join(self.directory.name, name) for name in ("a.json", "b.json")]
+        for words, wanted in (([], 0), (["--strict"], 1), (["--strict", "--common"], 1)):
+            status, changes, answer = self.compare(result(), after, *words)
+            self.assertEqual((status, answer["failed"]), (wanted, ["connect: shunt: crashed"]))
+            self.assertEqual(changes["connect p50", "shunt"]["verdict"], "no difference")
+            self.assertIn("\nfailed in the second result: connect: shunt: crashed\n", self.run_it(*paths, *words).stdout)
+        before = json.loads(json.dumps(after))
+        status, _, answer = self.compare(before, after, "--strict")  # that is no news
+        self.assertEqual((status, answer["failed"]), (0, []))
+        after["scenarios"][0]["notes"]["shunt"]["state"] = "disturbed"
+        self.assertEqual(self.compare(result(), after, "--strict")[2]["failed"], [])
 
     def test_a_scenario_or_an_arm_that_was_not_asked_for_is_left_out_on_demand(self):
         more, other = result(), result(seed=3)["scenarios"][0]
