@@ -90,6 +90,7 @@ def times_the_floor(metric, arm):
 
 
 SAME, BETTER, WORSE, UNKNOWN = "no difference", "better", "worse", "too few runs"
+CANNOT_TELL = "cannot tell"  # the interval reaches farther than what somebody has called the same
 
 
 def verdict(metric, arm):

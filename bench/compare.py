@@ -19,8 +19,8 @@ import report
 import results
 
 REGRESSION, MISSING, DRIFT = "REGRESSION", "MISSING", "the machine"
-CANNOT_TELL, NO_WORSE = "cannot tell", "no worse"
-UNDECIDED = CANNOT_TELL, arithmetic.UNKNOWN
+NO_WORSE = "no worse"
+UNDECIDED = arithmetic.CANNOT_TELL, arithmetic.UNKNOWN
 # How far an interval may reach for a true change of twice the bound to be found four times in five, and for none to be told as
 # none as often: the bound is then 1.96 + 0.84 standard errors away from both.
 SHARE_OF_BOUND = 0.7
@@ -117,7 +117,7 @@ def verdict_without_ratio(before, after, is_drift, bound):
         return arithmetic.BETTER
     if low_after > high_before * (1 + bound):
         return REGRESSION
-    return NO_WORSE if is_no_worse else CANNOT_TELL
+    return NO_WORSE if is_no_worse else arithmetic.CANNOT_TELL
 
 
 def verdict(change, is_drift, bound):
@@ -126,7 +126,7 @@ def verdict(change, is_drift, bound):
     if is_drift:
         return arithmetic.SAME if is_same else DRIFT
     if high > 1 + bound:
-        return REGRESSION if low > 1 + bound else CANNOT_TELL
+        return REGRESSION if low > 1 + bound else arithmetic.CANNOT_TELL
     if high < 1:
         return arithmetic.BETTER
     return arithmetic.WORSE if low > 1 else arithmetic.SAME if is_same else NO_WORSE
@@ -175,7 +175,7 @@ def compared(scenario, former, metric, arm, note, by_ratio, bound):
     change = arithmetic.quotient(*sets)
     said = verdict(change, is_drift, bound) if change else verdict_without_ratio(*sets, is_drift, bound)
     runs = arithmetic.FEWEST_RUNS if said == arithmetic.UNKNOWN else None
-    if said == CANNOT_TELL and change:
+    if said == arithmetic.CANNOT_TELL and change:
         runs = runs_needed(*sets, bound)
     return Row(*about, change, said, runs)
 
@@ -238,7 +238,7 @@ def undecided_line(rows, bound):
     undecided = [row for row in rows if row.verdict in UNDECIDED]
     if not undecided:
         return []
-    text = f"{CANNOT_TELL}: of {len(undecided)} of {len(rows)} changes whether they are beyond {bound * 100:g}%"
+    text = f"{arithmetic.CANNOT_TELL}: of {len(undecided)} of {len(rows)} changes whether they are beyond {bound * 100:g}%"
     runs = [row.runs for row in undecided if row.runs]
     if runs:
         which = "of all" if len(runs) == len(undecided) else f"of {len(runs)}"

@@ -251,14 +251,14 @@ class Documentation(unittest.TestCase):
                     self.assertEqual(there.read(), text, f"{name}/{file}: bench/show docs/measured/{name}/results.json --into ...")
 
     def test_bars_are_those_of_the_values(self):
-        rows = [row for _, made in results_of_documentation() for row in bars.rows(made)]
+        rows = bars.rows_of_all([made for _, made in results_of_documentation()])
         with open(os.path.join(DOCS, "performance.md"), encoding="utf-8") as file:
             shown = bars.as_table(rows) in file.read()
         self.assertTrue(shown, "bench/show --bars docs/measured/*/results.json prints another table")
 
     def test_no_other_measured_figure_stands_in_text(self):
         figure = re.compile(r"\b\d[\d.,]* ?(?:us|ms|ns|MiB|KiB|Gbit/s)\b|\b\d[\d.]*x\b")
-        rows = bars.as_table([row for _, made in results_of_documentation() for row in bars.rows(made)])
+        rows = bars.as_table(bars.rows_of_all([made for _, made in results_of_documentation()]))
         for name in ("docs/performance.md", "README.md"):
             with open(os.path.join(DOCS, "..", name), encoding="utf-8") as file:
                 self.assertEqual(figure.findall(file.read().replace(rows, "")), [], name)
@@ -317,10 +317,14 @@ class HowMuch(unittest.TestCase):
 class Bars(unittest.TestCase):
     """Of bench/bars.py, in the words of a table."""
 
-    def of(self, name, metrics):
-        scenario = {"name": name, "metrics": [{"name": metric, "unit": unit, "better": better, "arms": {
-            name: arm(values) for name, values in arms.items()}} for metric, unit, better, arms in metrics]}
-        return {row[0]: row[2:] for row in bars.rows({"scenarios": [scenario]})}
+    @staticmethod
+    def scenario(name, metrics, notes=None):
+        return {"name": name, "runs": 7, "notes": notes or {}, "metrics": [
+            {"name": metric, "unit": unit, "better": better, "arms": {name: arm(values) for name, values in arms.items()}}
+            for metric, unit, better, arms in metrics]}
+
+    def of(self, name, metrics, notes=None):
+        return {row[0]: row[2:] for row in bars.rows({"scenarios": [self.scenario(name, metrics, notes)]})}
 
     def test_a_ratio_is_of_the_same_run_and_has_its_interval(self):
         native, shunt = [10.0, 20, 40, 10, 20, 40, 10], [30.0, 60, 120, 30, 60, 120, 40]
@@ -348,10 +352,53 @@ class Bars(unittest.TestCase):
                                                   {"native": [100.0] * 7, "services": [value] * 7})])
         self.assertEqual([kept(value)["requests on kept connections"][-1] for value in (90.0, 110.0)], ["missed", "met"])
 
-    def test_what_was_not_measured_is_no_bar(self):
-        self.assertEqual(self.of("scale", [("memory", "MiB", "lower", {"shunt 1000": [None]})]), {})
-        self.assertEqual(self.of("scale", [("memory", "MiB", "lower", {"shunt 1000": [31.0]})])["an agent with 1000 containers"],
-                         ["31.0 MiB", "at most 32 MiB", "met"])
+    def test_noise_is_not_the_same(self):
+        def said(bar, name, metric, better, ratios):
+            arms = {bar.beside: [100.0] * len(ratios), bar.arm: [100.0 * ratio for ratio in ratios]}
+            return self.of(name, [(metric, "ns", better, arms)])[bar.what][1:]
+        calls, network = [next(bar for bar in bars.BARS if bar.what.startswith(words))
+                          for words in ("read, which", "requests on kept")]
+        self.assertEqual(said(calls, "untrapped", "read", "lower", [.99, 1.5, 1.5, 1.5, 1.5, 1.5, 2]),
+                         ["no difference within 5%", "cannot tell"])
+        for ratios, wanted in (([.99, 1, 1, 1, 1, 1, 1.04], "met"), ([.99, 1, 1, 1, 1, 1, 1.06], "cannot tell"),
+                               ([.5, 1, 1, 1, 1, 1, 1.04], "met"), ([1.01, 1.01, 1.01, 1.02, 1.02, 1.02, 1.02], "missed")):
+            self.assertEqual(said(calls, "untrapped", "read", "lower", ratios)[1], wanted, ratios)
+        for ratios, wanted in (([.92, 1, 1, 1, 1, 1, 3], "met"), ([.89, .93, .93, .93, .93, .93, 1.06], "cannot tell"),
+                               ([0, 1, 1, 1, 1, 1, 1], "cannot tell"), ([.9, .9, .9, .9, .9, .9, .99], "missed")):
+            said_of = said(network, "balance", "wrk, 16 kept connections", "higher", ratios)
+            self.assertEqual(said_of, ["no difference within 10%", wanted], ratios)
+
+    def test_a_bar_without_a_value_stays_with_its_reason(self):
+        what = "an agent with 1000 containers"
+        made = lambda values, state=None: self.of(  # noqa: E731
+            "scale", [("memory", "MiB", "lower", {"shunt 1000": values})],
+            state and {"shunt 1000": {"state": state, "why": "w", "last_lines": []}})
+        self.assertEqual(made([31.0])[what], ["31.0 MiB", "at most 32 MiB", "met"])
+        self.assertEqual(made([31.0])["an agent with 1000 idle containers"], ["", "at most 1 ms/s", "not measured"])
+        for state in ("failed", "absent", "not begun"):
+            self.assertEqual(made([None], state)[what], ["", "at most 32 MiB", f"shunt 1000: {state}"])
+        self.assertEqual(made([None], "disturbed")[what][-1], "not measured")
+        beside = self.of("balance", [("CPU per request", "us", "lower", {"services": [1.0], "nginx": [None]})],
+                         {"nginx": {"state": "failed", "why": "w", "last_lines": []}})
+        self.assertEqual([beside[f"CPU of a request beside {proxy}"][-1] for proxy in ("nginx", "haproxy")],
+                         ["nginx: failed", "not measured"])
+
+    def test_a_bar_names_who_has_failed_in_some_of_its_runs(self):
+        notes = {"shunt killed": {"state": "failed", "why": "w", "last_lines": []}}
+        killed = lambda values, notes: self.of(  # noqa: E731
+            "crash", [("failed calls", "", "lower", {"shunt killed": values})], notes)["engines that are killed: calls that failed"]
+        self.assertEqual(killed([0, 0, None, 0, 0, 0, 0], notes)[-1], "met; shunt killed failed, 1 of 7 runs say nothing")
+        self.assertEqual(killed([0] * 7, notes)[-1], "met")
+        self.assertEqual(killed([0, 0, None, 0, 0, 0, 0], {})[-1], "met")  # as a percentile that its samples do not carry
+
+    def test_each_bar_has_a_row_in_the_table_of_several_results(self):
+        several = [{"scenarios": [self.scenario("scale", [("memory", "MiB", "lower", {"shunt 1000": [value]})])]}
+                   for value in (1, 2)]
+        rows = bars.rows_of_all(several)
+        self.assertEqual([row[2] for row in rows[:4]], ["1.00 MiB", "", "2.00 MiB", ""])
+        self.assertEqual({row[0] for row in rows}, {bar.what for bar in bars.BARS})
+        self.assertEqual({row[-1] for row in rows[4:]}, {"not measured"})
+        self.assertEqual(len(rows), len(bars.BARS) + 2)
 
     def test_bars_are_about_arms_and_metrics_that_there_are(self):
         for bar in bars.BARS:
@@ -391,7 +438,7 @@ class Written(unittest.TestCase):
             with open(os.path.join(directory, "report.html"), encoding="utf-8") as file:
                 text = file.read()
             page = Page(text)
-            self.assertEqual((page.tags.count("svg"), page.tags.count("table"), page.open), (2, 1, []))
+            self.assertEqual((page.tags.count("svg"), page.tags.count("table"), page.open), (2, 2, []))
             self.assertIn(("name", "viewport"), page.attributes)
             self.assertFalse([tag for tag in page.tags if tag in ("script", "link", "img", "iframe", "object")])
             self.assertFalse([value for _, value in page.attributes if value and re.search(r"https?:|//|url\(", value)])
