@@ -20,7 +20,7 @@ import page  # noqa: E402
 import picture  # noqa: E402
 import report  # noqa: E402
 import written  # noqa: E402
-from scenarios import SCENARIOS  # noqa: E402
+from scenarios import SCENARIOS, expanded  # noqa: E402
 
 DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs")
 MEASURED = os.path.join(DOCS, "measured")
@@ -243,6 +243,14 @@ class Pictures(unittest.TestCase):
 
 class Documentation(unittest.TestCase):
     """Its figures are those of results that lie beside it."""
+
+    def test_each_result_is_a_whole_run_of_what_its_command_says(self):
+        for name, made in results_of_documentation():
+            asked = made["command"].split()[2:]  # shunt bench SCENARIO... OPTIONS
+            asked = asked[:next((i for i, word in enumerate(asked) if word.startswith("-")), len(asked))]
+            self.assertEqual([scenario["name"] for scenario in made["scenarios"]], expanded(asked), name)
+            self.assertTrue(made["complete"] and made["harness"], name)
+            self.assertRegex(made["environment"]["revision"], r", [0-9a-f]{7,}$", name)  # a commit, without changes of one's own
 
     def test_reports_and_pictures_are_those_of_the_values(self):
         for name, made in results_of_documentation():
