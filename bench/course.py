@@ -14,6 +14,7 @@ import arithmetic
 FAILURES_TO_GIVE_UP = 2
 MEASURED, ABSENT, FAILED, DISTURBED = "measured", "absent", "failed", "disturbed"
 NOT_BEGUN, STOPPED = "not begun", "stopped"
+NOTED = ABSENT, FAILED, DISTURBED, NOT_BEGUN, STOPPED  # what a note can say of an arm
 
 
 @dataclasses.dataclass

@@ -456,7 +456,6 @@ class Written(unittest.TestCase):
                 named = re.findall(r"\]\((.*?)\)", file.read())
             self.assertEqual(sorted(named), ["connect-latency.svg", "connect.svg"])
 
-
     def written_over(self, former, directory):
         """What is in there when a report with one picture is written over it, with pictures of the user's beside it."""
         for name in ("floor-latency.svg", "connect-latency.svg", "mine.svg"):

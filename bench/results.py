@@ -5,6 +5,8 @@ import json
 import os
 import re
 
+import course
+
 SCHEMA = "shunt-bench-1"
 ANEW = "measure anew, or take another result"
 LEAST, MOST = 1e-30, 1e30  # nothing that was measured is beyond, and ratios of ratios stay numbers
@@ -91,7 +93,7 @@ FLAG = kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = kind("measured number", is_number)
 COUNT = kind("count", lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63)
 BETTER = kind("lower or higher", lambda value: value in ("lower", "higher"))
-STATE = kind("state", lambda value: value in ("absent", "failed", "not begun", "disturbed"))
+STATE = kind("state", lambda value: value in course.NOTED)
 PAIR = both(list_of(COUNT), kind("pair", lambda value: len(value) == 2))
 
 ARM = form(base=or_null(NAME), floor=or_null(NAME), overhead=or_null(NUMBER), values=list_of(or_null(NUMBER)))

@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,11 +12,14 @@ import unittest
 
 sys.dont_write_bytecode = True
 import bars  # noqa: E402
+import course  # noqa: E402
 import report  # noqa: E402
 import written  # noqa: E402
 from report_test import arm, result  # noqa: E402
 
-SHOW = os.path.join(os.path.dirname(os.path.abspath(__file__)), "show")
+BENCH = os.path.dirname(os.path.abspath(__file__))
+SHOW = os.path.join(BENCH, "show")
+SCHEMA = os.path.join(BENCH, "..", "docs", "bench-results.schema.json")
 
 
 class Show(unittest.TestCase):
@@ -75,6 +79,15 @@ class Show(unittest.TestCase):
         self.refuses("absent.json", named="absent.json")
         good = self.file(self.made, "good.json")
         self.refuses(good, self.file("{", "bad.json"), named="bad.json")
+
+    def test_a_note_may_say_all_that_a_measurement_can_and_nothing_else(self):
+        with open(SCHEMA, encoding="utf-8") as file:
+            documented = re.search(r'"state": \{"enum": (\[.*?\])', file.read())[1]
+        self.assertEqual(sorted(json.loads(documented)), sorted(course.NOTED))
+        for state in (*course.NOTED, "lost"):
+            self.made["scenarios"][0]["notes"] = {"pasta": {"state": state, "why": "so", "last_lines": []}}
+            status, _, said = self.show(self.file(self.made))
+            self.assertEqual(status, 0 if state in course.NOTED else 2, said)
 
     def test_an_arm_that_one_metric_lacks_is_damage(self):
         other = {**self.made["scenarios"][0]["metrics"][0], "name": "p50", "arms": {"other": arm([1.0])}}
