@@ -110,15 +110,22 @@ bool KeeperStage::Ready(size_t count) {
   return Until([&] { return ready >= count; });
 }
 
+bool KeeperStage::MayAct(pid_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;  // empty if it has gone, for which an iterator would throw
+  std::getline(stat, text);
+  const size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return false;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string state, skipped;
+  unsigned long flags = 0;
+  fields >> state >> skipped >> skipped >> skipped >> skipped >> skipped >> flags;
+  constexpr unsigned long kExiting = 0x4;  // the kernel's PF_EXITING
+  return (flags & kExiting) == 0;
+}
+
 bool KeeperStage::Ends(pid_t pid) {
-  // Who is not our descendant may stay a zombie as long as the machine's first process likes.
-  const auto zombie = [&] {
-    std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
-    std::string text;  // empty if it has gone meanwhile, for which an iterator would throw
-    std::getline(stat, text);
-    return text.find(") Z ") != std::string::npos;
-  };
-  return Until([&] { return kill(pid, 0) != 0 || zombie(); });
+  return Until([&] { return !MayAct(pid); });
 }
 
 void KeeperStage::ReplaceProgram(const std::string& by) {

@@ -57,7 +57,10 @@ class KeeperStage {
   RemoteEngine* NextEngine();
   // Waits until there have been `count` kReady.
   bool Ready(size_t count);
-  // True if the process ends.
+  // Whether the process runs, or will, instructions of its own: who has begun to end does not, however long
+  // the kernel takes over it, and the machine's first process to take a zombie away.
+  static bool MayAct(pid_t pid);
+  // True if it comes to act no more.
   bool Ends(pid_t pid);
 
   // Puts a program that is not the same into the place of `program`.
