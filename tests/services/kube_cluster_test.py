@@ -67,18 +67,18 @@ class KubeCluster(KubeCase):
     def wait_for_found(self, agent, expected):
         self.wait_until(lambda: self.found(agent) == expected, f"{expected} is not what is found")
 
-    def answers(self, agent, host, port, count=8):
+    def answers(self, agent, host, port, count=8, patience=10):
         """What a new container hears there: the ports of servers, or what connecting fails with.
 
-        An address that is no service's is one of the host's network, where nobody answers.
+        An address that is no service's is one of the host's network, where nobody answers: that takes `patience` seconds.
         """
-        one = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 1 {host} {port} 2>&1 | tail -n 1"
+        one = rf"printf 'GET / HTTP/1.0\r\n\r\n' | nc -w {patience} {host} {port} 2>&1 | tail -n 1"
         return {line.split(": ")[-1] for line in
                 self.in_container(agent, f"for i in $(seq {count}); do {one}; done").splitlines()}
 
     def wait_for_answers(self, agent, host, port, expected):
         """A report may be ahead of the table by a tenth of a second."""
-        self.wait_until(lambda: self.answers(agent, host, port) == expected, f"{host}:{port} does not lead to {expected}")
+        self.wait_until(lambda: self.answers(agent, host, port, patience=1) == expected, f"{host}:{port} does not lead to {expected}")
 
     def said(self, agent):
         return [line for line in agent.lines if "warning:" in line and "service cluster" in line]
@@ -142,7 +142,7 @@ class KubeCluster(KubeCase):
         self.wait_for_answers(agent, "10.96.1.1", 80, {str(SECOND)})
         self.server.put(service_of("web", ["10.96.1.7"], ("http", 8080), space="prod"))
         self.wait_for_answers(agent, "10.96.1.7", 8080, {str(SECOND)})
-        self.assertNotEqual(self.answers(agent, "10.96.1.1", 80, count=1), {str(SECOND)})
+        self.assertNotEqual(self.answers(agent, "10.96.1.1", 80, count=1, patience=1), {str(SECOND)})
         self.server.put(slice_of(f"web-{SECOND}", endpoint(HOST, conditions=ENDING), port=SECOND, service="web", space="prod"))
         self.wait_until(lambda: [one["backup"] for one in self.report(agent, "prod/web:http")["backends"]] == [True],
                         "who is about to end is no backup")
@@ -179,7 +179,7 @@ class KubeCluster(KubeCase):
         self.wait_until(lambda: self.found(agent), "nothing is found")
         self.assertEqual(self.report(agent, "prod/web:http")["affinity"], "container")
         everybody = {str(FIRST), str(SECOND), str(THIRD)}
-        self.wait_until(lambda: self.answers(agent, "10.96.1.1", 80, count=1) <= everybody, "it is not in force")
+        self.wait_until(lambda: self.answers(agent, "10.96.1.1", 80, count=1, patience=1) <= everybody, "it is not in force")
         heard = self.answers(agent, "10.96.1.1", 80, count=12)
         self.assertTrue(len(heard) == 1 and heard <= everybody, heard)
         self.put_web(sessionAffinity="None")
