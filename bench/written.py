@@ -11,6 +11,7 @@ import bars
 import page
 import picture
 import report
+import results
 
 
 def write(path, text):
@@ -80,12 +81,10 @@ def texts_of(result):
 def pictures_of_former(directory):
     """The names of those that the report in this directory says are its own. There may be anything instead of one."""
     try:
-        with open(os.path.join(directory, "results.json"), encoding="utf-8") as file:
-            former = json.load(file)
-        names = [name for scenario in former["scenarios"] for name, _, _ in drawn(scenario)]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        former = results.read(directory, texts_of)
+    except results.Unusable:
         return []
-    return [name for name in names if name == os.path.basename(name)]
+    return [name for scenario in former["scenarios"] for name, _, _ in drawn(scenario)]
 
 
 def write_all(result, directory):
