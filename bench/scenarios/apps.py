@@ -47,8 +47,8 @@ class App(Scenario):
         """Starts the server at this port, and has it asked; `where` are the Sides."""
         raise NotImplementedError
 
-    def output(self, command, seconds):
-        return self.stage.finish(self.stage.start(command), command, seconds + 60)
+    def output(self, command, timeout=60):
+        return self.stage.finish(self.stage.start(command), command, timeout)
 
     def whole_seconds(self):
         return max(1, round(self.seconds))
@@ -72,7 +72,7 @@ class Redis(App):
     def rows(self, prefix, port, requests, tests, *more):
         """{test: {column: value}} of what it prints as CSV."""
         command = [*prefix, "redis-benchmark", "-h", HOST, "-p", port, "-n", f"{requests:.0f}", "-t", tests, "--csv", *more]
-        lines = [line for line in self.output(command, 60).splitlines() if line.startswith('"')]
+        lines = [line for line in self.output(command, 120).splitlines() if line.startswith('"')]
         rows = {row["test"]: {name: float(value) for name, value in row.items() if name != "test"}
                 for row in csv.DictReader(lines)}
         if set(rows) != {name.upper() for name in tests.split(",")}:
@@ -130,7 +130,7 @@ class Pgbench(App):
         self.until_ready(port)
         connect = ["pgbench", "-h", HOST, "-p", port, "-U", "bench"]
         if not os.path.exists(filled := os.path.join(self.folder, "filled")):
-            self.output([*connect, "--initialize", "--quiet", "postgres"], 60)
+            self.output([*connect, "--initialize", "--quiet", "postgres"], 120)
             with open(filled, "w", encoding="ascii"):
                 pass
         load = [*where.client, *connect, "--no-vacuum", "--client", "8", "--jobs", "2", "--time", str(self.whole_seconds())]
@@ -153,7 +153,7 @@ class Pgbench(App):
         data = os.path.join(self.folder, "data")
         shutil.rmtree(data, ignore_errors=True)
         self.output([f"{programs}/initdb", "--pgdata", data, "--username", "bench", "--auth", "trust", "--no-sync",
-                     "--no-locale", "--encoding", "UTF8"], 60)
+                     "--no-locale", "--encoding", "UTF8"], 120)
         with open(os.path.join(data, "postgresql.conf"), "a", encoding="ascii") as file:
             file.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nautovacuum = off\n")
         with open(os.path.join(data, "pg_hba.conf"), "w", encoding="ascii") as file:
@@ -162,7 +162,7 @@ class Pgbench(App):
 
     def rate(self, command):
         """(transactions per second, microseconds for each as the clients saw it)."""
-        output = self.output(command, self.seconds)
+        output = self.output(command)
         rate = re.search(r"^tps = ([\d.]+)", output, re.MULTILINE)
         latency = re.search(r"^latency average = ([\d.]+) ms", output, re.MULTILINE)
         failed = re.search(r"^number of failed transactions: (\d+)", output, re.MULTILINE)
@@ -182,6 +182,6 @@ class Wrk(App):
         serve(self.stage, web_server(self.folder, [port], where.address), port, self.folder, where=where)
         load = [*where.client, "wrk", "--threads", "2", "--connections", "32", "--duration", f"{self.whole_seconds()}s",
                 "--latency"]
-        _, kept, latencies = read_wrk(self.output([*load, f"http://{HOST}:{port}/"], self.seconds))
-        _, new, _ = read_wrk(self.output([*load, "--header", "Connection: close", f"http://{HOST}:{port}/"], self.seconds))
+        _, kept, latencies = read_wrk(self.output([*load, f"http://{HOST}:{port}/"]))
+        _, new, _ = read_wrk(self.output([*load, "--header", "Connection: close", f"http://{HOST}:{port}/"]))
         return {"requests": kept, **self.latencies(latencies, ["p50", "p99"]), "requests, new connections": new}

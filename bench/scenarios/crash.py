@@ -37,7 +37,7 @@ class Crash(Scenario):
             command = agent.container() + client
             process = self.stage.start(command)
             ends = self.disturb(agent, arm, begin, seconds)
-            return self.told(self.stage.result(process, command, seconds + 60), ends)
+            return self.told(self.stage.result(process, command, 60), ends)
 
     def disturb(self, agent, arm, begin, seconds):
         """How often an engine has ended. The last one early enough for its successor to be seen at work."""

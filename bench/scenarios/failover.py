@@ -33,7 +33,7 @@ class Failover(Balance):
         process = self.stage.start(command)
         time.sleep(max(0, begin + seconds / 3 - time.time()))
         victim.kill()
-        measured = self.stage.result(process, command, seconds + 60)
+        measured = self.stage.result(process, command, 60)
         self.stage.stop_servers()
         failed = sum(measured["errors"].values()) + measured["not_started"]
         return {"longest": measured["max_ns"] / 1e6, "failed": 100 * failed / (failed + measured["samples"]),

@@ -27,7 +27,7 @@ class Iperf:
         try:
             command = [*where.client, "iperf3", "--client", HOST, "--port", port, "--time", f"{seconds:g}", "--json",
                        "--parallel", str(streams), "--omit", "0"] + (["--reverse"] if down else [])
-            result = self.stage.json(command, seconds + 20)
+            result = self.stage.json(command, 20)
             return result["end"]["sum_received"]["bits_per_second"] / 1e9
         except KeyError:
             raise Failed("iperf3 gave no result: " + str(result.get("error", ""))) from None
