@@ -6,6 +6,7 @@ import os
 
 from scenarios.agent import Agent
 from scenarios.scenario import Scenario
+from scenarios.stage import on_cpus
 
 # Name -> (listeners, callers, affinity). Each caller is a container of its own.
 MANNERS = {"1 listener": (1, 1, "pin"), "float": (1, 1, "float"), "first CPU": (1, 1, "first"), "last CPU": (1, 1, "last"),
@@ -37,7 +38,8 @@ class Notify(Scenario):
         if self.tiny:
             listeners = min(listeners, 20)
         calls = ["--callers", str(callers), "--count", "1000" if self.tiny else "100000"]
-        kept = self.kept_to(affinity)
+        cpus = sorted(os.sched_getaffinity(0))
+        kept = {"first": on_cpus(cpus[:1]), "last": on_cpus(cpus[-1:])}.get(affinity, [])
         if who == "bare":
             command = [*kept, self.stage.program("floor"), "--call", "connect", "--sync", "--listeners", str(listeners), *calls,
                        "--affinity", {"pin": "pin-supervisor", "float": "free"}.get(affinity, "same")]
@@ -48,10 +50,3 @@ class Notify(Scenario):
                 output = self.stage.finish(self.stage.start(command), command, 300)
             measured = json.loads(output.splitlines()[-1])
         return self.latencies(measured, ["p50", "p99", "p99.9", "p99.99"])
-
-    @staticmethod
-    def kept_to(affinity):
-        """How a command begins that may run on one CPU only."""
-        cpus = sorted(os.sched_getaffinity(0))
-        cpu = {"first": cpus[0], "last": cpus[-1]}.get(affinity)
-        return [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]

@@ -44,6 +44,11 @@ def usual_network(path):
     return "slirp4netns" if shutil.which("slirp4netns", path=path) else "none"
 
 
+def on_cpus(cpus):
+    """Before a command that may run on these only."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cpus))]
+
+
 class Stage:
     """Commands, servers and where the programs are."""
 
@@ -68,11 +73,10 @@ class Stage:
         if arm.startswith("shunt"):
             manner = arm.partition("-")[2]
             net = self.net if connects else "none"
-            if manner == "unaccelerated":
-                if net == "none":
-                    raise Unavailable("below shunt there is no network: it takes slirp4netns, pasta or a /dev/net/tun (--net NAME)")
-                return [*self.path_for(net), self.program("shunt"), "run", "--net", net, "--no-accelerate", "--"]
-            options = (["--affinity", manner] if manner else []) + shlex.split(self.arguments.shunt_options)
+            if manner == "unaccelerated" and net == "none":
+                raise Unavailable("below shunt there is no network: it takes slirp4netns, pasta or a /dev/net/tun (--net NAME)")
+            options = ["--no-accelerate"] if manner == "unaccelerated" else ["--affinity", manner] if manner else []
+            options += shlex.split(self.arguments.shunt_options)
             return [*self.path_for(net), self.program("shunt"), "run", "--net", net, *options, "--"]
         if shutil.which(arm) is None:
             raise Unavailable(f"{arm} is not on PATH (--peer {arm}=PATH)")
@@ -154,7 +158,7 @@ class Stage:
         Each arm of each run gets one of its own (stop_servers() before): the connections of slirp4netns and pasta stay
         in TIME_WAIT, and to the same port of the server every later arm would have to search for a free one of its own.
         """
-        pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+        pinned = [] if cpu is None else on_cpus([cpu])
         command = pinned + [self.program("echo_server"), address, "0", kind]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.servers.append(server)
@@ -183,7 +187,7 @@ class Stage:
         """Before a command: it has all CPUs but the first, which is its server's alone."""
         if len(cpus) < 2:
             raise Unavailable("this needs two CPUs")
-        return ["taskset", "--cpu-list", ",".join(map(str, cpus[1:]))]
+        return on_cpus(cpus[1:])
 
     def client(self, mode, port, *options):
         return [self.program("connect_client"), "--mode", mode, "--address", HOST, "--port", port, *options]
