@@ -240,24 +240,19 @@ void Print(const Options& options, const Outcome& all, int64_t overhead) {
 }
 
 bool ParsePeers(Options& options) {
+  sockaddr_storage peer{};
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&peer);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&peer);
+  const bool is_v4 = inet_pton(AF_INET, options.address, &v4->sin_addr) == 1;
+  if (!is_v4 && inet_pton(AF_INET6, options.address, &v6->sin6_addr) != 1) return false;
+  peer.ss_family = is_v4 ? AF_INET : AF_INET6;
+  options.peer_length = is_v4 ? sizeof *v4 : sizeof *v6;
   for (const char* next = options.ports;; ++next) {
     char* end;
     const long port = std::strtol(next, &end, 10);
     if (port < 1 || port > 65535 || (*end != ',' && *end != 0)) return false;
-    sockaddr_storage& peer = options.peers.emplace_back();
-    auto* v4 = reinterpret_cast<sockaddr_in*>(&peer);
-    auto* v6 = reinterpret_cast<sockaddr_in6*>(&peer);
-    if (inet_pton(AF_INET, options.address, &v4->sin_addr) == 1) {
-      v4->sin_family = AF_INET;
-      v4->sin_port = htons(static_cast<uint16_t>(port));
-      options.peer_length = sizeof *v4;
-    } else if (inet_pton(AF_INET6, options.address, &v6->sin6_addr) == 1) {
-      v6->sin6_family = AF_INET6;
-      v6->sin6_port = htons(static_cast<uint16_t>(port));
-      options.peer_length = sizeof *v6;
-    } else {
-      return false;
-    }
+    (is_v4 ? v4->sin_port : v6->sin6_port) = htons(static_cast<uint16_t>(port));
+    options.peers.push_back(peer);
     next = end;
     if (*next == 0) return true;
   }

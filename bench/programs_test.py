@@ -9,6 +9,7 @@ what others do to a median of short operations is small, and margins are wide in
 """
 
 import json
+import socket
 import subprocess
 import sys
 import unittest
@@ -142,6 +143,13 @@ class Loops(unittest.TestCase):
         self.assertGreater(hasty["late_starts"], 0)
         due = hasty["samples"] + hasty["not_started"]
         self.assertAlmostEqual(due, 200_000, delta=2)
+
+    def test_connections_take_turns_among_several_ports(self):
+        with Server() as server, socket.socket() as silent:
+            silent.bind((server.address, 0))  # and does not listen
+            server.port += f",{silent.getsockname()[1]}"
+            both = server.connect("connect-close", "--threads", 2, "--count", 50)
+        self.assertEqual((both["samples"], both["errors"]), (50, {"ECONNREFUSED": 50}))
 
     def test_nobody_is_late_for_the_first_connection_of_an_open_loop(self):
         with Server() as server:
