@@ -16,7 +16,7 @@ import peers  # noqa: E402
 from progress import Progress, left  # noqa: E402
 from scenarios import GROUPS, expanded  # noqa: E402
 from scenarios.scenario import Scenario  # noqa: E402
-from scenarios.stage import Failed, Stage, sound  # noqa: E402
+from scenarios.stage import Failed, Stage  # noqa: E402
 
 
 class Three:
@@ -116,16 +116,11 @@ class Commands(unittest.TestCase):
             self.assertRaisesRegex(Failed, f"no end after {limit} s: tail", self.stage(seconds).json, endless, 0.1)
 
 
-class FullQueue:
+class FullQueue(Scenario):
     """A measurement whose server accepts nobody. With `room` nobody notices."""
 
-    overheads, distributions, without = {}, {}, {}
-
-    def __init__(self, room):
+    def __init__(self, room):  # takes no stage
         self.room = room
-
-    def forget(self):
-        pass
 
     def measure(self, arm):
         with socket.socket() as server:
@@ -146,14 +141,13 @@ class Disturbances(unittest.TestCase):
         answers = [on_stage.measured(FullQueue(20), "native") for _ in range(20)]  # others may have met one of somebody else
         self.assertTrue(any("disturbed" not in answer for answer in answers))
 
-
     def test_connections_that_failed_are_told_where_there_were_few(self):
         class Lossy(FullQueue):
             def __init__(self, *results):
                 self.results = results
 
             def measure(self, arm):
-                return {"took": sum(sound(result)["samples"] for result in self.results)}
+                return {"took": sum(self.sound(result)["samples"] for result in self.results)}
 
         few = {"samples": 10_000, "errors": {"ETIMEDOUT": 99, "ECONNRESET": 1}}
         more = {"samples": 1000, "errors": {"ETIMEDOUT": 10}}
@@ -168,7 +162,7 @@ class Disturbances(unittest.TestCase):
     def test_a_measurement_that_is_disturbed_in_both_ways_tells_both(self):
         class Both(FullQueue):
             def measure(self, arm):
-                sound({"samples": 1000, "errors": {"ETIMEDOUT": 1}})
+                self.sound({"samples": 1000, "errors": {"ETIMEDOUT": 1}})
                 return super().measure(arm)
 
         self.assertRegex(on_stage.measured(Both(0), "native")["disturbed"], "queue was full.*; 1 of 1,001 connections failed")

@@ -22,7 +22,7 @@ import traceback
 sys.dont_write_bytecode = True
 from course import ABSENT, FAILED, MEASURED  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
-from scenarios.stage import LAST_LINES, Failed, Stage, Unavailable, failed_connections  # noqa: E402
+from scenarios.stage import LAST_LINES, Failed, Stage, Unavailable  # noqa: E402
 
 
 def full_queues():
@@ -34,7 +34,6 @@ def full_queues():
 
 def measured(scenario, arm):
     scenario.forget()
-    failed_connections()  # of one that has failed
     before = full_queues()
     values = scenario.measure(arm)
     met = full_queues() - before
@@ -42,7 +41,7 @@ def measured(scenario, arm):
               "without": scenario.without}
     queues = f"a server got no CPU for so long that its queue was full, {met} times: each of these connections began again a " \
              "second later"
-    if disturbances := list(filter(None, [queues if met else "", failed_connections()])):
+    if disturbances := list(filter(None, [queues if met else "", scenario.failed_connections()])):
         answer["disturbed"] = "; ".join(disturbances)
     return answer
 

@@ -14,7 +14,7 @@ import time
 
 from scenarios.scenario import Scenario
 from scenarios.servers import nginx, read_wrk, serve, web_server
-from scenarios.stage import HOST, Unavailable, sound
+from scenarios.stage import HOST, Unavailable
 
 SERVICE = "10.96.0.10"
 DIRECT = ["native", "shunt"]  # without a balancer: the client takes one server after the other
@@ -142,10 +142,10 @@ table ip balance {{
         if arm in DIRECT:
             port = ",".join(echoes)
         count = "200" if self.tiny else "5000"
-        one = sound(self.stage.json(prefix + self.client(address, port, "--count", count)))
+        one = self.sound(self.stage.json(prefix + self.client(address, port, "--count", count)))
         begin = ["--start-at", str(time.time() + HEAD_START + 0.05)]
         output, busy = self.timed(prefix + self.client(address, port, "--seconds", str(self.seconds), "--threads", "8", *begin))
-        many = sound(json.loads(output))
+        many = self.sound(json.loads(output))
         self.stage.stop_servers()
         return {**self.latencies(one, ["p50", "p99"], "connect+echo+close"), **self.rate(many, "8 threads"),
                 "CPU per connection": busy / max(many["samples"], 1) * 1e6, **self.kept(arm)}

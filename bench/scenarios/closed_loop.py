@@ -5,7 +5,7 @@ import json
 import time
 
 from scenarios.scenario import Scenario
-from scenarios.stage import Failed, Unavailable, sound
+from scenarios.stage import Failed, Unavailable
 
 
 class ClosedLoop(Scenario):
@@ -17,7 +17,7 @@ class ClosedLoop(Scenario):
         port = self.stage.echo_server("2")
         prefix = self.stage.arm_prefix(arm)
         client = self.stage.client("echo", port, "--seconds", str(self.seconds))
-        threads = sound(self.stage.json(prefix + client + ["--threads", "8"]))
+        threads = self.sound(self.stage.json(prefix + client + ["--threads", "8"]))
         return {**self.rate(threads, "8 threads"), **self.latencies(threads, ["p99"], "8 threads"),
                 "4 containers": self.containers(prefix, client)}
 
@@ -33,7 +33,7 @@ class ClosedLoop(Scenario):
                 failure = error
         if failure:
             raise failure
-        results = [sound(json.loads(output)) for output in outputs]
+        results = [self.sound(json.loads(output)) for output in outputs]
         if not self.tiny and max(result["late"] for result in results) > 0.2:
             raise Failed("the containers took too long to start to begin together")
         return sum(result["per_second"] for result in results)

@@ -4,7 +4,6 @@
 import os
 
 from scenarios.scenario import Scenario
-from scenarios.stage import sound
 
 
 class Connect(Scenario):
@@ -38,7 +37,7 @@ class Connect(Scenario):
             prefix = self.stage.apart(self.cpus) + prefix
         results = {}
         for mode, port in [("connect", self.quiet), ("connect-close", self.quiet), ("echo", self.echo)]:
-            results[mode] = sound(self.stage.json(prefix + self.stage.client(mode, port, "--count", count)))
+            results[mode] = self.sound(self.stage.json(prefix + self.stage.client(mode, port, "--count", count)))
         return {**self.latencies(results["connect"], ["p50", "p99", "p99.9", "p99.99"], "connect"),
                 **self.latencies(results["connect-close"], ["p50"], "connect+close"),
                 **self.latencies(results["echo"], ["p50", "p99"], "connect+echo+close")}

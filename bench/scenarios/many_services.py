@@ -10,7 +10,7 @@ import time
 from scenarios import feeders
 from scenarios.agent import Agent
 from scenarios.scenario import Scenario
-from scenarios.stage import HOST, Failed, sound
+from scenarios.stage import HOST, Failed
 
 SERVICE = "10.96.255.1"  # that is connected to; its endpoints are there and stay
 CHANGES = 1000  # endpoints a second
@@ -129,4 +129,4 @@ class ManyServices(Scenario):
     def connects(self, prefix, address, port, count):
         command = [*prefix, self.stage.program("connect_client"), "--mode", "connect", "--address", address, "--port", port,
                    "--count", count]
-        return self.latencies(sound(self.stage.json(command, 120)), ["p50", "p99"], "connect")
+        return self.latencies(self.sound(self.stage.json(command, 120)), ["p50", "p99"], "connect")

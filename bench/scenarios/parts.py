@@ -4,7 +4,6 @@
 import os
 
 from scenarios.scenario import Scenario
-from scenarios.stage import sound
 
 # Of bench/swap.cc: each does what those before it do, and its own.
 PARTS = ["continue", "twin", "address", "socket", "options", "holders"]
@@ -41,5 +40,5 @@ class Parts(Scenario):
             prefix = self.stage.arm_prefix(part)
         if arm.endswith("-apart"):
             prefix = self.stage.apart(self.cpus) + prefix
-        measured = sound(self.stage.json(prefix + self.stage.client("connect", port, "--count", str(count))))
+        measured = self.sound(self.stage.json(prefix + self.stage.client("connect", port, "--count", str(count))))
         return self.latencies(measured, ["p50", "p99"], "connect")

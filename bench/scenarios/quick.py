@@ -3,7 +3,6 @@
 
 from scenarios.iperf import Iperf
 from scenarios.scenario import Scenario
-from scenarios.stage import sound
 
 
 class Quick(Scenario):
@@ -20,9 +19,9 @@ class Quick(Scenario):
         quiet, echo = self.stage.echo_server("quiet"), self.stage.echo_server("2")
         prefix = self.stage.arm_prefix(arm)
         seconds = max(1, round(self.seconds))
-        latency = sound(self.stage.json(prefix + self.stage.client("connect", quiet, "--count", "2000")))
+        latency = self.sound(self.stage.json(prefix + self.stage.client("connect", quiet, "--count", "2000")))
         loop = self.stage.client("echo", echo, "--threads", "8", "--seconds", str(self.seconds / 2))
         return {"iperf3 up": self.iperf.gigabits(arm, seconds, 1, False),
                 "iperf3 down": self.iperf.gigabits(arm, seconds, 1, True),
                 **self.latencies(latency, ["p50"], "connect"),
-                **self.rate(sound(self.stage.json(prefix + loop)), "connect+echo")}
+                **self.rate(self.sound(self.stage.json(prefix + loop)), "connect+echo")}

@@ -8,7 +8,7 @@ import time
 
 from scenarios.agent import Agent
 from scenarios.scenario import Scenario
-from scenarios.stage import Unavailable, sound
+from scenarios.stage import Unavailable
 
 TRIED_FIRST = 50  # listeners, which show how many descriptors each takes
 SPARE_DESCRIPTORS = 500  # of an engine, for what comes and goes
@@ -33,7 +33,7 @@ class Scale(Scenario):
         self.stage.stop_servers()
         client = self.stage.client("connect", self.stage.echo_server("quiet"), "--count", "200" if self.tiny else "10000")
         if arm == "native":
-            return self.latencies(sound(self.stage.json(client)), ["p50", "p99"], "connect")
+            return self.latencies(self.sound(self.stage.json(client)), ["p50", "p99"], "connect")
         count = self.most if arm.endswith("most") else int(arm.split()[1])
         if self.tiny:
             count = min(count, 2 * TRIED_FIRST)
@@ -54,7 +54,7 @@ class Scale(Scenario):
             full = agent.memory()
             values = {"memory per listener": (full - empty) / count / 1024, "memory": full / 2 ** 20,
                       "idle CPU": self.idle_cpu(agent) * 1000, "to take one in": took / count * 1000, "listeners": count}
-            measured = sound(self.stage.json(agent.container() + client))
+            measured = self.sound(self.stage.json(agent.container() + client))
         finally:
             for process in listeners:
                 process.communicate("", timeout=120)

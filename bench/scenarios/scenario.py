@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every scenario is. A new one is a class in a file of its own, and a line in __init__.py."""
 
+import collections
+
+from scenarios.stage import Failed
+
 ARMS = ["native", "shunt", "slirp4netns", "pasta", "bypass4netns"]  # with a command in a container
 
 # Percentile in a metric's name -> its field in what the measuring programs print.
@@ -45,6 +49,24 @@ class Scenario:
         self.without = {}  # metric -> why it has no value here, where that is no matter of the arm
         self.overheads = {}  # metric -> what measuring itself takes of it, in the metric's unit
         self.distributions = {}  # name -> the program's "histogram"
+        self.lost = collections.Counter()  # what sound() let pass: error -> connections
+        self.made = 0  # connections that were not, beside those
+
+    def sound(self, measured):
+        """The client's result, or Failed when too many connections went wrong to call it a measurement. Fewer are told with it."""
+        errors = sum(measured["errors"].values())
+        if errors > measured["samples"] / 100:
+            raise Failed(f"{errors} of {errors + measured['samples']} connections failed: {measured['errors']}")
+        if errors:
+            self.lost.update(measured["errors"])
+            self.made += measured["samples"]
+        return measured
+
+    def failed_connections(self):
+        """A sentence about those that sound() let pass; "" if there are none."""
+        failed = self.lost.total()
+        of_each = ", ".join(f"{error}: {times:,}" for error, times in sorted(self.lost.items()))
+        return f"{failed:,} of {failed + self.made:,} connections failed ({of_each}), which no percentile or rate shows" if failed else ""
 
     def rate(self, measured, name):
         """The metric `name`, operations in a second, of what connect_client has printed; keeps its overhead: what was lost with it."""

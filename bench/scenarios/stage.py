@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What scenarios work with: where the programs are, commands in an arm, servers of theirs."""
 
-import collections
 import json
 import os
 import shlex
@@ -191,28 +190,3 @@ class Stage:
 
     def client(self, mode, port, *options):
         return [self.program("connect_client"), "--mode", mode, "--address", HOST, "--port", port, *options]
-
-
-with_failures = []  # the clients' results in the measurement that is under way (there is one at a time) in which connections failed
-
-
-def sound(measured):
-    """The client's result, or Failed when too many connections went wrong to call it a measurement. Fewer are told with it."""
-    errors = sum(measured["errors"].values())
-    if errors > measured["samples"] / 100:
-        raise Failed(f"{errors} of {errors + measured['samples']} connections failed: {measured['errors']}")
-    if errors:
-        with_failures.append(measured)
-    return measured
-
-
-def failed_connections():
-    """A sentence about those that sound() let pass; "" if there are none. The next measurement begins with none."""
-    errors, samples = collections.Counter(), 0
-    while with_failures:
-        measured = with_failures.pop()
-        errors.update(measured["errors"])
-        samples += measured["samples"]
-    failed = errors.total()
-    of_each = ", ".join(f"{error}: {times:,}" for error, times in sorted(errors.items()))
-    return f"{failed:,} of {failed + samples:,} connections failed ({of_each}), which no percentile or rate shows" if failed else ""

@@ -2,7 +2,7 @@
 """Connections as programs make them that do not wait in connect(), use IPv6, or come when they come."""
 
 from scenarios.scenario import Scenario
-from scenarios.stage import HOST6, sound
+from scenarios.stage import HOST6
 
 RATE, THREADS = 1000, 4  # connections a second, of all threads together
 
@@ -24,7 +24,7 @@ class Ways(Scenario):
         count = ["--count", "200" if self.tiny else "10000"]
 
         def timed(port, *options):
-            return sound(self.stage.json(prefix + self.stage.client("connect-close", port, *options)))
+            return self.sound(self.stage.json(prefix + self.stage.client("connect-close", port, *options)))
 
         values = self.latencies(timed(quiet, *count, "--nonblocking"), ["p50", "p99"], "nonblocking")
         if arm in ("native", "shunt"):
