@@ -7,6 +7,7 @@ import math
 import statistics
 
 import arithmetic
+import course
 import report
 from scenarios import SCENARIOS
 
@@ -93,13 +94,13 @@ def values_of(bar, metrics):
 
 def why_nothing(bar, notes):
     """Why the scenario has no value for the bar."""
-    reasons = [f"{arm}: {notes[arm]['state']}" for arm in arms_of(bar) if arm in notes and notes[arm]["state"] != "disturbed"]
+    reasons = [f"{arm}: {notes[arm]['state']}" for arm in arms_of(bar) if arm in notes and notes[arm]["state"] != course.DISTURBED]
     return reasons[0] if reasons else NOT_MEASURED
 
 
 def failures(bar, scenario, values):
     """Which arms lack runs because they failed; "" if none does."""
-    failed = [arm for arm in arms_of(bar) if scenario["notes"].get(arm, {}).get("state") == "failed"]
+    failed = [arm for arm in arms_of(bar) if scenario["notes"].get(arm, {}).get("state") == course.FAILED]
     missing = scenario["runs"] - len(values)
     return f"; {' and '.join(failed)} failed, {missing} of {scenario['runs']} runs say nothing" if failed and missing else ""
 

@@ -13,6 +13,7 @@ import math
 import statistics
 
 import arithmetic
+import course
 import peers
 import places
 import report
@@ -165,7 +166,7 @@ def compared(scenario, former, metric, arm, note, by_ratio, bound):
     if by_ratio and metric["arms"][arm]["base"] != base:
         return Row(*about, None, MISSING, why=f"it is compared with {metric['arms'][arm]['base'] or 'nothing'} there")
     sets = values_of(former, arm, by_ratio), values_of(metric, arm, by_ratio)
-    has_failed = note is not None and note["state"] == "failed"
+    has_failed = note is not None and note["state"] == course.FAILED
     if not sets[1] or (has_failed and len(sets[1]) < arithmetic.FEWEST_RUNS <= len(sets[0])):
         missing = f"{base} has none" if present(metric, arm) else "it has none, and no reason"
         return Row(*about, None, MISSING, why=f"{note['state']}: {note['why']}" if note else missing)
@@ -184,7 +185,7 @@ def failures(before, after):
     """What has failed in the second result, now and then or always, and not in the first."""
     def failed(result):
         return {(scenario["name"], arm): about["why"] for scenario in result["scenarios"]
-                for arm, about in scenario["notes"].items() if about["state"] == "failed"}
+                for arm, about in scenario["notes"].items() if about["state"] == course.FAILED}
     known = failed(before)
     return [f"{scenario}: {arm}: {why}" for (scenario, arm), why in failed(after).items() if (scenario, arm) not in known]
 
