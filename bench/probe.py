@@ -165,10 +165,9 @@ def main(program, arguments, programs):
         parser.error("--spin-ms must be 1 to 60000")
     found = probe(programs, options.spin_ms)
     if options.json:
-        print(json.dumps({**found, "warnings": warnings(found)}, indent=1))
+        parser.answer(json.dumps({**found, "warnings": warnings(found)}, indent=1))
         return 0
     width = max(len(name) for name, _ in lines(found))
-    print("\n".join(f"{name:{width}}  {text}" for name, text in lines(found)))
-    for text in warnings(found):
-        print(f"warning: {text}")
+    parser.answer("\n".join([f"{name:{width}}  {text}" for name, text in lines(found)] +
+                            [f"warning: {text}" for text in warnings(found)]))
     return 0

@@ -154,6 +154,13 @@ class Probe(unittest.TestCase):
         for name in ("kernel", "clock", "wake-up", "lost on CPU", "addfd send", "io uring"):
             self.assertIn(name, shown)
 
+    def test_what_cannot_be_written_is_told_with_status_2(self):
+        for words in ([], ["--json"]):
+            with open("/dev/full", "w", encoding="ascii") as full:
+                run = subprocess.run([SHUNT, "bench", "probe", "--spin-ms", "1", *words], stdout=full, stderr=subprocess.PIPE,
+                                     text=True, check=False, timeout=60)
+            self.assertEqual((run.returncode, run.stderr), (2, "shunt bench probe: standard output: No space left on device\n"))
+
     def test_each_cpu_may_be_watched_for_as_long_as_that_was_asked_for(self):
         longest = 60  # seconds, of --spin-ms
         for cpus in (1, 2, 8):
