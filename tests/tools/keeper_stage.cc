@@ -17,7 +17,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <sstream>
 
 #include "core/check.h"
 #include "core/packet_socket.h"
@@ -110,18 +109,21 @@ bool KeeperStage::Ready(size_t count) {
   return Until([&] { return ready >= count; });
 }
 
-bool KeeperStage::MayAct(pid_t pid) {
+std::istringstream KeeperStage::FieldsOf(pid_t pid) {
   std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
   std::string text;  // empty if it has gone, for which an iterator would throw
   std::getline(stat, text);
   const size_t name_end = text.rfind(')');
-  if (name_end == std::string::npos) return false;
-  std::istringstream fields(text.substr(name_end + 1));
+  return std::istringstream(name_end == std::string::npos ? "" : text.substr(name_end + 1));
+}
+
+bool KeeperStage::MayAct(pid_t pid) {
+  std::istringstream fields = FieldsOf(pid);
   std::string state, skipped;
   unsigned long flags = 0;
   fields >> state >> skipped >> skipped >> skipped >> skipped >> skipped >> flags;
   constexpr unsigned long kExiting = 0x4;  // the kernel's PF_EXITING
-  return (flags & kExiting) == 0;
+  return !fields.fail() && (flags & kExiting) == 0;
 }
 
 bool KeeperStage::Ends(pid_t pid) {

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,8 @@ class KeeperStage {
   RemoteEngine* NextEngine();
   // Waits until there have been `count` kReady.
   bool Ready(size_t count);
+  // What its /proc/PID/stat has behind the name: the state, the parent and so on. Nothing if it has gone.
+  static std::istringstream FieldsOf(pid_t pid);
   // Whether the process runs, or will, instructions of its own: who has begun to end does not, however long
   // the kernel takes over it, and the machine's first process to take a zombie away.
   static bool MayAct(pid_t pid);

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/seccomp_child.h"
@@ -28,10 +27,9 @@ using Ms = std::chrono::milliseconds;
 constexpr HoldingName kSettings{HoldingTag::kSettings, 0};
 
 pid_t ParentOf(pid_t pid) {
-  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
-  std::string id, name, state;
+  std::string state;
   pid_t parent = 0;
-  stat >> id >> name >> state >> parent;
+  KeeperStage::FieldsOf(pid) >> state >> parent;
   return parent;
 }
 
